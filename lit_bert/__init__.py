@@ -1,0 +1,18 @@
+"""Fine-tune BERT for sentence classification with PyTorch Lightning."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lit_bert.datamodule import RottenTomatoesDataModule
+    from lit_bert.module import BertClassifier
+
+__all__ = ["BertClassifier", "RottenTomatoesDataModule"]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public class when it is first asked for: `import lit_bert` alone costs nothing."""
+    if name not in __all__:
+        raise AttributeError(f"module 'lit_bert' has no attribute {name!r}")
+    home = {"BertClassifier": "lit_bert.module", "RottenTomatoesDataModule": "lit_bert.datamodule"}[name]
+    return getattr(import_module(home), name)

@@ -1,0 +1,81 @@
+"""Checkpoint files: written whole or not at all, read without running what they hold."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.fabric.utilities.types import _PATH
+
+from lit_bert.errors import UserError
+
+
+def read(path: _PATH) -> dict[str, Any]:
+    """Return the content of a checkpoint of `lit_bert.BertClassifier`, its tensors mapped from the file, not copied.
+
+    Beside Lightning's own keys it holds `encoder`: the text of `config.json` and of the tokenizer's files, by name.
+
+    Raises:
+        UserError: The file is missing, cut short, not such a checkpoint, or a pickle that wants to run code.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError as error:
+        raise UserError(f"--ckpt_path {path}: there is no such file{_nearby(Path(path))}") from error
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"--ckpt_path {path}: refused, because it is damaged or holds more than tensors and plain values, "
+            "which could run code when loaded; use a checkpoint that this project wrote"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError(
+            f"--ckpt_path {path}: cannot be read ({str(error).splitlines()[0]}); it may have been cut short: "
+            "take another checkpoint of that folder"
+        ) from error
+    wanted = {"encoder", "state_dict", "hyper_parameters"}
+    if not isinstance(content, dict) or not wanted <= content.keys():
+        raise UserError(f"--ckpt_path {path}: not a checkpoint of BertClassifier (it lacks {', '.join(sorted(wanted))})")
+    return content
+
+
+def _nearby(path: Path) -> str:
+    """Name the newest checkpoint beside a missing one."""
+    found = sorted(path.parent.glob("*.ckpt"), key=lambda file: file.stat().st_mtime) if path.parent.is_dir() else []
+    return f"; the newest there is {found[-1]}" if found else ""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its target and renames it: what is there is whole, whatever happens meanwhile.
+
+    Lightning stages the file in the system's temporary folder, so that its rename is a copy, and an unwritable
+    target goes unnoticed (Lightning-AI/pytorch-lightning#21253, #20270).
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
+        """Write `checkpoint` to the local file `path`.
+
+        Raises:
+            UserError: The disk is full, or the folder cannot be written; the older checkpoint at `path` is intact.
+        """
+        target = Path(path)
+        partial = target.with_name(f".{target.name}.partial")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with partial.open("wb") as file:
+                    torch.save(checkpoint, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                partial.replace(target)
+            finally:
+                partial.unlink(missing_ok=True)
+        except (OSError, RuntimeError) as error:
+            # torch's zip writer turns a failed write into a RuntimeError that hides the errno.
+            cause = error if isinstance(error, OSError) else error.__context__
+            reason = (cause.strerror if isinstance(cause, OSError) else None) or str(error).splitlines()[0]
+            raise UserError(
+                f"cannot write the checkpoint {target}: {reason}. Checkpoints written before are intact; "
+                "make room (or choose another --trainer.default_root_dir) and resume from the newest with --ckpt_path"
+            ) from error

@@ -1,0 +1,192 @@
+"""The command line: LightningCLI with this project's classes, links and defaults, and a folder for each run."""
+
+import difflib
+import logging
+import os
+import re
+import sys
+import time
+import warnings
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+
+from lit_bert import checkpoints, predictions, report
+from lit_bert.datamodule import RottenTomatoesDataModule
+from lit_bert.errors import UserError
+from lit_bert.module import BertClassifier
+from lit_bert.recipe import default_recipe
+
+
+def main(args: ArgsType = None) -> LightningCLI:
+    """Run a command, such as `["fit", "--config", "configs/packaged.yaml"]`; None takes the process's arguments.
+
+    Returns:
+        The CLI object, with `trainer`, `model`, `datamodule` and `config`.
+
+    Raises:
+        SystemExit: With status 2 after a user's mistake, which has been explained on standard error.
+    """
+    _silence_chatter()
+    try:
+        return BertCLI(args)
+    except (UserError, MisconfigurationException) as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from error
+
+
+def _silence_chatter() -> None:
+    """Turn off what other libraries say that a user of this project cannot act on."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # batches this small are made faster in the training process
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*Checkpoint directory .* exists and is not empty.*",  # it does when a run is resumed
+        ".*The number of training batches .* is smaller than the logging interval.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+class Parser(LightningArgumentParser):
+    """A parser that takes no abbreviations, and answers a mistake with its nearest right spelling."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message and a hint, without a page of usage, and exit with status 2."""
+        if getattr(self, "exit_on_error", True) is False:
+            super().error(message, ex)
+        hint = ""
+        if unknown := re.search(r"unrecognized arguments: --([\w.]+)|accept option '([\w.]+)'|[Kk]ey '([\w.]+)'", message):
+            key = next(group for group in unknown.groups() if group)
+            known = {option.lstrip("-") for option in self._option_string_actions}
+            for parser in getattr(self._subcommands_action, "_name_parser_map", {}).values():
+                known |= {option.lstrip("-") for option in parser._option_string_actions}
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+        sys.stderr.write(f"error: {message}{hint}\nOptions and their meaning: {self.prog} --help\n")
+        raise SystemExit(2)
+
+
+class BertCLI(LightningCLI):
+    """Fine-tune BERT on Rotten Tomatoes.
+
+    Args:
+        args: Arguments, or None for the process's own.
+    """
+
+    def __init__(self, args: ArgsType = None) -> None:
+        self.console = Console(highlight=False, soft_wrap=True, quiet=rank_zero_only.rank != 0)  # type: ignore[attr-defined]
+        super().__init__(
+            BertClassifier,
+            RottenTomatoesDataModule,
+            args=args,
+            parser_class=Parser,
+            save_config_callback=None,  # it refuses to resume in a folder that has a config.yaml
+            seed_everything_default=1,
+            trainer_defaults={
+                "default_root_dir": "runs",
+                "max_epochs": 3,
+                "gradient_clip_val": 1.0,
+                "log_every_n_steps": 10,
+                "num_sanity_val_steps": 0,
+                "enable_model_summary": False,
+            },
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # checkpoints hold what __init__ got, and nothing that imports code
+        )
+
+    # --- arguments ----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Leave out arguments that only Python callers can use, and `weights_only`: it must stay on."""
+        skip = {"weights_only", "verbose", "return_predictions"}
+        return {name: arguments | skip for name, arguments in LightningCLI.subcommands().items()}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the checkpoint's settings, the final test, and the link of the class names."""
+        parser.add_argument(
+            "--test_after_fit", type=bool, default=True, help="Whether `fit` ends with a test of the best checkpoint."
+        )
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        defaults = {"monitor": "val/acc", "mode": "max", "save_last": True, "auto_insert_metric_name": False}
+        parser.set_defaults({f"checkpoint.{name}": value for name, value in defaults.items()})
+        parser.link_arguments("data.class_names", "model.class_names")
+
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        """Link the tokenizer to the encoder, or to the checkpoint: an option that is there only now."""
+        super().setup_parser(*args, **kwargs)
+        for parser in self._subcommand_parsers.values():
+            parser.link_arguments(("model.pretrained", "ckpt_path"), "data.tokenizer", lambda name, path: path or name)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; with no `--config`, take the run's own next to a checkpoint, else the default recipe."""
+        if args is not None and not isinstance(args, list):
+            self.config = parser.parse_object(args)
+            return
+        words = list(sys.argv[1:] if args is None else args)
+        named = any(re.match(r"(-c|--config)(=|$)", word) for word in words)
+        asks = {"-h", "--help"} & set(words)
+        if words and words[0] in self._subcommand_parsers and not named and not asks:
+            path = self._parsed_checkpoint(parser, words)
+            if path is None:
+                config, why = default_recipe()
+                self._say(f"recipe   {config.name}: {why}; choose with --config configs/NAME.yaml")
+                words[1:1] = ["--config", str(config)]
+            elif (path.parent.parent / "config.yaml").is_file():
+                words[1:1] = ["--config", str(path.parent.parent / "config.yaml")]
+        if (path := self._parsed_checkpoint(parser, words)) and not asks:
+            self._default_to(checkpoints.read(path), words[0])
+        self.config = parser.parse_args(words)
+
+    @staticmethod
+    def _parsed_checkpoint(parser: LightningArgumentParser, words: list[str]) -> Path | None:
+        if not any("ckpt_path" in word or word in {"-c", "--config"} for word in words):
+            return None
+        config = parser.parse_args([word for word in words if word != "--print_config"])
+        path = config[config.subcommand].get("ckpt_path")
+        return Path(path) if path else None
+
+    def _default_to(self, checkpoint: dict[str, Any], subcommand: str) -> None:
+        """Make what a checkpoint stored the defaults of the parser, so that flags and config files come first.
+
+        LightningCLI does it the other way round (Lightning-AI/pytorch-lightning#21455).
+        """
+        parser = self._subcommand_parsers[subcommand]
+        stored = {f"model.{key}": value for key, value in checkpoint["hyper_parameters"].items()}
+        stored |= {f"data.{key}": value for key, value in checkpoint.get("datamodule_hyper_parameters", {}).items()}
+        linked = {"model.class_names", "data.tokenizer"}
+        known = set(parser.get_defaults(skip_validation=True).keys()) - linked
+        parser.set_defaults({key: value for key, value in stored.items() if key in known})
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: `_default_to` has done it."""
+
+    # --- the run ------------------------------------------------------------------------------------------------------
+
+    def before_instantiate_classes(self) -> None:
+        """Fill in what depends on this machine, so that the saved config says what was done."""
+        settings = self.config[self.subcommand]
+        if settings.trainer.precision is None:
+            settings.trainer.precision = "bf16-mixed" if _fast_bf16(settings.trainer.accelerator) else "32-true"
+        checkpoint = settings.checkpoint
+        if checkpoint.filename is None:
+            monitor = checkpoint.monitor
+            score = f"-{monitor.replace('/', '_')}={{{monitor}:.4f}}" if monitor else ""
+            checkpoint.filename = f"epoch={{epoch}}{score}"
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False)

@@ -1,0 +1,257 @@
+"""The LightningModule: encoder, loss, metrics, steps.
+
+Legend: B rows of a batch, T tokens of its longest row, C classes.
+"""
+
+import json
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MetricCollection
+from torchmetrics.classification import Accuracy, MulticlassAUROC, MulticlassCalibrationError, MulticlassF1Score
+
+from lit_bert import sources
+from lit_bert.errors import UserError
+from lit_bert.optim import decay_groups, linear_factor
+
+Batch = dict[str, Tensor]
+
+
+class BertClassifier(LightningModule):
+    """BERT with a classification head, fine-tuned with AdamW and a linear schedule.
+
+    The encoder is built when a Trainer starts, from `pretrained`; or from a checkpoint, which holds its architecture,
+    class names and tokenizer beside its weights, so that nothing else is needed to use one.
+
+    Args:
+        pretrained: Encoder to start from: Hub model id, local folder, or "packaged" (MiniLM-L6, a BERT of 22.7 M
+            parameters, from the Python package index).
+        class_names: Names of the classes, in the order of their numbers; null takes the data module's.
+        learning_rate: Peak learning rate of AdamW, reached after the warm-up.
+        warmup_ratio: Fraction of optimizer steps over which the learning rate rises from 0, in [0, 1]; it then falls
+            linearly to 0 at the last step.
+        weight_decay: AdamW's decoupled weight decay; biases and LayerNorm are spared.
+
+    Raises:
+        UserError: A value is out of range; later, `pretrained` cannot be had or is no encoder.
+    """
+
+    def __init__(
+        self,
+        pretrained: str = "google-bert/bert-base-cased",
+        class_names: list[str] | None = None,
+        learning_rate: float = 5e-5,
+        warmup_ratio: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__()
+        for option, value, most in (
+            ("learning_rate", learning_rate, float("inf")),
+            ("warmup_ratio", warmup_ratio, 1.0),
+            ("weight_decay", weight_decay, float("inf")),
+        ):
+            if not 0 <= value <= most:
+                raise UserError(f"--model.{option} {value}: it must be between 0 and {most:g}")
+        self.save_hyperparameters()
+        self.pretrained = pretrained
+        self.class_names = class_names
+        self.learning_rate = learning_rate
+        self.warmup_ratio = warmup_ratio
+        self.weight_decay = weight_decay
+        self.model: nn.Module | None = None
+        self.encoder_files: dict[str, str] = {}
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the logits, shape (B, C), of token ids and their mask, both of shape (B, T)."""
+        assert self.model is not None, "the encoder is built by a Trainer, or by load_from_checkpoint"
+        return cast(Tensor, self.model(input_ids=input_ids, attention_mask=attention_mask).logits)
+
+    # --- building -----------------------------------------------------------------------------------------------------
+
+    def prepare_data(self) -> None:
+        """Fetch the pretrained weights once per node, unless a checkpoint brings its own."""
+        if not self._restores:
+            sources.fetch_encoder(self.pretrained)
+
+    def configure_model(self) -> None:
+        """Build the encoder from `pretrained`, unless it is there or a checkpoint brings its own.
+
+        Raises:
+            UserError: The folder holds no encoder, or evaluation was asked of one without a trained head.
+        """
+        if self.model is not None or self._trainer is None or self._restores:
+            return
+        from transformers import AutoModelForSequenceClassification
+
+        data = getattr(self.trainer, "datamodule", None)
+        names = self.class_names or getattr(data, "class_names", None)
+        if names is None:
+            raise UserError("BertClassifier: give class_names, or train it with a data module that has them")
+        folder = sources.fetch_encoder(self.pretrained)
+        config = _encoder_config(str(folder), self.pretrained)
+        config.num_labels = len(names)
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: number for number, name in enumerate(names)}
+        try:
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+        except Exception as error:  # whatever a damaged file makes safetensors, pickle or transformers raise
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"--model.pretrained {self.pretrained}: cannot be loaded: {reason}") from error
+        fresh = [key for key in loading["missing_keys"] if not key.startswith(("bert.pooler", "pooler"))]
+        fresh += [str(key[0] if isinstance(key, tuple) else key) for key in loading["mismatched_keys"]]
+        body = [key for key in fresh if key.startswith(f"{model.base_model_prefix}.")]
+        if body:
+            raise UserError(
+                f"--model.pretrained {self.pretrained}: its weights are not those of a {config.model_type} encoder "
+                f"({len(body)} missing, among them {body[0]})"
+            )
+        if fresh and not self.trainer.training:
+            raise UserError(
+                f"--model.pretrained {self.pretrained}: it has no trained classifier for {', '.join(names)}, "
+                f"so there is nothing to {self.trainer.state.fn}; give a fine-tuned checkpoint with --ckpt_path"
+            )
+        self._adopt(model)
+
+    def setup(self, stage: str) -> None:
+        """Take the tokenizer's files along for the checkpoint, and check that data and checkpoint agree."""
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None:
+            self.encoder_files |= data.tokenizer_files
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the encoder's config, the tokenizer and the last validation metrics beside the weights."""
+        assert self.model is not None
+        checkpoint["encoder"] = {**self.encoder_files, "config.json": self.model.config.to_json_string(use_diff=False)}
+        metrics = self.trainer.callback_metrics
+        checkpoint["val_metrics"] = {name: float(metrics[name]) for name in metrics if name.startswith("val/")}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Build the encoder that the checkpoint describes.
+
+        Raises:
+            UserError: Its classes are not those of the data.
+        """
+        if self.model is None:
+            from transformers import AutoConfig, AutoModelForSequenceClassification
+
+            self.encoder_files = dict(checkpoint["encoder"])
+            config = json.loads(self.encoder_files.pop("config.json"))
+            model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(**config))
+            self._adopt(model)
+        data = getattr(self._trainer, "datamodule", None)
+        if data is not None and data.class_names != self.class_names:
+            raise UserError(
+                f"--ckpt_path: the checkpoint's classes are {', '.join(self.class_names or [])}, "
+                f"those of --data.dataset {data.dataset} are {', '.join(data.class_names)}; "
+                "they must be the same, in the same order"
+            )
+
+    @property
+    def _restores(self) -> bool:
+        """Whether a checkpoint is about to bring architecture and weights."""
+        return self._trainer is not None and bool(self._trainer.ckpt_path)
+
+    def _adopt(self, model: Any) -> None:
+        """Take a built encoder, in training mode, and make its metrics."""
+        # from_pretrained returns a model in eval mode, and Lightning keeps the mode it finds, so that dropout would
+        # stay off (Lightning-AI/pytorch-lightning#20105).
+        self.model = model.train()
+        self.class_names = [model.config.id2label[number] for number in range(model.config.num_labels)]
+        classes = model.config.num_labels
+        metrics = MetricCollection(
+            {
+                "acc": Accuracy(task="multiclass", num_classes=classes, average="micro", validate_args=False),
+                "f1": MulticlassF1Score(classes, average="macro", validate_args=False),
+                "auroc": MulticlassAUROC(classes, validate_args=False),
+                "ece": MulticlassCalibrationError(classes, n_bins=15, validate_args=False),
+            }
+        )
+        self.metrics = nn.ModuleDict({f"{split}_": metrics.clone(f"{split}/") for split in ("train", "val", "test")})
+        self.to(self.device)
+
+    # --- steps --------------------------------------------------------------------------------------------------------
+
+    def _step(self, batch: Batch, split: str) -> Tensor:
+        """Return the mean loss of a batch, and take its predictions into the split's metrics."""
+        logits = self(batch["input_ids"], batch["attention_mask"]).float()
+        loss = F.cross_entropy(logits, batch["labels"])
+        metrics = cast(MetricCollection, self.metrics[f"{split}_"])
+        metrics.update(logits.detach().softmax(dim=-1), batch["labels"])
+        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(logits))  # type: ignore[arg-type]
+        return loss
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the mean cross-entropy of a batch."""
+        loss = self._step(batch, "train")
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["labels"]))
+        return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the Trainer is told to, and log the learning rate and the gradient's norm before clipping."""
+        # Lightning's own clipping refuses a fused optimizer under any autocast, though only fp16's gradient scaler
+        # would be in its way (and configure_optimizers does not fuse then).
+        by_value = gradient_clip_algorithm == "value"
+        max_norm = gradient_clip_val if gradient_clip_val and not by_value else float("inf")
+        self.log("train/grad_norm", nn.utils.clip_grad_norm_(self.parameters(), max_norm))
+        self.log("train/lr", optimizer.param_groups[0]["lr"])
+        if by_value and gradient_clip_val:
+            nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Take a batch into the validation metrics."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Take a batch into the test metrics."""
+        self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: Batch, split: str) -> None:
+        loss = self._step(batch, split)
+        self.log(f"{split}/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(batch["labels"]))
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Return the rows' `index` in their split (B,), predicted class `pred` (B,) and probabilities `probs` (B, C)."""
+        probs = self(batch["input_ids"], batch["attention_mask"]).float().softmax(dim=-1)
+        return {"index": batch["index"], "pred": probs.argmax(dim=-1), "probs": probs}
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return AdamW over two decay groups, and the linear schedule, stepped after each optimizer step."""
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        warmup_steps = -int(-self.warmup_ratio * total_steps // 1)  # rounded up, as the Hugging Face Trainer does
+        fused = self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
+        optimizer = torch.optim.AdamW(decay_groups(self, self.weight_decay), lr=self.learning_rate, fused=fused)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: linear_factor(step, warmup_steps, total_steps)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _encoder_config(folder: str, name: str) -> Any:
+    """Read a model's config, and refuse what is no encoder: it must have a masked-language-model head as well."""
+    from transformers import AutoConfig
+    from transformers.models.auto import modeling_auto
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"--model.pretrained {name}: its config.json cannot be used: {str(error).splitlines()[0]}") from error
+    kinds = (modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
+    if any(config.model_type not in kind for kind in kinds) or config.is_encoder_decoder:
+        raise UserError(f"--model.pretrained {name}: a {config.model_type} model is not an encoder; give a BERT-like one")
+    return config

@@ -1,0 +1,50 @@
+"""The predictions file: one row per sentence, in the order of the data."""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, distributed
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def gather(batches: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Join the batches of `BertClassifier.predict_step` from all ranks, in the order of `index`.
+
+    Returns:
+        `index` and `pred`, shape (rows,), and `probs`, shape (rows, classes), on every rank.
+    """
+    mine = list(batches)
+    if distributed.is_available() and distributed.is_initialized():
+        shares: list[list[dict[str, Tensor]] | None] = [None] * distributed.get_world_size()
+        distributed.all_gather_object(shares, [{name: value.cpu() for name, value in row.items()} for row in mine])
+        mine = [batch for share in shares for batch in share or []]
+    joined = {name: torch.cat([batch[name].cpu() for batch in mine]) for name in ("index", "pred", "probs")}
+    order = joined["index"].argsort()
+    return {name: value[order] for name, value in joined.items()}
+
+
+def write(path: Path, predictions: dict[str, Tensor], rows: "Dataset") -> None:
+    """Write `index,text,label,pred,score,prob_<class>...` as CSV; `score` is the probability of `pred`.
+
+    Args:
+        path: The file.
+        predictions: What `gather` returned.
+        rows: The rows that were predicted, with `index`, `text` and `label`.
+    """
+    names = rows.features["label"].names
+    place = {index: row for row, index in enumerate(rows["index"])}
+    texts, labels = rows["text"], rows["label"]
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["index", "text", "label", "pred", "score", *(f"prob_{name}" for name in names)])
+        for index, pred, probs in zip(*(predictions[name].tolist() for name in ("index", "pred", "probs")), strict=True):
+            row = place[index]
+            numbers = [f"{value:.6f}" for value in (probs[pred], *probs)]
+            writer.writerow([index, texts[row], names[labels[row]], names[pred], *numbers])
+    partial.replace(path)
