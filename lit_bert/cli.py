@@ -1,6 +1,7 @@
 """The command line: LightningCLI with this project's classes, links and defaults, and a folder for each run."""
 
 import difflib
+import itertools
 import logging
 import os
 import re
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
@@ -190,3 +190,134 @@ class BertCLI(LightningCLI):
 
     def _say(self, line: str) -> None:
         self.console.print(line, markup=False)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the trainer, and for `fit` the run's folder with its config, logger and checkpoints."""
+        settings = self._get(self.config_init, "trainer")
+        checkpoint = self._get(self.config_init, "checkpoint")
+        self.run_dir = self._claim_run_dir(Path(settings.default_root_dir or "runs"), settings.fast_dev_run)
+        if checkpoint.dirpath is None:
+            checkpoint.dirpath = str(self.run_dir / "checkpoints")
+        if settings.logger in (None, True):
+            fit = self.subcommand == "fit"
+            kwargs["logger"] = (
+                TensorBoardLogger(self.run_dir, name="", version="", default_hp_metric=False) if fit else False
+            )
+        if settings.enable_progress_bar is not False:
+            kwargs["callbacks"] = [*(settings.callbacks or []), ProgressBar()]
+        kwargs["plugins"] = [*(settings.plugins or []), checkpoints.AtomicCheckpointIO()]
+        return super().instantiate_trainer(**kwargs)
+
+    def _claim_run_dir(self, root: Path, fast_dev_run: Any) -> Path:
+        """Return the folder of the run that the checkpoint belongs to, else a new one, made by rank 0 alone."""
+        settings = self.config[self.subcommand]
+        if settings.ckpt_path and (resumed := Path(settings.ckpt_path).absolute().parent.parent).joinpath("config.yaml").is_file():
+            return resumed
+        recipe = Path(str(settings.config[-1])).stem if settings.get("config") else "run"
+        name = f"{recipe}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+        if fast_dev_run or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+            return root / name
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            for number in itertools.count(1):
+                folder = root / (name if number == 1 else f"{name}-{number}")
+                try:
+                    folder.mkdir()
+                    break
+                except FileExistsError:
+                    continue
+            self._parser(self.subcommand).save(settings, folder / "config.yaml", skip_none=False)
+        except OSError as error:
+            raise UserError(
+                f"--trainer.default_root_dir {root}: cannot be written ({error.strerror}); choose another folder"
+            ) from error
+        return folder
+
+    # --- what the subcommands do beside Lightning's part ----------------------------------------------------------------
+
+    def before_fit(self) -> None:
+        """Take the time."""
+        self._started = time.monotonic()
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint, print the table, and write `metrics.json` and TensorBoard's hyperparameters."""
+        if self.trainer.fast_dev_run:
+            return
+        seconds = time.monotonic() - self._started
+        callback = self.trainer.checkpoint_callback
+        best = getattr(callback, "best_model_path", "") or None
+        values = checkpoints.read(best)["val_metrics"] if best else dict(self.trainer.callback_metrics)
+        records = {}
+        if "val/acc" in values:
+            records["validation"] = report.summary(values, "val", len(self.datamodule.splits["val"]))
+        if self.config.fit.test_after_fit:
+            [values] = self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
+            records["test"] = report.summary(values, "test", len(self.datamodule.splits["test"]))
+        if not self.trainer.is_global_zero:
+            return
+        report.show(self.console, records)
+        settings = self.config.fit
+        report.save(
+            self.run_dir / "metrics.json",
+            {**records, "checkpoint": best, "fit_seconds": round(seconds, 1), "seed": settings.seed_everything},
+        )
+        if isinstance(self.trainer.logger, TensorBoardLogger):
+            chosen = {key: settings.trainer[key] for key in ("max_epochs", "precision", "gradient_clip_val")}
+            params = {**self.model.hparams, **self.datamodule.hparams, **chosen, "seed": settings.seed_everything}
+            metrics = {f"final/{split}_acc": record["acc"] for split, record in records.items()}
+            self.trainer.logger.log_hyperparams({key: str(value) for key, value in params.items()}, metrics)
+            self.trainer.logger.finalize("success")
+        shown = os.path.relpath(self.run_dir)
+        self._say(f"run      {shown} (trained in {seconds:.0f} s)")
+        self._say(f"look     tensorboard --logdir {os.path.dirname(shown) or '.'}")
+        if best:
+            path = os.path.relpath(best)
+            self._say(f"test     python train.py test --ckpt_path {path}")
+            self._say(f"predict  python train.py predict --ckpt_path {path}")
+
+    def validate(self, **kwargs: Any) -> None:
+        """Evaluate on the validation rows."""
+        self._evaluate(self.trainer.validate(**kwargs, verbose=False)[0], "val", "validation")
+
+    def test(self, **kwargs: Any) -> None:
+        """Evaluate on the test rows."""
+        self._evaluate(self.trainer.test(**kwargs, verbose=False)[0], "test", "test")
+
+    def _evaluate(self, values: Any, split: str, title: str) -> None:
+        records = {title: report.summary(values, split, len(self.datamodule.splits[split]))}
+        report.show(self.console, records)
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+            path = _unused(self.run_dir / f"metrics-{title}.json")
+            report.save(path, {**records, "checkpoint": self.config[self.subcommand].ckpt_path})
+            self._say(f"metrics  {os.path.relpath(path)}")
+
+    def predict(self, **kwargs: Any) -> None:
+        """Predict, and write `predictions.csv`."""
+        joined = predictions.gather(self.trainer.predict(**kwargs) or [])  # type: ignore[arg-type]
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+            path = _unused(self.run_dir / "predictions.csv")
+            predictions.write(path, joined, self.datamodule.splits[self.datamodule.predict_split])
+            self._say(f"{len(joined['index']):,} predictions are in {os.path.relpath(path)}")
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's rich progress bar without the run's version number."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: Any) -> dict[str, Any]:
+        """Return the metrics to show: loss and validation accuracy."""
+        metrics = super().get_metrics(trainer, pl_module)
+        return {name: value for name, value in metrics.items() if name != "v_num"}
+
+
+def _fast_bf16(accelerator: str) -> bool:
+    """Tell whether this machine multiplies bfloat16 matrices in hardware."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    features = torch.backends.cpu.get_cpu_capability()
+    return features == "AVX512" and torch.cpu._is_avx512_bf16_supported()
+
+
+def _unused(path: Path) -> Path:
+    """Return `path`, or the first of name-2, name-3 ... that is not there: older results are kept."""
+    names = itertools.chain([path], (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2)))
+    return next(name for name in names if not name.exists())
