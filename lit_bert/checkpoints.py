@@ -36,7 +36,9 @@ def read(path: _PATH) -> dict[str, Any]:
         ) from error
     wanted = {"encoder", "state_dict", "hyper_parameters"}
     if not isinstance(content, dict) or not wanted <= content.keys():
-        raise UserError(f"--ckpt_path {path}: not a checkpoint of BertClassifier (it lacks {', '.join(sorted(wanted))})")
+        raise UserError(
+            f"--ckpt_path {path}: not a checkpoint of BertClassifier (it lacks {', '.join(sorted(wanted))})"
+        )
     return content
 
 

@@ -18,7 +18,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from lit_bert import checkpoints, predictions, report
@@ -69,7 +69,9 @@ class Parser(LightningArgumentParser):
         if getattr(self, "exit_on_error", True) is False:
             super().error(message, ex)
         hint = ""
-        if unknown := re.search(r"unrecognized arguments: --([\w.]+)|accept option '([\w.]+)'|[Kk]ey '([\w.]+)'", message):
+        if unknown := re.search(
+            r"unrecognized arguments: --([\w.]+)|accept option '([\w.]+)'|[Kk]ey '([\w.]+)'", message
+        ):
             key = next(group for group in unknown.groups() if group)
             known = {option.lstrip("-") for option in self._option_string_actions}
             for parser in getattr(self._subcommands_action, "_name_parser_map", {}).values():
@@ -211,7 +213,10 @@ class BertCLI(LightningCLI):
     def _claim_run_dir(self, root: Path, fast_dev_run: Any) -> Path:
         """Return the folder of the run that the checkpoint belongs to, else a new one, made by rank 0 alone."""
         settings = self.config[self.subcommand]
-        if settings.ckpt_path and (resumed := Path(settings.ckpt_path).absolute().parent.parent).joinpath("config.yaml").is_file():
+        if (
+            settings.ckpt_path
+            and (resumed := Path(settings.ckpt_path).absolute().parent.parent).joinpath("config.yaml").is_file()
+        ):
             return resumed
         recipe = Path(str(settings.config[-1])).stem if settings.get("config") else "run"
         name = f"{recipe}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
@@ -233,7 +238,7 @@ class BertCLI(LightningCLI):
             ) from error
         return folder
 
-    # --- what the subcommands do beside Lightning's part ----------------------------------------------------------------
+    # --- what the subcommands do beside Lightning's part ---------------------------------------------------------------
 
     def before_fit(self) -> None:
         """Take the time."""
@@ -241,12 +246,12 @@ class BertCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Test the best checkpoint, print the table, and write `metrics.json` and TensorBoard's hyperparameters."""
-        if self.trainer.fast_dev_run:
+        if self._get(self.config, "trainer").fast_dev_run:
             return
         seconds = time.monotonic() - self._started
         callback = self.trainer.checkpoint_callback
         best = getattr(callback, "best_model_path", "") or None
-        values = checkpoints.read(best)["val_metrics"] if best else dict(self.trainer.callback_metrics)
+        values: Any = checkpoints.read(best)["val_metrics"] if best else self.trainer.callback_metrics
         records = {}
         if "val/acc" in values:
             records["validation"] = report.summary(values, "val", len(self.datamodule.splits["val"]))
@@ -286,7 +291,7 @@ class BertCLI(LightningCLI):
     def _evaluate(self, values: Any, split: str, title: str) -> None:
         records = {title: report.summary(values, split, len(self.datamodule.splits[split]))}
         report.show(self.console, records)
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+        if self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:
             path = _unused(self.run_dir / f"metrics-{title}.json")
             report.save(path, {**records, "checkpoint": self.config[self.subcommand].ckpt_path})
             self._say(f"metrics  {os.path.relpath(path)}")
@@ -294,7 +299,7 @@ class BertCLI(LightningCLI):
     def predict(self, **kwargs: Any) -> None:
         """Predict, and write `predictions.csv`."""
         joined = predictions.gather(self.trainer.predict(**kwargs) or [])  # type: ignore[arg-type]
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+        if self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:
             path = _unused(self.run_dir / "predictions.csv")
             predictions.write(path, joined, self.datamodule.splits[self.datamodule.predict_split])
             self._say(f"{len(joined['index']):,} predictions are in {os.path.relpath(path)}")
@@ -312,9 +317,9 @@ class ProgressBar(RichProgressBar):
 def _fast_bf16(accelerator: str) -> bool:
     """Tell whether this machine multiplies bfloat16 matrices in hardware."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     features = torch.backends.cpu.get_cpu_capability()
-    return features == "AVX512" and torch.cpu._is_avx512_bf16_supported()
+    return features == "AVX512" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def _unused(path: Path) -> Path:

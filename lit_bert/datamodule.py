@@ -142,7 +142,9 @@ class RottenTomatoesDataModule(LightningDataModule):
             )
             for name, split in (("train", "train"), ("val", self.val_split), ("test", "test")):
                 self._sample(splits[split], name, split).map(
-                    lambda rows: {"input_ids": tokenizer(rows["text"], truncation=True, max_length=max_length).input_ids},
+                    lambda rows: {
+                        "input_ids": tokenizer(rows["text"], truncation=True, max_length=max_length).input_ids
+                    },
                     batched=True,
                     desc=f"Tokenising {split} rows",
                     new_fingerprint=f"{self._key}-{name}",
@@ -209,7 +211,7 @@ class RottenTomatoesDataModule(LightningDataModule):
         )
         length = self.max_length if self.padding == "max_length" else None
         return DataLoader(
-            rows,  # type: ignore[arg-type]
+            rows,
             batch_size=batch_size,
             sampler=sampler,
             collate_fn=partial(collate, pad_token_id=self._pad_token_id, length=length),

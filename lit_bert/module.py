@@ -132,7 +132,8 @@ class BertClassifier(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the encoder's config, the tokenizer and the last validation metrics beside the weights."""
         assert self.model is not None
-        checkpoint["encoder"] = {**self.encoder_files, "config.json": self.model.config.to_json_string(use_diff=False)}
+        config = cast(Any, self.model).config.to_json_string(use_diff=False)
+        checkpoint["encoder"] = {**self.encoder_files, "config.json": config}
         metrics = self.trainer.callback_metrics
         checkpoint["val_metrics"] = {name: float(metrics[name]) for name in metrics if name.startswith("val/")}
 
@@ -188,7 +189,7 @@ class BertClassifier(LightningModule):
         loss = F.cross_entropy(logits, batch["labels"])
         metrics = cast(MetricCollection, self.metrics[f"{split}_"])
         metrics.update(logits.detach().softmax(dim=-1), batch["labels"])
-        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(logits))  # type: ignore[arg-type]
+        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(logits))
         return loss
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -226,7 +227,7 @@ class BertClassifier(LightningModule):
         self.log(f"{split}/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(batch["labels"]))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Return the rows' `index` in their split (B,), predicted class `pred` (B,) and probabilities `probs` (B, C)."""
+        """Return each row's `index` in its split (B,), predicted class `pred` (B,) and probabilities `probs` (B, C)."""
         probs = self(batch["input_ids"], batch["attention_mask"]).float().softmax(dim=-1)
         return {"index": batch["index"], "pred": probs.argmax(dim=-1), "probs": probs}
 
@@ -250,8 +251,15 @@ def _encoder_config(folder: str, name: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--model.pretrained {name}: its config.json cannot be used: {str(error).splitlines()[0]}") from error
-    kinds = (modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
+        raise UserError(
+            f"--model.pretrained {name}: its config.json cannot be used: {str(error).splitlines()[0]}"
+        ) from error
+    kinds = (
+        modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    )
     if any(config.model_type not in kind for kind in kinds) or config.is_encoder_decoder:
-        raise UserError(f"--model.pretrained {name}: a {config.model_type} model is not an encoder; give a BERT-like one")
+        raise UserError(
+            f"--model.pretrained {name}: a {config.model_type} model is not an encoder; give a BERT-like one"
+        )
     return config

