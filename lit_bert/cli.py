@@ -238,7 +238,7 @@ class BertCLI(LightningCLI):
             ) from error
         return folder
 
-    # --- what the subcommands do beside Lightning's part ---------------------------------------------------------------
+    # --- what the subcommands do beside Lightning's part -----------------------------------------------------------
 
     def before_fit(self) -> None:
         """Take the time."""
