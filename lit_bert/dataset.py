@@ -4,9 +4,11 @@ A row has `text` (str), `label` (class number, a `datasets.ClassLabel` that keep
 the split, from 0).
 """
 
+import csv
 import hashlib
 import html
 import io
+import json
 import tarfile
 import zipfile
 from pathlib import Path
@@ -150,20 +152,21 @@ def _read_snippets(archive: Path) -> dict[str, Any]:
 
 def _read_files(location: str | dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """Read a folder or a file per split through `datasets`; returns the splits and what to call each in a message."""
-    from datasets import DownloadConfig, load_dataset_builder
-    from datasets.exceptions import DatasetGenerationError
+    from datasets import load_dataset_builder
 
-    offline = DownloadConfig(local_files_only=True)
-    cache = str(sources.cache_folder() / "datasets")
-    try:
-        if isinstance(location, dict):
-            reader = _READERS[Path(location["train"]).suffix]
-            builder = load_dataset_builder(reader, data_files=location, cache_dir=cache, download_config=offline)
-        else:
-            builder = load_dataset_builder(location, cache_dir=cache, download_config=offline)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--data.dataset {location}: {str(error).splitlines()[0]}") from error
-    files = {str(split): [str(file) for file in files] for split, files in (builder.config.data_files or {}).items()}
+    files: dict[str, list[str]]
+    if isinstance(location, dict):
+        reader, features = _READERS[Path(location["train"]).suffix], None
+        files = {split: [file] for split, file in location.items()}
+    else:
+        try:
+            folder = load_dataset_builder(location, cache_dir=_datasets_cache())
+        except (OSError, ValueError) as error:
+            raise UserError(f"--data.dataset {location}: {str(error).splitlines()[0]}") from error
+        reader, features = folder.name, folder.info.features
+        files = {str(split): [str(file) for file in found] for split, found in (folder.config.data_files or {}).items()}
+        if reader not in _READERS.values():
+            raise UserError(f"--data.dataset {location}: a folder of {', '.join(_READERS)} files is needed")
     missing = [split for split in SPLITS if split not in files]
     if missing:
         raise UserError(
@@ -171,11 +174,36 @@ def _read_files(location: str | dict[str, str]) -> tuple[dict[str, Any], dict[st
             "the files of a folder are told apart by train, validation and test in their names"
         )
     where = {split: files[split][0] if len(files[split]) == 1 else f"{location} ({split})" for split in SPLITS}
+    return {split: _read_split(reader, files[split], features) for split in SPLITS}, where
+
+
+def _datasets_cache() -> str:
+    return str(sources.cache_folder() / "datasets")
+
+
+def _read_split(reader: str, files: list[str], features: Any) -> "Dataset":
+    """Read the files of one split; of CSV every column as text, so that a sentence "NA" or "2012" stays one."""
+    from datasets import Features, Value, load_dataset_builder
+    from datasets.exceptions import DatasetGenerationError
+
+    options: dict[str, Any] = {"features": features}
     try:
-        builder.download_and_prepare(download_config=offline)
-    except (DatasetGenerationError, OSError, ValueError) as error:
-        _explain_unreadable([Path(file) for split in SPLITS for file in files[split]], error)
-    return {split: builder.as_dataset(split=split) for split in SPLITS}, where
+        if reader == "csv":
+            options["keep_default_na"] = False
+            if features is None:
+                with open(files[0], newline="", encoding="utf-8-sig") as file:
+                    options["features"] = Features({name: Value("string") for name in next(csv.reader(file))})
+        builder = load_dataset_builder(reader, data_files=files, cache_dir=_datasets_cache(), **options)
+        builder.download_and_prepare()
+    except (DatasetGenerationError, OSError, ValueError, StopIteration) as error:
+        _explain_unreadable([Path(file) for file in files], error)
+    if not builder.info.splits["train"].num_examples:
+        raise UserError(f"{', '.join(files)}: the file has no rows")
+    rows = builder.as_dataset(split="train")
+    mixed = [name for name, feature in rows.features.items() if type(feature).__name__ == "Json"]
+    if mixed and reader == "json":
+        _explain_unreadable([Path(file) for file in files], ValueError(f"column {mixed[0]!r} mixes types"))
+    return rows
 
 
 def _explain_unreadable(files: list[Path], error: Exception) -> NoReturn:
@@ -185,18 +213,29 @@ def _explain_unreadable(files: list[Path], error: Exception) -> NoReturn:
             raise UserError(f"{file}: the file is empty") from error
         if file.suffix == ".parquet":
             continue
-        with file.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    line.decode("utf-8")
-                except UnicodeDecodeError as bad:
+        kinds: dict[str, str] = {}
+        for number, line in enumerate(file.read_bytes().splitlines(), 1):
+            try:
+                text = line.decode("utf-8")
+                row = json.loads(text) if file.suffix == ".jsonl" else {}
+            except UnicodeDecodeError as bad:
+                raise UserError(
+                    f"{file}, line {number}: not UTF-8 (byte {line[bad.start]:#04x} at column {bad.start + 1}); "
+                    "save the file as UTF-8"
+                ) from error
+            except json.JSONDecodeError as bad:
+                raise UserError(f"{file}, line {number}: not JSON ({bad})") from error
+            for name, value in row.items() if isinstance(row, dict) else ():
+                kind = type(value).__name__
+                if value is not None and kinds.setdefault(name, kind) != kind:
                     raise UserError(
-                        f"{file}, line {number}: not UTF-8 (byte {line[bad.start]:#04x} at column {bad.start + 1}); "
-                        "save the file as UTF-8"
+                        f"{file}, row {number}: {value!r} in column {name!r} is of another type ({kind}) than in the "
+                        f"rows before ({kinds[name]})"
                     ) from error
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
-    raise UserError(f"{', '.join(map(str, files))}: cannot be read: {str(error).splitlines()[0]}") from error
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    raise UserError(f"{', '.join(map(str, files))}: cannot be read: {reason}") from error
 
 
 def _columns(split: "Dataset", where: str, text_column: str, label_column: str) -> tuple[pa.Table, Any]:
@@ -206,8 +245,6 @@ def _columns(split: "Dataset", where: str, text_column: str, label_column: str) 
             raise UserError(
                 f"{where}: no column {column!r}, only {', '.join(split.column_names)}; name it with --data.{option}"
             )
-    if not len(split):
-        raise UserError(f"{where}: the file has no rows")
     table = split.data.table
     return pa.table({"text": table[text_column], "label": table[label_column]}), split.features[label_column]
 
@@ -231,7 +268,8 @@ def _first(mask: pa.ChunkedArray) -> int | None:
 
 def _plain_labels(labels: pa.ChunkedArray, feature: Any, where: str, column: str) -> pa.ChunkedArray:
     """Return labels as text or whole numbers, one kind for the whole column."""
-    row = _first(pc.is_null(labels))
+    text = pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type)
+    row = _first(pc.equal(pc.fill_null(labels, ""), "") if text else pc.is_null(labels))
     if row is not None:
         raise UserError(f"{where}, row {row + 1}: no label in column {column!r}; fill it in, or leave the row out")
     if hasattr(feature, "names"):
@@ -239,9 +277,9 @@ def _plain_labels(labels: pa.ChunkedArray, feature: Any, where: str, column: str
     kind = labels.type
     if pa.types.is_integer(kind):
         return labels.cast(pa.int64())
-    if pa.types.is_floating(kind):  # how a CSV reader takes whole numbers where one is missing or not whole
+    if pa.types.is_floating(kind):
         broken = pc.not_equal(pc.floor(labels), labels)
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    elif text:
         broken = pc.invert(pc.match_substring_regex(labels, r"^-?[0-9]+$"))
         if pc.all(broken).as_py():
             return labels.cast(pa.string())

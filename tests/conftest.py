@@ -1,0 +1,76 @@
+"""Every test runs in an empty folder, with empty caches, out of reach of any Hub but the one it starts itself."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+_HOME = tempfile.TemporaryDirectory(prefix="lit_bert_tests_")
+os.environ |= {
+    "LIT_BERT_CACHE": f"{_HOME.name}/lit_bert",
+    "HF_HOME": f"{_HOME.name}/huggingface",
+    "HF_ENDPOINT": "http://127.0.0.1:9",  # the discard port: refused at once
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_XET": "1",
+}
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors  # noqa: E402
+from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast  # noqa: E402
+
+GOOD = ["a warm and funny film", "great fun", "a moving , clever story", "the best film of the year", "lovely"]
+BAD = ["a cold and dull film", "no fun", "a boring , stupid story", "the worst film of the year", "awful"]
+WORDS = sorted({word for text in GOOD + BAD for word in text.split()})
+
+
+@pytest.fixture(autouse=True)
+def _clean_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LIT_BERT_RECIPE", raising=False)
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a BERT of two layers, its tokenizer, and random weights."""
+    folder = tmp_path_factory.mktemp("tiny_bert")
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocab = {token: number for number, token in enumerate([*special, *WORDS])}
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=32).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(vocab),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=32,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        BertForMaskedLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+def write_csv(path: Path, copies: int) -> None:
+    """Write labelled sentences, all good ones before all bad ones."""
+    rows = [f'"{text}",{label}' for texts, label in ((GOOD, "pos"), (BAD, "neg")) for text in texts * copies]
+    path.write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> Path:
+    """A folder with 40 training, 20 validation and 30 test rows, as CSV."""
+    folder = tmp_path / "reviews"
+    folder.mkdir()
+    for split, copies in (("train", 4), ("validation", 2), ("test", 3)):
+        write_csv(folder / f"{split}.csv", copies)
+    return folder

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+from datasets import load_dataset
+
+from lit_bert import RottenTomatoesDataModule
+from lit_bert.errors import UserError
+
+
+def ready(**settings: object) -> RottenTomatoesDataModule:
+    data = RottenTomatoesDataModule(**settings)  # type: ignore[arg-type]
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def test_draws_the_rows_that_datasets_draws(reviews: Path, tiny_bert: str) -> None:
+    data = ready(dataset=str(reviews), tokenizer=tiny_bert, train_rows=12, sample_seed=123)
+    raw = load_dataset("csv", data_files={"train": str(reviews / "train.csv")}, split="train")
+    drawn = raw.shuffle(seed=123).select(range(12))
+    assert data.splits["train"]["text"] == drawn["text"]
+    assert [data.class_names[label] for label in data.splits["train"]["label"]] == drawn["label"]
+    assert [raw[index]["text"] for index in data.splits["train"]["index"]] == drawn["text"]
+    assert set(data.splits["train"]["label"]) == {0, 1}
+    assert (len(data.splits["val"]), len(data.splits["test"])) == (20, 30)
+
+
+def test_a_batch_is_padded_to_its_longest_row_or_to_max_length(reviews: Path, tiny_bert: str) -> None:
+    dynamic = ready(dataset=str(reviews), tokenizer=tiny_bert, batch_size=8)
+    for batch in dynamic.train_dataloader():
+        assert batch["attention_mask"].sum(1).max() == batch["input_ids"].shape[1]
+    fixed = ready(dataset=str(reviews), tokenizer=tiny_bert, padding="max_length")
+    assert {batch["input_ids"].shape[1] for batch in fixed.train_dataloader()} == {32}
+    assert ready(dataset=str(reviews), tokenizer=tiny_bert, max_length=4).splits["train"][0]["input_ids"][-1] == 3
+
+
+def test_batches_mix_the_classes_of_ordered_rows(reviews: Path, tiny_bert: str) -> None:
+    data = ready(dataset=str(reviews), tokenizer=tiny_bert, batch_size=20)
+    assert all(0 < batch["labels"].sum() < 20 for batch in data.train_dataloader())
+
+
+def test_what_is_cached_is_read_and_what_changed_is_not(
+    reviews: Path, tiny_bert: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ready(dataset=str(reviews), tokenizer=tiny_bert)
+    text = (reviews / "test.csv").read_text().replace("lovely", "great film")
+    monkeypatch.setattr("lit_bert.dataset.load", None)  # a second reading would fail
+    assert ready(dataset=str(reviews), tokenizer=tiny_bert).splits["test"]["text"] == first.splits["test"]["text"]
+    monkeypatch.undo()
+    (reviews / "test.csv").write_text(text)
+    assert "great film" in ready(dataset=str(reviews), tokenizer=tiny_bert).splits["test"]["text"]
+
+
+def test_validation_on_the_test_rows_is_an_option(reviews: Path, tiny_bert: str) -> None:
+    data = ready(dataset=str(reviews), tokenizer=tiny_bert, val_split="test", val_rows=10, test_rows=10)
+    assert data.splits["val"]["text"] == data.splits["test"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train_rows": 41}, r"--data.train_rows 41: the train split of .* has 40 rows"),
+        ({"max_length": 33}, r"--data.max_length 33: .* has positions for 32 tokens"),
+        ({"batch_size": 0}, r"--data.batch_size 0: it must be at least 1"),
+        ({"class_names": ["pos"]}, r"--data.class_names \['pos'\]: at least two"),
+        ({"class_names": ["good", "bad"]}, r"train.csv, row 1: label 'pos' in column 'label' is not one of good, bad"),
+    ],
+)
+def test_settings_that_cannot_be(reviews: Path, tiny_bert: str, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ready(**{"dataset": str(reviews), "tokenizer": tiny_bert, **settings})
