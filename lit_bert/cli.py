@@ -1,30 +1,28 @@
 """The command line: LightningCLI with this project's classes, links and defaults, and a folder for each run."""
 
-import difflib
-import itertools
 import logging
 import os
 import re
 import sys
 import time
 import warnings
-from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
-from lit_bert import checkpoints, predictions, report
+from lit_bert import checkpoints, predictions, progress, report, run_folder
 from lit_bert.datamodule import RottenTomatoesDataModule
 from lit_bert.errors import UserError
 from lit_bert.module import BertClassifier
+from lit_bert.parser import Parser
 from lit_bert.recipe import default_recipe
 
 
@@ -56,30 +54,6 @@ def _silence_chatter() -> None:
         ".*The number of training batches .* is smaller than the logging interval.*",
     ):
         warnings.filterwarnings("ignore", message)
-
-
-class Parser(LightningArgumentParser):
-    """A parser that takes no abbreviations, and answers a mistake with its nearest right spelling."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the message and a hint, without a page of usage, and exit with status 2."""
-        if getattr(self, "exit_on_error", True) is False:
-            super().error(message, ex)
-        hint = ""
-        if unknown := re.search(
-            r"unrecognized arguments: --([\w.]+)|accept option '([\w.]+)'|[Kk]ey '([\w.]+)'", message
-        ):
-            key = next(group for group in unknown.groups() if group)
-            known = {option.lstrip("-") for option in self._option_string_actions}
-            for parser in getattr(self._subcommands_action, "_name_parser_map", {}).values():
-                known |= {option.lstrip("-") for option in parser._option_string_actions}
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-        sys.stderr.write(f"error: {message}{hint}\nOptions and their meaning: {self.prog} --help\n")
-        raise SystemExit(2)
 
 
 class BertCLI(LightningCLI):
@@ -148,8 +122,8 @@ class BertCLI(LightningCLI):
                 config, why = default_recipe()
                 self._say(f"recipe   {config.name}: {why}; choose with --config configs/NAME.yaml")
                 words[1:1] = ["--config", str(config)]
-            elif (path.parent.parent / "config.yaml").is_file():
-                words[1:1] = ["--config", str(path.parent.parent / "config.yaml")]
+            elif run := run_folder.owner(path):
+                words[1:1] = ["--config", str(run / run_folder.CONFIG)]
         if (path := self._parsed_checkpoint(parser, words)) and not asks:
             self._default_to(checkpoints.read(path), words[0])
         self.config = parser.parse_args(words)
@@ -197,7 +171,7 @@ class BertCLI(LightningCLI):
         """Make the trainer, and for `fit` the run's folder with its config, logger and checkpoints."""
         settings = self._get(self.config_init, "trainer")
         checkpoint = self._get(self.config_init, "checkpoint")
-        self.run_dir = self._claim_run_dir(Path(settings.default_root_dir or "runs"), settings.fast_dev_run)
+        self.run_dir = self._make_run_dir(Path(settings.default_root_dir or "runs"), settings.fast_dev_run)
         if checkpoint.dirpath is None:
             checkpoint.dirpath = str(self.run_dir / "checkpoints")
         if settings.logger in (None, True):
@@ -206,37 +180,29 @@ class BertCLI(LightningCLI):
                 TensorBoardLogger(self.run_dir, name="", version="", default_hp_metric=False) if fit else False
             )
         if settings.enable_progress_bar is not False:
-            kwargs["callbacks"] = [*(settings.callbacks or []), ProgressBar()]
+            kwargs["callbacks"] = [*(settings.callbacks or []), progress.Opening(self.console), progress.ProgressBar()]
         kwargs["plugins"] = [*(settings.plugins or []), checkpoints.AtomicCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
 
-    def _claim_run_dir(self, root: Path, fast_dev_run: Any) -> Path:
+    def _make_run_dir(self, root: Path, fast_dev_run: Any) -> Path:
         """Return the folder of the run that the checkpoint belongs to, else a new one, made by rank 0 alone."""
         settings = self.config[self.subcommand]
-        if (
-            settings.ckpt_path
-            and (resumed := Path(settings.ckpt_path).absolute().parent.parent).joinpath("config.yaml").is_file()
-        ):
+        if resumed := run_folder.owner(settings.ckpt_path):
             return resumed
-        recipe = Path(str(settings.config[-1])).stem if settings.get("config") else "run"
-        name = f"{recipe}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
         if fast_dev_run or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
-            return root / name
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            for number in itertools.count(1):
-                folder = root / (name if number == 1 else f"{name}-{number}")
-                try:
-                    folder.mkdir()
-                    break
-                except FileExistsError:
-                    continue
-            self._parser(self.subcommand).save(settings, folder / "config.yaml", skip_none=False)
-        except OSError as error:
-            raise UserError(
-                f"--trainer.default_root_dir {root}: cannot be written ({error.strerror}); choose another folder"
-            ) from error
+            return root  # written to by nothing
+        folder = run_folder.claim(root, Path(str(settings.config[-1])).stem if settings.get("config") else "run")
+        self._parser(self.subcommand).save(settings, folder / run_folder.CONFIG, skip_none=False)
         return folder
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; of a run that a mistake ends before it has anything to keep, leave no folder."""
+        try:
+            super()._run_subcommand(subcommand)
+        except BaseException:
+            if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+                run_folder.discard(self.run_dir)
+            raise
 
     # --- what the subcommands do beside Lightning's part -----------------------------------------------------------
 
@@ -292,7 +258,7 @@ class BertCLI(LightningCLI):
         records = {title: report.summary(values, split, len(self.datamodule.splits[split]))}
         report.show(self.console, records)
         if self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:
-            path = _unused(self.run_dir / f"metrics-{title}.json")
+            path = run_folder.unused(self.run_dir / f"metrics-{title}.json")
             report.save(path, {**records, "checkpoint": self.config[self.subcommand].ckpt_path})
             self._say(f"metrics  {os.path.relpath(path)}")
 
@@ -300,18 +266,9 @@ class BertCLI(LightningCLI):
         """Predict, and write `predictions.csv`."""
         joined = predictions.gather(self.trainer.predict(**kwargs) or [])  # type: ignore[arg-type]
         if self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:
-            path = _unused(self.run_dir / "predictions.csv")
+            path = run_folder.unused(self.run_dir / "predictions.csv")
             predictions.write(path, joined, self.datamodule.splits[self.datamodule.predict_split])
             self._say(f"{len(joined['index']):,} predictions are in {os.path.relpath(path)}")
-
-
-class ProgressBar(RichProgressBar):
-    """Lightning's rich progress bar without the run's version number."""
-
-    def get_metrics(self, trainer: Trainer, pl_module: Any) -> dict[str, Any]:
-        """Return the metrics to show: loss and validation accuracy."""
-        metrics = super().get_metrics(trainer, pl_module)
-        return {name: value for name, value in metrics.items() if name != "v_num"}
 
 
 def _fast_bf16(accelerator: str) -> bool:
@@ -320,9 +277,3 @@ def _fast_bf16(accelerator: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     features = torch.backends.cpu.get_cpu_capability()
     return features == "AVX512" and bool(torch.cpu._is_avx512_bf16_supported())
-
-
-def _unused(path: Path) -> Path:
-    """Return `path`, or the first of name-2, name-3 ... that is not there: older results are kept."""
-    names = itertools.chain([path], (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2)))
-    return next(name for name in names if not name.exists())

@@ -83,7 +83,7 @@ class RottenTomatoesDataModule(LightningDataModule):
                 raise UserError(f"--data.{option} {value}: it must be at least {smallest}")
         if class_names is not None and len(set(class_names)) != max(2, len(class_names)):
             raise UserError(f"--data.class_names {class_names}: at least two different names are needed")
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)  # names shared with the module's would clash there
         self.dataset = dataset
         self.tokenizer = tokenizer
         self.text_column = text_column

@@ -4,6 +4,8 @@ Legend: B rows of a batch, T tokens of its longest row, C classes.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -97,14 +99,15 @@ class BertClassifier(LightningModule):
         config.id2label = dict(enumerate(names))
         config.label2id = {name: number for number, name in enumerate(names)}
         try:
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )
+            with _without_load_report():
+                model, loading = AutoModelForSequenceClassification.from_pretrained(
+                    folder,
+                    config=config,
+                    dtype=torch.float32,
+                    local_files_only=True,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                )
         except Exception as error:  # whatever a damaged file makes safetensors, pickle or transformers raise
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"--model.pretrained {self.pretrained}: cannot be loaded: {reason}") from error
@@ -241,6 +244,22 @@ class BertClassifier(LightningModule):
             optimizer, lambda step: linear_factor(step, warmup_steps, total_steps)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Keep transformers from showing a bar for each tensor, and from warning of a classifier that has to be new."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _encoder_config(folder: str, name: str) -> Any:

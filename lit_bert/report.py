@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -48,14 +49,12 @@ def show(console: Console, records: dict[str, dict[str, Any]]) -> None:
         console: Where to.
         records: What `summary` returned, by the split's title.
     """
-    table = Table()
-    columns = {"acc": "accuracy", "": "95 % interval", "f1": "macro F1", "auroc": "AUROC", "ece": "cal. error"}
-    for title in ("split", "rows", *columns.values(), "loss"):
-        table.add_column(title, justify="left" if title == "split" else "right")
+    table = Table(box=box.SIMPLE_HEAD)
+    for title in ("split", "rows", "accuracy", "95 % interval", "macro F1", "loss"):
+        table.add_column(title, justify="left" if title == "split" else "right", no_wrap=True)
     for title, record in records.items():
-        interval = f"{record['acc_low']:.4f} - {record['acc_high']:.4f}"
-        values = [f"{record[name]:.4f}" if name else interval for name in columns]
-        table.add_row(title, f"{record['rows']:,}", *values, f"{record['loss']:.4f}")
+        accuracy, low, high, f1, loss = (f"{record[name]:.4f}" for name in ("acc", "acc_low", "acc_high", "f1", "loss"))
+        table.add_row(title, f"{record['rows']:,}", accuracy, f"{low} to {high}", f1, loss)
     console.print(table)
 
 

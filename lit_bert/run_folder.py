@@ -1,0 +1,53 @@
+"""A folder for each run: claimed by one run alone, and given back if nothing came of it."""
+
+import itertools
+from datetime import datetime
+from pathlib import Path
+
+from lit_bert.errors import UserError
+
+CONFIG = "config.yaml"
+
+
+def owner(checkpoint: str | Path | None) -> Path | None:
+    """Return the folder of the run that wrote a checkpoint, or None if the file stands alone."""
+    if checkpoint is None:
+        return None
+    folder = Path(checkpoint).absolute().parent.parent
+    return folder if (folder / CONFIG).is_file() else None
+
+
+def claim(root: Path, recipe: str) -> Path:
+    """Make `root/<recipe>_<time>`, or the first of -2, -3 ... that another run has not made.
+
+    Raises:
+        UserError: The folder cannot be made.
+    """
+    name = f"{recipe}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            folder = root / (name if number == 1 else f"{name}-{number}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            break
+    except OSError as error:
+        raise UserError(
+            f"--trainer.default_root_dir {root}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
+    return folder
+
+
+def discard(folder: Path) -> None:
+    """Remove the folder of a run that ended before it had anything to keep."""
+    if folder.is_dir() and {file.name for file in folder.iterdir()} <= {CONFIG}:
+        (folder / CONFIG).unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def unused(path: Path) -> Path:
+    """Return `path`, or the first of name-2, name-3 ... that is not there: older results are kept."""
+    names = itertools.chain([path], (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2)))
+    return next(name for name in names if not name.exists())
