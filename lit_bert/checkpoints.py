@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ def read(path: _PATH) -> dict[str, Any]:
     Raises:
         UserError: The file is missing, cut short, not such a checkpoint, or a pickle that wants to run code.
     """
+    if not Path(path).is_file():
+        raise UserError(f"--ckpt_path {path}: there is no such file{_nearby(Path(path))}")
+    if not zipfile.is_zipfile(path):  # its table of contents stands at the end
+        raise UserError(f"--ckpt_path {path}: not a checkpoint, or one that was cut short{_nearby(Path(path))}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError as error:
-        raise UserError(f"--ckpt_path {path}: there is no such file{_nearby(Path(path))}") from error
     except pickle.UnpicklingError as error:
         raise UserError(
             f"--ckpt_path {path}: refused, because it is damaged or holds more than tensors and plain values, "
@@ -31,8 +34,7 @@ def read(path: _PATH) -> dict[str, Any]:
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise UserError(
-            f"--ckpt_path {path}: cannot be read ({str(error).splitlines()[0]}); it may have been cut short: "
-            "take another checkpoint of that folder"
+            f"--ckpt_path {path}: cannot be read ({str(error).splitlines()[0]}){_nearby(Path(path))}"
         ) from error
     wanted = {"encoder", "state_dict", "hyper_parameters"}
     if not isinstance(content, dict) or not wanted <= content.keys():
@@ -43,9 +45,9 @@ def read(path: _PATH) -> dict[str, Any]:
 
 
 def _nearby(path: Path) -> str:
-    """Name the newest checkpoint beside a missing one."""
-    found = sorted(path.parent.glob("*.ckpt"), key=lambda file: file.stat().st_mtime) if path.parent.is_dir() else []
-    return f"; the newest there is {found[-1]}" if found else ""
+    """Name the newest other checkpoint of the folder."""
+    found = [file for file in path.parent.glob("*.ckpt") if file != path]
+    return f"; the newest other there is {max(found, key=lambda file: file.stat().st_mtime)}" if found else ""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import sys
 import time
 import warnings
@@ -51,6 +50,7 @@ def _silence_chatter() -> None:
         ".*does not have many workers.*",  # batches this small are made faster in the training process
         ".*isinstance.treespec, LeafSpec.*",
         ".*Checkpoint directory .* exists and is not empty.*",  # it does when a run is resumed
+        ".*The dirpath has changed from .*",  # it has when a checkpoint was moved
         ".*The number of training batches .* is smaller than the logging interval.*",
     ):
         warnings.filterwarnings("ignore", message)
@@ -109,32 +109,30 @@ class BertCLI(LightningCLI):
             parser.link_arguments(("model.pretrained", "ckpt_path"), "data.tokenizer", lambda name, path: path or name)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; with no `--config`, take the run's own next to a checkpoint, else the default recipe."""
+        """Parse; with neither `--config` nor a checkpoint, take the default recipe.
+
+        A checkpoint brings the config of its run if it lies in the run's folder, and else what is stored in it.
+        """
         if args is not None and not isinstance(args, list):
             self.config = parser.parse_object(args)
             return
         words = list(sys.argv[1:] if args is None else args)
-        named = any(re.match(r"(-c|--config)(=|$)", word) for word in words)
-        asks = {"-h", "--help"} & set(words)
-        if words and words[0] in self._subcommand_parsers and not named and not asks:
-            path = self._parsed_checkpoint(parser, words)
-            if path is None:
-                config, why = default_recipe()
-                self._say(f"recipe   {config.name}: {why}; choose with --config configs/NAME.yaml")
-                words[1:1] = ["--config", str(config)]
-            elif run := run_folder.owner(path):
-                words[1:1] = ["--config", str(run / run_folder.CONFIG)]
-        if (path := self._parsed_checkpoint(parser, words)) and not asks:
-            self._default_to(checkpoints.read(path), words[0])
+        plain = [word for word in words if not word.startswith("--print_config")]
+        given = parser.parse_args(plain)  # ends here for --help, and for a mistake
+        settings = given[given.subcommand]
+        config = None
+        if settings.ckpt_path:
+            self._default_to(checkpoints.read(settings.ckpt_path), given.subcommand)
+            if run := run_folder.owner(settings.ckpt_path):
+                config = run / run_folder.CONFIG
+        elif not settings.config:
+            config, why = default_recipe()
+            if rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # not where --print_config writes
+                sys.stderr.write(f"recipe   {config.name}: {why}; choose with --config configs/NAME.yaml\n")
+        if config and not settings.config:
+            at = words.index(given.subcommand) + 1
+            words[at:at] = ["--config", str(config)]
         self.config = parser.parse_args(words)
-
-    @staticmethod
-    def _parsed_checkpoint(parser: LightningArgumentParser, words: list[str]) -> Path | None:
-        if not any("ckpt_path" in word or word in {"-c", "--config"} for word in words):
-            return None
-        config = parser.parse_args([word for word in words if word != "--print_config"])
-        path = config[config.subcommand].get("ckpt_path")
-        return Path(path) if path else None
 
     def _default_to(self, checkpoint: dict[str, Any], subcommand: str) -> None:
         """Make what a checkpoint stored the defaults of the parser, so that flags and config files come first.
@@ -206,6 +204,12 @@ class BertCLI(LightningCLI):
 
     # --- what the subcommands do beside Lightning's part -----------------------------------------------------------
 
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Hand the checkpoint to the trainer beforehand, so that the module knows that it need not fetch an encoder."""
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        self.trainer.ckpt_path = kwargs.pop("ckpt_path")
+        return kwargs
+
     def before_fit(self) -> None:
         """Take the time."""
         self._started = time.monotonic()
@@ -220,8 +224,9 @@ class BertCLI(LightningCLI):
         values: Any = checkpoints.read(best)["val_metrics"] if best else self.trainer.callback_metrics
         records = {}
         if "val/acc" in values:
-            records["validation"] = report.summary(values, "val", len(self.datamodule.splits["val"]))
+            records[self.datamodule.val_split] = report.summary(values, "val", len(self.datamodule.splits["val"]))
         if self.config.fit.test_after_fit:
+            self.trainer.ckpt_path = None
             [values] = self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
             records["test"] = report.summary(values, "test", len(self.datamodule.splits["test"]))
         if not self.trainer.is_global_zero:
@@ -230,7 +235,12 @@ class BertCLI(LightningCLI):
         settings = self.config.fit
         report.save(
             self.run_dir / "metrics.json",
-            {**records, "checkpoint": best, "fit_seconds": round(seconds, 1), "seed": settings.seed_everything},
+            {
+                **records,
+                "checkpoint": best and os.path.relpath(best, self.run_dir),
+                "fit_seconds": round(seconds, 1),
+                "seed": settings.seed_everything,
+            },
         )
         if isinstance(self.trainer.logger, TensorBoardLogger):
             chosen = {key: settings.trainer[key] for key in ("max_epochs", "precision", "gradient_clip_val")}
@@ -248,7 +258,7 @@ class BertCLI(LightningCLI):
 
     def validate(self, **kwargs: Any) -> None:
         """Evaluate on the validation rows."""
-        self._evaluate(self.trainer.validate(**kwargs, verbose=False)[0], "val", "validation")
+        self._evaluate(self.trainer.validate(**kwargs, verbose=False)[0], "val", self.datamodule.val_split)
 
     def test(self, **kwargs: Any) -> None:
         """Evaluate on the test rows."""

@@ -75,17 +75,22 @@ class BertClassifier(LightningModule):
     # --- building -----------------------------------------------------------------------------------------------------
 
     def prepare_data(self) -> None:
-        """Fetch the pretrained weights once per node, unless a checkpoint brings its own."""
-        if not self._restores:
+        """Fetch the pretrained weights once per node, if training is to start from them."""
+        if self.trainer.training and not self.trainer.ckpt_path:
             sources.fetch_encoder(self.pretrained)
 
     def configure_model(self) -> None:
-        """Build the encoder from `pretrained`, unless it is there or a checkpoint brings its own.
+        """Build the encoder from `pretrained` if training is to start from it; a checkpoint brings its own later.
 
         Raises:
-            UserError: The folder holds no encoder, or evaluation was asked of one without a trained head.
+            UserError: It cannot be had, or is no encoder.
         """
-        if self.model is not None or self._trainer is None or self._restores:
+        if self._trainer is not None and self.trainer.training and not self.trainer.ckpt_path:
+            self._build()
+
+    def _build(self) -> None:
+        """Build the encoder from `pretrained`, unless there is one; to be evaluated, its classifier must be trained."""
+        if self.model is not None:
             return
         from transformers import AutoModelForSequenceClassification
 
@@ -121,13 +126,13 @@ class BertClassifier(LightningModule):
             )
         if fresh and not self.trainer.training:
             raise UserError(
-                f"--model.pretrained {self.pretrained}: it has no trained classifier for {', '.join(names)}, "
-                f"so there is nothing to {self.trainer.state.fn}; give a fine-tuned checkpoint with --ckpt_path"
+                f"--model.pretrained {self.pretrained}: it has no trained classifier for {', '.join(names)}; "
+                "give a fine-tuned checkpoint with --ckpt_path"
             )
         self._adopt(model)
 
     def setup(self, stage: str) -> None:
-        """Take the tokenizer's files along for the checkpoint, and check that data and checkpoint agree."""
+        """Take the tokenizer's files along for the checkpoint."""
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             self.encoder_files |= data.tokenizer_files
@@ -144,8 +149,14 @@ class BertClassifier(LightningModule):
         """Build the encoder that the checkpoint describes.
 
         Raises:
-            UserError: Its classes are not those of the data.
+            UserError: It was fine-tuned from another model, or its classes are not those of the data.
         """
+        start = checkpoint["hyper_parameters"]["pretrained"]
+        if self._trainer is not None and start != self.pretrained:
+            raise UserError(
+                f"--ckpt_path: the checkpoint was fine-tuned from {start}, not from --model.pretrained "
+                f"{self.pretrained}; leave out one of the two"
+            )
         if self.model is None:
             from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -160,11 +171,6 @@ class BertClassifier(LightningModule):
                 f"those of --data.dataset {data.dataset} are {', '.join(data.class_names)}; "
                 "they must be the same, in the same order"
             )
-
-    @property
-    def _restores(self) -> bool:
-        """Whether a checkpoint is about to bring architecture and weights."""
-        return self._trainer is not None and bool(self._trainer.ckpt_path)
 
     def _adopt(self, model: Any) -> None:
         """Take a built encoder, in training mode, and make its metrics."""
@@ -216,6 +222,12 @@ class BertClassifier(LightningModule):
         self.log("train/lr", optimizer.param_groups[0]["lr"])
         if by_value and gradient_clip_val:
             nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
+
+    def on_validation_start(self) -> None:
+        """Build the encoder, where no training or checkpoint has."""
+        self._build()
+
+    on_test_start = on_predict_start = on_validation_start
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Take a batch into the validation metrics."""

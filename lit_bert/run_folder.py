@@ -27,7 +27,7 @@ def claim(root: Path, recipe: str) -> Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(1):
-            folder = root / (name if number == 1 else f"{name}-{number}")
+            folder = root.absolute() / (name if number == 1 else f"{name}-{number}")
             try:
                 folder.mkdir()
             except FileExistsError:

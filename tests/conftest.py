@@ -12,13 +12,16 @@ os.environ |= {
     "HF_ENDPOINT": "http://127.0.0.1:9",  # the discard port: refused at once
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_XET": "1",
+    "JSONARGPARSE_DEPRECATION_WARNINGS": "off",  # of calls that LightningCLI makes
 }
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors  # noqa: E402
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast  # noqa: E402
 
+CONFIGS = Path(__file__).parent.parent / "configs"
 GOOD = ["a warm and funny film", "great fun", "a moving , clever story", "the best film of the year", "lovely"]
 BAD = ["a cold and dull film", "no fun", "a boring , stupid story", "the worst film of the year", "awful"]
 WORDS = sorted({word for text in GOOD + BAD for word in text.split()})
@@ -58,6 +61,13 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
         torch.manual_seed(0)
         BertForMaskedLM(config).save_pretrained(folder)
     return str(folder)
+
+
+def events(run: Path) -> dict[str, list[float]]:
+    """Return the scalars of a run's TensorBoard files, in the order of their steps."""
+    accumulator = EventAccumulator(str(run))
+    accumulator.Reload()
+    return {tag: [event.value for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
 
 
 def write_csv(path: Path, copies: int) -> None:

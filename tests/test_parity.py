@@ -1,0 +1,111 @@
+"""The reference recipe is what `transformers.Trainer` does with its defaults: step by step, number by number."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from conftest import CONFIGS, events, write_csv
+from lightning.pytorch import seed_everything
+from torch.utils.data import Sampler
+from transformers import AutoConfig, AutoModelForSequenceClassification, Trainer, TrainingArguments
+
+from lit_bert.batching import LengthGroupedSampler, collate
+from lit_bert.cli import main
+
+ROWS = {"train": 50, "val": 20, "test": 20}  # 7 steps an epoch, the last of 2 rows
+
+
+@pytest.fixture
+def start(tiny_bert: str, tmp_path: Path) -> str:
+    """A folder with weights to start from, the classifier's too, and no dropout."""
+    config = AutoConfig.from_pretrained(tiny_bert, num_labels=2, id2label={0: "neg", 1: "pos"})
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
+    config.initializer_range = 0.15  # gradients that have to be clipped, and predictions that 21 small steps change
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "start")
+    transformers.AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "start")
+    return str(tmp_path / "start")
+
+
+class EachEpoch(Sampler[int]):
+    """Our order of rows, for a Trainer that does not tell the epoch."""
+
+    def __init__(self, order: LengthGroupedSampler) -> None:
+        self.order = order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self):
+        yield from self.order
+        self.order.set_epoch(self.order.epoch + 1)
+
+
+class Recorded(Trainer):
+    """`transformers.Trainer`, fed with our rows, its losses and learning rates written down at each step."""
+
+    def __init__(self, order: LengthGroupedSampler, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.order, self.losses, self.rates = order, [], []
+
+    def _get_train_sampler(self, dataset=None):
+        return EachEpoch(self.order)
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        outcome = super().compute_loss(model, inputs, *args, **kwargs)
+        if model.training:
+            self.losses.append(outcome.item())
+            self.rates.append(self.optimizer.param_groups[0]["lr"])
+        return outcome
+
+
+def test_reference_recipe_equals_hf_trainer(start: str, tmp_path: Path) -> None:
+    folder = tmp_path / "reviews"
+    folder.mkdir()
+    for split, copies in (("train", 5), ("validation", 2), ("test", 2)):
+        write_csv(folder / f"{split}.csv", copies)
+    words = [f"--data.{name}_rows={rows}" for name, rows in ROWS.items()]
+    words += [f"--model.pretrained={start}", f"--data.dataset={folder}", "--trainer.log_every_n_steps=1"]
+    cli = main(["fit", "--config", str(CONFIGS / "reference.yaml"), *words])
+    ours = events(cli.run_dir)
+
+    rows = cli.datamodule.splits
+    settings = TrainingArguments(tmp_path / "theirs", eval_strategy="epoch", logging_steps=1, report_to="none")
+    settings.remove_unused_columns = settings.dataloader_pin_memory = False
+    order = LengthGroupedSampler(
+        np.array([len(ids) for ids in rows["train"]["input_ids"]]), 8, shuffle=True, group_by_length=False, seed=1
+    )
+
+    def batch(sentences):
+        made = collate(sentences, pad_token_id=0, length=32)
+        made.pop("index")
+        return made
+
+    seed_everything(99)  # nothing may depend on it
+    theirs = Recorded(
+        order,
+        model=AutoModelForSequenceClassification.from_pretrained(start),
+        args=settings,
+        data_collator=batch,
+        train_dataset=rows["train"],
+        eval_dataset=rows["test"],
+        compute_metrics=lambda result: {"accuracy": float((result[0].argmax(-1) == result[1]).mean())},
+    )
+    theirs.train()
+    log = theirs.state.log_history
+
+    assert len(theirs.losses) == 21
+    assert ours["train/loss"] == pytest.approx(theirs.losses, abs=1e-5)
+    assert ours["train/lr"] == pytest.approx(theirs.rates, rel=1e-5)
+    norms = [entry["grad_norm"] for entry in log if "grad_norm" in entry]
+    assert ours["train/grad_norm"] == pytest.approx(norms, rel=1e-4, abs=1e-5)
+    assert max(norms) > 1 > min(norms)
+    accuracies = [entry["eval_accuracy"] for entry in log if "eval_accuracy" in entry]
+    assert ours["val/acc"] == pytest.approx(accuracies, abs=1e-7)
+    assert len(set(accuracies)) > 1
+    weights = theirs.model.state_dict()
+    for name, value in cli.model.model.state_dict().items():
+        torch.testing.assert_close(value, weights[name], atol=1e-5, rtol=1e-4, msg=name)
