@@ -53,9 +53,21 @@ def _nearby(path: Path) -> str:
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its target and renames it: what is there is whole, whatever happens meanwhile.
 
+    It reads through `read`, so that evaluation takes the weights alone into memory, not the optimizer's state.
+
     Lightning stages the file in the system's temporary folder, so that its rename is a copy, and an unwritable
     target goes unnoticed (Lightning-AI/pytorch-lightning#21253, #20270).
     """
+
+    def load_checkpoint(
+        self, path: _PATH, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Return what `read` does; neither argument makes a difference.
+
+        Raises:
+            UserError: As `read` does.
+        """
+        return read(path)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
         """Write `checkpoint` to the local file `path`.

@@ -65,24 +65,29 @@ class BertCLI(LightningCLI):
 
     def __init__(self, args: ArgsType = None) -> None:
         self.console = Console(highlight=False, soft_wrap=True, quiet=rank_zero_only.rank != 0)  # type: ignore[attr-defined]
-        super().__init__(
-            BertClassifier,
-            RottenTomatoesDataModule,
-            args=args,
-            parser_class=Parser,
-            save_config_callback=None,  # it refuses to resume in a folder that has a config.yaml
-            seed_everything_default=1,
-            trainer_defaults={
-                "default_root_dir": "runs",
-                "max_epochs": 3,
-                "gradient_clip_val": 1.0,
-                "log_every_n_steps": 10,
-                "num_sanity_val_steps": 0,
-                "enable_model_summary": False,
-            },
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,  # checkpoints hold what __init__ got, and nothing that imports code
-        )
+        try:
+            super().__init__(
+                BertClassifier,
+                RottenTomatoesDataModule,
+                args=args,
+                parser_class=Parser,
+                save_config_callback=None,  # it refuses to resume in a folder that has a config.yaml
+                seed_everything_default=1,
+                trainer_defaults={
+                    "default_root_dir": "runs",
+                    "max_epochs": 3,
+                    "gradient_clip_val": 1.0,
+                    "log_every_n_steps": 10,
+                    "num_sanity_val_steps": 0,
+                    "enable_model_summary": False,
+                },
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,  # checkpoints hold what __init__ got, and nothing that imports code
+            )
+        except BaseException:
+            if hasattr(self, "run_dir") and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+                run_folder.discard(self.run_dir)
+            raise
 
     # --- arguments ----------------------------------------------------------------------------------------------------
 
@@ -180,7 +185,10 @@ class BertCLI(LightningCLI):
         if settings.enable_progress_bar is not False:
             kwargs["callbacks"] = [*(settings.callbacks or []), progress.Opening(self.console), progress.ProgressBar()]
         kwargs["plugins"] = [*(settings.plugins or []), checkpoints.AtomicCheckpointIO()]
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except ValueError as error:  # which is what Lightning answers to an unknown accelerator or precision
+            raise UserError(f"--trainer: {error}") from error
 
     def _make_run_dir(self, root: Path, fast_dev_run: Any) -> Path:
         """Return the folder of the run that the checkpoint belongs to, else a new one, made by rank 0 alone."""
@@ -192,15 +200,6 @@ class BertCLI(LightningCLI):
         folder = run_folder.claim(root, Path(str(settings.config[-1])).stem if settings.get("config") else "run")
         self._parser(self.subcommand).save(settings, folder / run_folder.CONFIG, skip_none=False)
         return folder
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Run it; of a run that a mistake ends before it has anything to keep, leave no folder."""
-        try:
-            super()._run_subcommand(subcommand)
-        except BaseException:
-            if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-                run_folder.discard(self.run_dir)
-            raise
 
     # --- what the subcommands do beside Lightning's part -----------------------------------------------------------
 

@@ -127,7 +127,8 @@ class RottenTomatoesDataModule(LightningDataModule):
             raise UserError(
                 f"--data.max_length {max_length}: {self.tokenizer} has positions for {limit} tokens at most"
             )
-        depends = [_FORMAT, content, self.text_column, self.label_column, self.class_names, self.rows]
+        class_names = self.hparams["class_names"]  # as given; self.class_names may be the data's by now
+        depends = [_FORMAT, content, self.text_column, self.label_column, class_names, self.rows]
         depends += [self.sample_seed, self.val_split, max_length, tokenizer.backend_tokenizer.to_str()]
         self._key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:20]
         with sources.built_once(self._folder) as folder:
@@ -135,7 +136,7 @@ class RottenTomatoesDataModule(LightningDataModule):
                 return
             if not sys.stderr.isatty():
                 datasets.disable_progress_bars()
-            splits = dataset.load(location, self.text_column, self.label_column, self.class_names)
+            splits = dataset.load(location, self.text_column, self.label_column, class_names)
             tokenizer.save_pretrained(folder / "tokenizer")
             (folder / "batch.json").write_text(
                 json.dumps({"max_length": max_length, "pad_token_id": tokenizer.pad_token_id})

@@ -190,6 +190,14 @@ class BertClassifier(LightningModule):
         self.metrics = nn.ModuleDict({f"{split}_": metrics.clone(f"{split}/") for split in ("train", "val", "test")})
         self.to(self.device)
 
+    def on_train_start(self) -> None:
+        """On resuming, let today's learning rate and weight decay count, not those the checkpoint brought back."""
+        schedule = cast(torch.optim.lr_scheduler.LambdaLR, self.lr_schedulers())
+        schedule.base_lrs = [self.learning_rate for _ in schedule.base_lrs]
+        now = self.learning_rate * schedule.lr_lambdas[0](schedule.last_epoch)
+        for group, weight_decay in zip(schedule.optimizer.param_groups, (self.weight_decay, 0.0), strict=True):
+            group.update(lr=now, initial_lr=self.learning_rate, weight_decay=weight_decay)
+
     # --- steps --------------------------------------------------------------------------------------------------------
 
     def _step(self, batch: Batch, split: str) -> Tensor:

@@ -275,7 +275,7 @@ def fetch_hub(repo_id: str, kind: str) -> Path:
         ) from error
     except OfflineModeIsEnabled as error:
         raise UserError(f"{here}: not in the Hugging Face cache, and HF_HUB_OFFLINE is set; {packaged}") from error
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the Hub's client lets its HTTP library's own exceptions through
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"{here}: not in the Hugging Face cache, and the Hub ({constants.ENDPOINT}) cannot be reached ({reason}); "

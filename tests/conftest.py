@@ -1,15 +1,20 @@
 """Every test runs in an empty folder, with empty caches, out of reach of any Hub but the one it starts itself."""
 
 import os
+import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+with socket.socket() as _free:
+    _free.bind(("127.0.0.1", 0))
+    HUB_PORT = _free.getsockname()[1]  # refused until a test starts a Hub there
 _HOME = tempfile.TemporaryDirectory(prefix="lit_bert_tests_")
 os.environ |= {
     "LIT_BERT_CACHE": f"{_HOME.name}/lit_bert",
     "HF_HOME": f"{_HOME.name}/huggingface",
-    "HF_ENDPOINT": "http://127.0.0.1:9",  # the discard port: refused at once
+    "HF_ENDPOINT": f"http://127.0.0.1:{HUB_PORT}",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_XET": "1",
     "JSONARGPARSE_DEPRECATION_WARNINGS": "off",  # of calls that LightningCLI makes
@@ -17,6 +22,8 @@ os.environ |= {
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+import yaml  # noqa: E402
+from hub import Hub, serving  # noqa: E402
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors  # noqa: E402
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast  # noqa: E402
@@ -36,6 +43,14 @@ def _clean_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A Hub without repositories, and an empty cache of it."""
+    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+    with serving(HUB_PORT) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +89,19 @@ def write_csv(path: Path, copies: int) -> None:
     """Write labelled sentences, all good ones before all bad ones."""
     rows = [f'"{text}",{label}' for texts, label in ((GOOD, "pos"), (BAD, "neg")) for text in texts * copies]
     path.write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
+
+
+@pytest.fixture
+def recipe(tiny_bert: str, reviews: Path, tmp_path: Path) -> str:
+    """A config file that trains the tiny BERT on those rows for two epochs, in a second."""
+    config = {
+        "trainer": {"max_epochs": 2, "precision": "32-true"},
+        "model": {"pretrained": tiny_bert, "learning_rate": 0.003},
+        "data": {"dataset": str(reviews), "batch_size": 8},
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
 
 
 @pytest.fixture

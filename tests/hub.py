@@ -1,0 +1,89 @@
+"""A Hugging Face Hub on the loopback interface, as much of it as `huggingface_hub` asks for."""
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(ThreadingHTTPServer):
+    """Serves folders as repositories: `repos["models/owner/name"] = folder`; those in `gated` want a login."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", port), Answer)
+        self.repos: dict[str, Path] = {}
+        self.gated: set[str] = set()
+        self.silent = False  # accepts, and never answers
+        self.breaks_off = False  # sends half of each file
+        self.asked: list[str] = []
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: Hub
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        if self.server.silent:
+            threading.Event().wait(30)
+        if found := re.match(r"/api/(models|datasets)/([^/]+/[^/?]+)(?:/(tree|revision)/[^?]+)?(?:\?|$)", self.path):
+            repo = f"{found[1]}/{found[2]}"
+            if self._refused(repo):
+                return
+            files = sorted(file for file in self.server.repos[repo].rglob("*") if file.is_file())
+            sizes = {str(file.relative_to(self.server.repos[repo])): file.stat().st_size for file in files}
+            tree = [{"type": "file", "path": name, "size": size, "oid": name} for name, size in sizes.items()]
+            about = {"id": found[2], "sha": COMMIT, "siblings": [{"rfilename": name} for name in sizes]}
+            self._send(json.dumps(tree if found[3] == "tree" else about).encode())
+        elif found := re.match(r"/(datasets/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)", self.path):
+            repo = f"{'datasets' if found[1] else 'models'}/{found[2]}"
+            if self._refused(repo):
+                return
+            self._send((self.server.repos[repo] / found[3]).read_bytes())
+        else:
+            self._send(b"", 404)
+
+    def _refused(self, repo: str) -> bool:
+        if repo in self.server.gated:
+            self._send(b"{}", 403, {"X-Error-Code": "GatedRepo"})
+        elif repo not in self.server.repos:
+            self._send(b"{}", 404, {"X-Error-Code": "RepoNotFound"})
+        return repo in self.server.gated or repo not in self.server.repos
+
+    def _send(self, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        etag = hashlib.sha1(body).hexdigest()
+        for name, value in {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"', **(headers or {})}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            cut = self.server.breaks_off and "/resolve/" in self.path
+            self.wfile.write(body[: len(body) // 2] if cut else body)
+
+
+@contextmanager
+def serving(port: int) -> Iterator[Hub]:
+    """Run a Hub at a port until the block ends."""
+    with Hub(port) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()

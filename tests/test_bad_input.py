@@ -1,0 +1,188 @@
+"""Each mistake gets one clear message and exit status 2, without a traceback and before anything is lost."""
+
+import json
+import os
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_bert.cli import main
+
+Case = tuple[str, Callable[[Path], list[str]], str]
+
+
+def file(name: str, content: str | bytes) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        path = folder / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write
+
+
+def config(content: str | bytes) -> Callable[[Path], list[str]]:
+    return lambda folder: ["--config", str(file("bad.yaml", content)(folder))]
+
+
+def rows(content: str | bytes, split: str = "test") -> Callable[[Path], list[str]]:
+    def words(folder: Path) -> list[str]:
+        file(f"reviews/{split}.csv", content)(folder)
+        return []
+
+    return words
+
+
+def words(*given: str) -> Callable[[Path], list[str]]:
+    return lambda folder: [word.replace("FOLDER", str(folder)) for word in given]
+
+
+def folder_of(**files: str) -> Callable[[Path], list[str]]:
+    def make(folder: Path) -> list[str]:
+        (folder / "encoder").mkdir()
+        for name, content in files.items():
+            (folder / "encoder" / name.replace("_json", ".json")).write_text(content)
+        return [f"--model.pretrained={folder}/encoder"]
+
+    return make
+
+
+def not_writable(folder: Path) -> list[str]:
+    (folder / "out").touch()
+    return [f"--trainer.default_root_dir={folder}/out"]
+
+
+def no_validation(folder: Path) -> list[str]:
+    (folder / "reviews" / "validation.csv").unlink()
+    return []
+
+
+CASES: list[Case] = [
+    # command line and config files
+    ("unknown option", words("--model.learning_rat=1"), "did you mean model.learning_rate?"),
+    ("unknown group", words("--trainr.max_epochs=1"), "did you mean trainer.max_epochs?"),
+    ("abbreviation", words("--model.learn=1"), "--model.learn"),
+    ("not a number", words("--model.learning_rate=fast"), "model.learning_rate"),
+    ("not a choice", words("--data.padding=left"), "data.padding"),
+    ("negative rate", words("--model.learning_rate=-1"), "--model.learning_rate -1.0: it must be between 0 and"),
+    ("no batch", words("--data.batch_size=0"), "--data.batch_size 0: it must be at least 1"),
+    ("config missing", words("--config=FOLDER/none.yaml"), "none.yaml"),
+    ("config is a folder", words("--config=FOLDER"), "not a file"),
+    ("config not YAML", config("model: ["), "bad.yaml"),
+    ("config not a mapping", config("hello"), "bad.yaml"),
+    ("config not text", config(b"\x89PNG\xff"), "it is not text in UTF-8 (config file"),
+    ("config key unknown", config("model:\n  learning_rte: 1\n"), "did you mean model.learning_rate?"),
+    ("config section unknown", config("modell:\n  learning_rate: 1\n"), "did you mean model"),
+    # samples and data
+    ("too many rows", words("--data.val_rows=21"), "--data.val_rows 21: the validation split of"),
+    ("no rows", words("--data.train_rows=0"), "--data.train_rows 0: it must be at least 1"),
+    ("data folder missing", words("--data.dataset=./none"), "--data.dataset ./none: there is no such folder"),
+    ("data set unknown", words("--data.dataset=some/data"), "--data.dataset some/data: not in the Hugging Face cache"),
+    ("data file missing", words("--data.dataset.train=a.csv"), "it needs train, validation, test"),
+    ("split missing", no_validation, "no split validation there"),
+    ("empty file", rows(""), "test.csv: the file is empty"),
+    ("no row", rows("text,label\n"), "test.csv: the file has no rows"),
+    ("not UTF-8", rows(b"text,label\nsch\xf6n,pos\n"), "test.csv, line 2: not UTF-8 (byte 0xf6"),
+    ("no text column", rows("body,label\nfine,pos\n"), "test.csv: no column 'text', only body, label"),
+    ("no label column", rows("text,stars\nfine,5\n"), "name it with --data.label_column"),
+    ("text missing", rows("text,label\nfine,pos\n,neg\n"), "test.csv, row 2: no text in column 'text'"),
+    ("label missing", rows("text,label\nfine,pos\ndull,\n"), "test.csv, row 2: no label in column 'label'"),
+    ("label unknown", rows("text,label\nfine,pos\ndull,meh\n"), "row 2: label 'meh' in column 'label' is not one of"),
+    ("label of another type", rows("text,label\nfine,pos\ndull,0\n"), "of another type"),
+    ("one class", rows("text,label\nfine,pos\ngood,pos\n", "train"), "has the one class 'pos'"),
+    # encoders
+    ("model unknown", words("--model.pretrained=some/bert"), "--model.pretrained some/bert: not in the Hugging Face"),
+    ("model folder missing", words("--model.pretrained=./none"), "--model.pretrained ./none: there is no such folder"),
+    ("no model in the folder", folder_of(), "the folder has no config.json"),
+    ("no weights in the folder", folder_of(config_json='{"model_type": "bert"}'), "but no weights"),
+    ("too long", words("--data.max_length=33"), "--data.max_length 33: "),
+    # checkpoints
+    ("checkpoint missing", words("--ckpt_path=FOLDER/none.ckpt"), "none.ckpt: there is no such file"),
+    ("checkpoint is a folder", words("--ckpt_path=FOLDER"), "there is no such file"),
+    # the machine
+    ("no GPU", words("--trainer.accelerator=gpu"), "No supported gpu backend"),
+    ("unknown accelerator", words("--trainer.accelerator=abacus"), "abacus"),
+    ("unknown precision", words("--trainer.precision=7"), "precision"),
+    ("output not writable", not_writable, "out: cannot be written"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_a_mistake(
+    make: Callable[[Path], list[str]],
+    message: str,
+    recipe: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", recipe, *make(tmp_path)])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert said.startswith("error: ")
+    assert message in said
+    assert "Traceback" not in said
+    assert not list(Path().glob("runs/*"))
+
+
+@pytest.fixture
+def checkpoint(recipe: str, tmp_path: Path) -> Path:
+    cli = main(["fit", "--config", recipe, "--trainer.max_epochs=1", "--test_after_fit=false"])
+    return Path(shutil.move(cli.run_dir / "checkpoints" / "last.ckpt", tmp_path / "good.ckpt"))
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch ran",)
+
+
+def test_bad_checkpoints(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "cut.ckpt").write_bytes(checkpoint.read_bytes()[:9999])
+    torch.save({"state_dict": Hostile()}, tmp_path / "hostile.ckpt")
+    torch.save({"epoch": 3}, tmp_path / "other.ckpt")
+    for name, more, message in (
+        ("cut.ckpt", [], "cut.ckpt: not a checkpoint, or one that was cut short"),
+        ("hostile.ckpt", [], "hostile.ckpt: refused"),
+        ("other.ckpt", [], "other.ckpt: not a checkpoint of BertClassifier"),
+        ("good.ckpt", ["--model.pretrained=packaged"], "not from --model.pretrained packaged"),
+        ("good.ckpt", ["--data.class_names=[a,b]"], "label 'pos' in column 'label' is not one of a, b"),
+        ("good.ckpt", ["--data.max_length=99"], "--data.max_length 99: "),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["test", f"--ckpt_path={tmp_path}/{name}", *more])
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+    assert not Path("ran").exists()
+
+
+def test_two_devices_where_there_is_one_gpu(
+    recipe: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", recipe, "--trainer.accelerator=gpu", "--trainer.devices=2"])
+    assert stop.value.code == 2
+    assert "You requested gpu: [0, 1]" in capsys.readouterr().err
+
+
+def test_a_full_disk_keeps_the_older_checkpoint(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ["--trainer.max_epochs=1", "--test_after_fit=false"]
+    run = main(["fit", "--config", recipe, *quick]).run_dir
+    last = run / "checkpoints" / "last.ckpt"
+    before = last.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", f"--ckpt_path={last}", "--trainer.max_epochs=2"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert stop.value.code == 2
+    assert "cannot write the checkpoint" in capsys.readouterr().err
+    assert last.read_bytes() == before
+    assert not list(run.rglob("*.partial"))
+    assert json.loads((run / "metrics.json").read_text())["seed"] == 1

@@ -1,0 +1,72 @@
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_bert import checkpoints
+from lit_bert.checkpoints import AtomicCheckpointIO
+from lit_bert.errors import UserError
+
+WHOLE = {"encoder": {}, "state_dict": {"weight": torch.ones(3)}, "hyper_parameters": {"pretrained": "x"}}
+
+
+class Hostile:
+    """Runs a command when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch ran",)
+
+
+def test_what_is_written_is_read_and_nothing_else_is_left(tmp_path: Path) -> None:
+    AtomicCheckpointIO().save_checkpoint(WHOLE, tmp_path / "new" / "a.ckpt")
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["a.ckpt"]
+    torch.testing.assert_close(checkpoints.read(tmp_path / "new" / "a.ckpt")["state_dict"], WHOLE["state_dict"])
+
+
+def test_a_write_that_fails_leaves_the_older_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.ckpt"
+    AtomicCheckpointIO().save_checkpoint(WHOLE, path)
+    before = path.read_bytes()
+
+    def full(checkpoint: object, file: object) -> None:
+        file.write(b"half")  # type: ignore[attr-defined]
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match=r"cannot write the checkpoint .*a.ckpt: No space left on device"):
+        AtomicCheckpointIO().save_checkpoint({}, path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+def test_a_target_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write the checkpoint"):
+        AtomicCheckpointIO().save_checkpoint(WHOLE, tmp_path / "file" / "a.ckpt")
+
+
+def test_what_is_no_checkpoint_is_refused_and_nothing_in_it_runs(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    AtomicCheckpointIO().save_checkpoint(WHOLE, path)
+    (tmp_path / "cut.ckpt").write_bytes(path.read_bytes()[:-100])
+    (tmp_path / "empty.ckpt").touch()
+    (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(Hostile()))
+    torch.save({**WHOLE, "hyper_parameters": Hostile()}, tmp_path / "hostile.ckpt")
+    torch.save({"weight": torch.ones(3)}, tmp_path / "other.ckpt")
+    with zipfile.ZipFile(tmp_path / "zip.ckpt", "w") as archive:
+        archive.writestr("hello", "world")
+    for name, message in (
+        ("none.ckpt", r"none.ckpt: there is no such file; the newest other there is .*\.ckpt"),
+        ("cut.ckpt", "not a checkpoint, or one that was cut short"),
+        ("empty.ckpt", "not a checkpoint, or one that was cut short"),
+        ("plain.ckpt", "not a checkpoint, or one that was cut short"),
+        ("hostile.ckpt", "hostile.ckpt: refused"),
+        ("other.ckpt", "not a checkpoint of BertClassifier"),
+        ("zip.ckpt", "zip.ckpt: cannot be read"),
+    ):
+        with pytest.raises(UserError, match=message):
+            checkpoints.read(tmp_path / name)
+    assert not Path("ran").exists()

@@ -1,0 +1,143 @@
+"""The command line as a user meets it, from `--help` to a resumed run."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import CONFIGS, events
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lit_bert.cli import main
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_fit_leaves_a_whole_run(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cli = main(["fit", "--config", recipe])
+    run = Path(cli.run_dir)
+    assert re.fullmatch(r"tiny_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", run.name)
+    assert run.parent == Path("runs").absolute()
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert {split: metrics[split]["rows"] for split in ("validation", "test")} == {"validation": 20, "test": 30}
+    assert metrics["test"]["acc_low"] < metrics["test"]["acc"] <= metrics["test"]["acc_high"]
+    best = run / metrics["checkpoint"]
+    assert re.fullmatch(r"epoch=\d-val_acc=\d\.\d{4}\.ckpt", best.name)
+    assert f"{metrics['validation']['acc']:.4f}" in best.name
+    assert {file.name for file in (run / "checkpoints").iterdir()} == {best.name, "last.ckpt"}
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["learning_rate"] == 0.003
+    assert config["trainer"]["precision"] == "32-true"
+
+    scalars = events(run)
+    assert {"train/loss", "train/lr", "train/grad_norm", "train/acc", "val/loss", "val/acc", "val/f1"} <= set(scalars)
+    assert scalars["final/test_acc"] == [pytest.approx(metrics["test"]["acc"])]
+    assert len(scalars["val/acc"]) == 2
+    accumulator = EventAccumulator(str(run))
+    accumulator.Reload()
+    assert accumulator.summary_metadata["_hparams_/session_start_info"].plugin_data.plugin_name == "hparams"
+
+    said = capsys.readouterr().out
+    assert "data     40 training, 20 validation, 30 test rows; classes neg, pos\n" in said
+    table = [line.split() for line in said.splitlines() if line.startswith(("  validation", "  test"))]
+    assert [row[:2] for row in table] == [["validation", "20"], ["test", "30"]]
+    assert table[1][2] == f"{metrics['test']['acc']:.4f}"
+    assert f"tensorboard --logdir {run.parent.name}" in said
+    assert f"python train.py predict --ckpt_path {best.relative_to(Path.cwd())}" in said
+
+
+def test_test_and_predict_need_the_checkpoint_and_the_data_alone(recipe: str, tmp_path: Path, tiny_bert: str) -> None:
+    shutil.copytree(tiny_bert, tmp_path / "encoder")
+    fit = main(["fit", "--config", recipe, f"--model.pretrained={tmp_path}/encoder"])
+    shutil.rmtree(tmp_path / "encoder")
+    shutil.rmtree(Path(os.environ["LIT_BERT_CACHE"]) / "tokenised")
+    last = Path(fit.run_dir) / "checkpoints" / "last.ckpt"
+    tested = main(["test", f"--ckpt_path={last}"])
+    assert tested.run_dir == fit.run_dir
+    record = json.loads((tested.run_dir / "metrics-test.json").read_text())
+
+    moved = tmp_path / "moved.ckpt"
+    shutil.copy(last, moved)
+    predicted = main(["predict", f"--ckpt_path={moved}"])
+    with (predicted.run_dir / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["index"]) for row in rows] == list(range(30))
+    assert sum(row["label"] == row["pred"] for row in rows) == round(30 * record["test"]["acc"])
+    for row in rows:
+        assert float(row["score"]) == max(float(row["prob_neg"]), float(row["prob_pos"]))
+    main(["predict", f"--ckpt_path={last}"])
+    main(["predict", f"--ckpt_path={last}", "--data.predict_split=val"])
+    assert {file.name for file in fit.run_dir.glob("predictions*")} == {"predictions.csv", "predictions-2.csv"}
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_flag_beats_what_the_checkpoint_stored(recipe: str, tmp_path: Path, moved: bool) -> None:
+    """Lightning lets the checkpoint win (PL#21455)."""
+    fit = main(["fit", "--config", recipe, "--data.batch_size=10"])
+    path = Path(fit.run_dir) / "checkpoints" / "last.ckpt"
+    if moved:
+        path = path.rename(tmp_path / "moved.ckpt")
+    words = ["fit", f"--ckpt_path={path}", "--model.learning_rate=0.001", "--model.weight_decay=0.5"]
+    cli = main([*words, "--trainer.max_epochs=4", "--trainer.log_every_n_steps=1"])
+    assert (cli.model.learning_rate, cli.model.hparams.learning_rate) == (0.001, 0.001)
+    assert cli.datamodule.batch_size == 10  # stored, and not overruled
+    assert (cli.run_dir == fit.run_dir) is not moved
+    assert cli.trainer.global_step == 16
+    rates = events(cli.run_dir)["train/lr"][-8:]
+    assert rates == pytest.approx([0.001 * (16 - step) / 16 for step in range(8, 16)])
+    assert [group["weight_decay"] for group in cli.trainer.optimizers[0].param_groups] == [0.5, 0.0]
+
+
+def test_two_runs_get_two_folders_and_a_failed_one_leaves_none(recipe: str) -> None:
+    quick = ["--trainer.max_epochs=1", "--test_after_fit=false"]
+    folders = {main(["fit", "--config", recipe, *quick]).run_dir for _ in range(2)}
+    assert len(folders) == 2
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", recipe, "--data.train_rows=41"])
+    assert set(Path("runs").absolute().iterdir()) == folders
+
+
+def test_print_config_prints_nothing_but_the_config(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--print_config"])
+    assert stop.value.code in (0, None)
+    said = capsys.readouterr()
+    assert yaml.safe_load(said.out)["model"]["pretrained"] == "packaged"
+    assert said.err.startswith("recipe   packaged.yaml: the Hugging Face Hub is out of reach")
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_valid_and_says_how_to_run_it(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert path.read_text().startswith(f"# python train.py fit --config configs/{path.name}\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", str(path), "--print_config"])
+    assert stop.value.code in (0, None)
+    printed = yaml.safe_load(capsys.readouterr().out)
+    for section, values in yaml.safe_load(path.read_text()).items():
+        for name, value in values.items() if isinstance(values, dict) else ():
+            assert printed[section][name] == value
+
+
+def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    entries = re.findall(r"^  --((?:model|data)\.[\w.]+)[^\n]*\n((?:    +[^\n]*\n)*)", text, re.MULTILINE)
+    assert {"model.learning_rate", "data.batch_size", "data.dataset"} <= {name for name, _ in entries}
+    for name, meaning in entries:
+        assert re.match(r'\s+["A-Z]', meaning) or name.endswith(("help", "+")), name
+
+
+def test_a_whole_run_prints_nothing_on_standard_error(recipe: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "fit", "--config", recipe], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert "Warning" not in done.stdout

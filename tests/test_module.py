@@ -1,0 +1,178 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
+
+from lit_bert import BertClassifier, RottenTomatoesDataModule
+from lit_bert.errors import UserError
+
+QUIET = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "accelerator": "cpu",
+}
+
+
+def parts(tiny_bert: str, reviews: Path, **settings: object) -> tuple[BertClassifier, RottenTomatoesDataModule]:
+    model = BertClassifier(tiny_bert, learning_rate=0.003, **settings)  # type: ignore[arg-type]
+    return model, RottenTomatoesDataModule(str(reviews), tiny_bert, batch_size=8)
+
+
+def test_dropout_is_live_in_the_first_training_step(tiny_bert: str, reviews: Path) -> None:
+    """Traps: from_pretrained gives a model in eval mode, and Lightning keeps it (PL#20105)."""
+    seen = []
+
+    class Watched(BertClassifier):
+        def training_step(self, batch, batch_idx):
+            seen.append(all(part.training for part in self.modules() if isinstance(part, nn.Dropout)))
+            inputs = batch["input_ids"], batch["attention_mask"]
+            seen.append(not torch.equal(self(*inputs), self(*inputs)))
+            return super().training_step(batch, batch_idx)
+
+        def validation_step(self, batch, batch_idx):
+            seen.append(not any(part.training for part in self.modules()))
+            super().validation_step(batch, batch_idx)
+
+    model = Watched(tiny_bert)
+    Trainer(max_steps=1, limit_val_batches=1, **QUIET).fit(model, parts(tiny_bert, reviews)[1])
+    assert seen
+    assert all(seen)
+    assert any(isinstance(part, nn.Dropout) for part in model.modules())
+
+
+def test_it_learns(tiny_bert: str, reviews: Path) -> None:
+    torch.manual_seed(0)
+    model, data = parts(tiny_bert, reviews)
+    trainer = Trainer(max_epochs=8, **QUIET)
+    trainer.fit(model, data)
+    [metrics] = trainer.test(model, data, verbose=False)
+    assert metrics["test/acc"] == 1.0
+    assert metrics["test/loss"] < math.log(2)
+
+
+def test_metrics_are_those_of_all_rows_together(tiny_bert: str, reviews: Path) -> None:
+    model, data = parts(tiny_bert, reviews)
+    data.eval_batch_size = 7  # 30 rows: the last batch is smaller
+    trainer = Trainer(max_epochs=1, **QUIET)
+    trainer.fit(model, data)
+    [metrics] = trainer.test(model, data, verbose=False)
+    data.eval_batch_size = 1000
+    [whole] = list(data.test_dataloader())
+    model.eval()
+    with torch.no_grad():
+        logits = model(whole["input_ids"], whole["attention_mask"])
+    preds, labels = logits.argmax(-1), whole["labels"]
+    f1 = []
+    for label in (0, 1):
+        hits = float(((preds == label) & (labels == label)).sum())
+        f1.append(2 * hits / float((preds == label).sum() + (labels == label).sum()))
+    assert metrics["test/loss"] == pytest.approx(nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert metrics["test/acc"] == pytest.approx((preds == labels).float().mean().item())
+    assert metrics["test/f1"] == pytest.approx(sum(f1) / 2)
+    assert set(metrics) == {f"test/{name}" for name in ("acc", "f1", "auroc", "ece", "loss")}
+
+
+def test_schedule_and_decay_groups_reach_the_optimizer(tiny_bert: str, reviews: Path) -> None:
+    rates = []
+
+    class Watched(BertClassifier):
+        def on_before_optimizer_step(self, optimizer):
+            rates.append(optimizer.param_groups[0]["lr"])
+            self.groups = optimizer.param_groups
+
+    model = Watched(tiny_bert, learning_rate=1.0, warmup_ratio=0.25, weight_decay=0.1)
+    Trainer(max_epochs=2, accumulate_grad_batches=2, **QUIET).fit(model, parts(tiny_bert, reviews)[1])
+    assert rates == pytest.approx([0, 0.5, 1, 0.75, 0.5, 0.25])  # 2 x ceil(5 / 2) steps, 2 of them warm-up
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    spared = {names[id(parameter)] for parameter in model.groups[1]["params"]}
+    assert spared == {name for name in names.values() if name.endswith("bias") or "LayerNorm" in name}
+    assert [group["weight_decay"] for group in model.groups] == [0.1, 0.0]
+
+
+def test_a_checkpoint_needs_nothing_but_itself(tiny_bert: str, reviews: Path, tmp_path: Path, monkeypatch) -> None:
+    model, data = parts(tiny_bert, reviews)
+    trainer = Trainer(max_epochs=1, **QUIET)
+    trainer.fit(model, data)
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    monkeypatch.setattr("lit_bert.sources.fetch_encoder", None)  # asked for, it would fail
+    alone = BertClassifier.load_from_checkpoint(tmp_path / "one.ckpt")
+    assert alone.class_names == ["neg", "pos"]
+    assert alone.model.config.id2label == {0: "neg", 1: "pos"}
+    assert "tokenizer.json" in alone.encoder_files
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, alone.state_dict()[name], rtol=0, atol=0)
+    monkeypatch.undo()
+    fresh = BertClassifier(tiny_bert)
+    [again] = Trainer(**QUIET).test(fresh, data, ckpt_path=tmp_path / "one.ckpt", verbose=False, weights_only=True)
+    [first] = trainer.test(model, data, verbose=False)
+    assert again == first
+
+
+def test_a_checkpoint_of_other_classes_or_another_start_is_refused(
+    tiny_bert: str, reviews: Path, tmp_path: Path
+) -> None:
+    model, data = parts(tiny_bert, reviews)
+    trainer = Trainer(max_steps=1, limit_val_batches=0, **QUIET)
+    trainer.fit(model, data)
+    trainer.save_checkpoint(tmp_path / "two.ckpt")
+    with pytest.raises(UserError, match=r"fine-tuned from .*tiny_bert.*, not from --model.pretrained other"):
+        Trainer(**QUIET).test(BertClassifier("other"), data, ckpt_path=tmp_path / "two.ckpt", weights_only=True)
+    for split in ("train", "validation", "test"):
+        with (reviews / f"{split}.csv").open("a") as file:
+            file.write("so so,meh\n")
+    three = RottenTomatoesDataModule(str(reviews), tiny_bert)
+    with pytest.raises(UserError, match=r"classes are neg, pos, those of --data.dataset .* are meh, neg, pos"):
+        Trainer(**QUIET).test(BertClassifier(tiny_bert), three, ckpt_path=tmp_path / "two.ckpt", weights_only=True)
+
+
+def test_what_is_no_encoder_is_refused(tiny_bert: str, reviews: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    GPT2LMHeadModel(GPT2Config(vocab_size=30, n_embd=8, n_layer=1, n_head=1)).save_pretrained(tmp_path / "gpt2")
+    damaged = tmp_path / "damaged"
+    BertForMaskedLM.from_pretrained(tiny_bert).save_pretrained(damaged)
+    (damaged / "model.safetensors").write_bytes((damaged / "model.safetensors").read_bytes()[:1000])
+    empty = tmp_path / "empty"
+    config = BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+    Weightless().save(empty, config)
+    for folder, message in (
+        (tmp_path / "gpt2", "a gpt2 model is not an encoder"),
+        (damaged, "damaged: cannot be loaded: "),
+        (empty, "its weights are not those of a bert encoder"),
+    ):
+        tokenizer.save_pretrained(folder)
+        data = RottenTomatoesDataModule(str(reviews), tiny_bert)
+        with pytest.raises(UserError, match=message):
+            Trainer(max_steps=1, **QUIET).fit(BertClassifier(str(folder)), data)
+
+
+class Weightless(nn.Module):
+    """Saves a config with weights that belong to something else."""
+
+    def save(self, folder: Path, config: BertConfig) -> None:
+        from safetensors.torch import save_file
+
+        config.save_pretrained(folder)
+        save_file({"elsewhere.weight": torch.zeros(2)}, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_an_untrained_classifier_is_not_evaluated(tiny_bert: str, reviews: Path) -> None:
+    model, data = parts(tiny_bert, reviews)
+    with pytest.raises(UserError, match="it has no trained classifier for neg, pos"):
+        Trainer(**QUIET).test(model, data)
+
+
+@pytest.mark.parametrize("option", ["learning_rate", "warmup_ratio", "weight_decay"])
+@pytest.mark.parametrize("value", [-0.1, math.nan])
+def test_values_out_of_range(option: str, value: float) -> None:
+    with pytest.raises(UserError, match=f"--model.{option} {value}: it must be between 0 and"):
+        BertClassifier(**{option: value})
+    assert issubclass(BertClassifier, LightningModule)
