@@ -223,11 +223,11 @@ class BertCLI(LightningCLI):
         values: Any = checkpoints.read(best)["val_metrics"] if best else self.trainer.callback_metrics
         records = {}
         if "val/acc" in values:
-            records[self.datamodule.val_split] = report.summary(values, "val", len(self.datamodule.splits["val"]))
+            records[self.datamodule.val_split] = report.summary(values, "val", self._rows("val"))
         if self.config.fit.test_after_fit:
             self.trainer.ckpt_path = None
             [values] = self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
-            records["test"] = report.summary(values, "test", len(self.datamodule.splits["test"]))
+            records["test"] = report.summary(values, "test", self._rows("test"))
         if not self.trainer.is_global_zero:
             return
         report.show(self.console, records)
@@ -247,11 +247,10 @@ class BertCLI(LightningCLI):
             metrics = {f"final/{split}_acc": record["acc"] for split, record in records.items()}
             self.trainer.logger.log_hyperparams({key: str(value) for key, value in params.items()}, metrics)
             self.trainer.logger.finalize("success")
-        shown = os.path.relpath(self.run_dir)
-        self._say(f"run      {shown} (trained in {seconds:.0f} s)")
-        self._say(f"look     tensorboard --logdir {os.path.dirname(shown) or '.'}")
+        self._say(f"run      {run_folder.shown(self.run_dir)} (trained in {seconds:.0f} s)")
+        self._say(f"look     tensorboard --logdir {run_folder.shown(self.run_dir.parent)}")
         if best:
-            path = os.path.relpath(best)
+            path = run_folder.shown(best)
             self._say(f"test     python train.py test --ckpt_path {path}")
             self._say(f"predict  python train.py predict --ckpt_path {path}")
 
@@ -263,13 +262,20 @@ class BertCLI(LightningCLI):
         """Evaluate on the test rows."""
         self._evaluate(self.trainer.test(**kwargs, verbose=False)[0], "test", "test")
 
+    def _rows(self, split: str) -> int:
+        """Return how many rows were evaluated: all, unless `--trainer.limit_val_batches` or its like says otherwise."""
+        batches = self.trainer.num_val_batches if split == "val" else self.trainer.num_test_batches
+        most = int(sum(batches)) * self.datamodule.eval_batch_size * self.trainer.world_size
+        rows: int = min(len(self.datamodule.splits[split]), most)
+        return rows
+
     def _evaluate(self, values: Any, split: str, title: str) -> None:
-        records = {title: report.summary(values, split, len(self.datamodule.splits[split]))}
+        records = {title: report.summary(values, split, self._rows(split))}
         report.show(self.console, records)
         if self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:
             path = run_folder.unused(self.run_dir / f"metrics-{title}.json")
             report.save(path, {**records, "checkpoint": self.config[self.subcommand].ckpt_path})
-            self._say(f"metrics  {os.path.relpath(path)}")
+            self._say(f"metrics  {run_folder.shown(path)}")
 
     def predict(self, **kwargs: Any) -> None:
         """Predict, and write `predictions.csv`."""
@@ -277,7 +283,7 @@ class BertCLI(LightningCLI):
         if self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:
             path = run_folder.unused(self.run_dir / "predictions.csv")
             predictions.write(path, joined, self.datamodule.splits[self.datamodule.predict_split])
-            self._say(f"{len(joined['index']):,} predictions are in {os.path.relpath(path)}")
+            self._say(f"{len(joined['index']):,} predictions are in {run_folder.shown(path)}")
 
 
 def _fast_bf16(accelerator: str) -> bool:

@@ -51,3 +51,9 @@ def unused(path: Path) -> Path:
     """Return `path`, or the first of name-2, name-3 ... that is not there: older results are kept."""
     names = itertools.chain([path], (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2)))
     return next(name for name in names if not name.exists())
+
+
+def shown(path: str | Path) -> str:
+    """Return a path as one types it: relative if it lies below the current folder."""
+    path = Path(path).absolute()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

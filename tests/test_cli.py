@@ -94,6 +94,13 @@ def test_a_flag_beats_what_the_checkpoint_stored(recipe: str, tmp_path: Path, mo
     assert [group["weight_decay"] for group in cli.trainer.optimizers[0].param_groups] == [0.5, 0.0]
 
 
+def test_the_rows_of_the_table_are_those_evaluated(recipe: str) -> None:
+    limits = ["--trainer.limit_val_batches=1", "--trainer.limit_test_batches=2", "--data.eval_batch_size=7"]
+    cli = main(["fit", "--config", recipe, *limits])
+    metrics = json.loads((cli.run_dir / "metrics.json").read_text())
+    assert (metrics["validation"]["rows"], metrics["test"]["rows"]) == (7, 14)
+
+
 def test_two_runs_get_two_folders_and_a_failed_one_leaves_none(recipe: str) -> None:
     quick = ["--trainer.max_epochs=1", "--test_after_fit=false"]
     folders = {main(["fit", "--config", recipe, *quick]).run_dir for _ in range(2)}
