@@ -245,7 +245,8 @@ class BertCLI(LightningCLI):
             chosen = {key: settings.trainer[key] for key in ("max_epochs", "precision", "gradient_clip_val")}
             params = {**self.model.hparams, **self.datamodule.hparams, **chosen, "seed": settings.seed_everything}
             metrics = {f"final/{split}_acc": record["acc"] for split, record in records.items()}
-            self.trainer.logger.log_hyperparams({key: str(value) for key, value in params.items()}, metrics)
+            plain = {key: value if isinstance(value, int | float) else str(value) for key, value in params.items()}
+            self.trainer.logger.log_hyperparams(plain, metrics)
             self.trainer.logger.finalize("success")
         self._say(f"run      {run_folder.shown(self.run_dir)} (trained in {seconds:.0f} s)")
         self._say(f"look     tensorboard --logdir {run_folder.shown(self.run_dir.parent)}")
