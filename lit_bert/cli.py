@@ -8,7 +8,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -17,7 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
-from lit_bert import checkpoints, predictions, progress, report, run_folder
+from lit_bert import checkpoints, machine, predictions, progress, report, run_folder
 from lit_bert.datamodule import RottenTomatoesDataModule
 from lit_bert.errors import UserError
 from lit_bert.module import BertClassifier
@@ -35,6 +34,7 @@ def main(args: ArgsType = None) -> LightningCLI:
         SystemExit: With status 2 after a user's mistake, which has been explained on standard error.
     """
     _silence_chatter()
+    machine.keep_freed_memory()
     try:
         return BertCLI(args)
     except (UserError, MisconfigurationException) as error:
@@ -160,7 +160,7 @@ class BertCLI(LightningCLI):
         """Fill in what depends on this machine, so that the saved config says what was done."""
         settings = self.config[self.subcommand]
         if settings.trainer.precision is None:
-            settings.trainer.precision = "bf16-mixed" if _fast_bf16(settings.trainer.accelerator) else "32-true"
+            settings.trainer.precision = "bf16-mixed" if machine.fast_bf16(settings.trainer.accelerator) else "32-true"
         checkpoint = settings.checkpoint
         if checkpoint.filename is None:
             monitor = checkpoint.monitor
@@ -285,11 +285,3 @@ class BertCLI(LightningCLI):
             path = run_folder.unused(self.run_dir / "predictions.csv")
             predictions.write(path, joined, self.datamodule.splits[self.datamodule.predict_split])
             self._say(f"{len(joined['index']):,} predictions are in {run_folder.shown(path)}")
-
-
-def _fast_bf16(accelerator: str) -> bool:
-    """Tell whether this machine multiplies bfloat16 matrices in hardware."""
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    features = torch.backends.cpu.get_cpu_capability()
-    return features == "AVX512" and bool(torch.cpu._is_avx512_bf16_supported())

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import Accuracy, MulticlassAUROC, MulticlassCalibrationError, MulticlassF1Score
 
-from lit_bert import sources
+from lit_bert import dropout, sources
 from lit_bert.errors import UserError
 from lit_bert.optim import decay_groups, linear_factor
 
@@ -179,15 +179,16 @@ class BertClassifier(LightningModule):
         self.model = model.train()
         self.class_names = [model.config.id2label[number] for number in range(model.config.num_labels)]
         classes = model.config.num_labels
-        metrics = MetricCollection(
-            {
-                "acc": Accuracy(task="multiclass", num_classes=classes, average="micro", validate_args=False),
-                "f1": MulticlassF1Score(classes, average="macro", validate_args=False),
-                "auroc": MulticlassAUROC(classes, validate_args=False),
-                "ece": MulticlassCalibrationError(classes, n_bins=15, validate_args=False),
-            }
-        )
-        self.metrics = nn.ModuleDict({f"{split}_": metrics.clone(f"{split}/") for split in ("train", "val", "test")})
+        accuracy = Accuracy(task="multiclass", num_classes=classes, average="micro", validate_args=False)
+        others = {
+            "f1": MulticlassF1Score(classes, average="macro", validate_args=False),
+            "auroc": MulticlassAUROC(classes, validate_args=False),
+            "ece": MulticlassCalibrationError(classes, n_bins=15, validate_args=False),
+        }
+        self.metrics = nn.ModuleDict({"train_": MetricCollection({"acc": accuracy}, prefix="train/")})
+        for split in ("val", "test"):
+            self.metrics[f"{split}_"] = MetricCollection({"acc": accuracy.clone(), **others}).clone(f"{split}/")
+        dropout.install(model)
         self.to(self.device)
 
     def on_train_start(self) -> None:
