@@ -1,6 +1,5 @@
 """Checkpoint files: written whole or not at all, read without running what they hold."""
 
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
 
+from lit_bert import files
 from lit_bert.errors import UserError
 
 
@@ -75,23 +75,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             UserError: The disk is full, or the folder cannot be written; the older checkpoint at `path` is intact.
         """
-        target = Path(path)
-        partial = target.with_name(f".{target.name}.partial")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with partial.open("wb") as file:
-                    torch.save(checkpoint, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                partial.replace(target)
-            finally:
-                partial.unlink(missing_ok=True)
-        except (OSError, RuntimeError) as error:
-            # torch's zip writer turns a failed write into a RuntimeError that hides the errno.
-            cause = error if isinstance(error, OSError) else error.__context__
-            reason = (cause.strerror if isinstance(cause, OSError) else None) or str(error).splitlines()[0]
-            raise UserError(
-                f"cannot write the checkpoint {target}: {reason}. Checkpoints written before are intact; "
-                "make room (or choose another --trainer.default_root_dir) and resume from the newest with --ckpt_path"
-            ) from error
+        advice = "checkpoints written before are intact: make room, and resume from the newest with --ckpt_path"
+        with files.replacing(Path(path), advice) as partial, partial.open("wb") as file:
+            torch.save(checkpoint, file)

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
-from lit_bert import checkpoints, machine, predictions, progress, report, run_folder
+from lit_bert import checkpoints, files, machine, predictions, progress, report, run_folder
 from lit_bert.datamodule import RottenTomatoesDataModule
 from lit_bert.errors import UserError
 from lit_bert.module import BertClassifier
@@ -24,7 +24,7 @@ from lit_bert.parser import Parser
 from lit_bert.recipe import default_recipe
 
 
-def main(args: ArgsType = None) -> LightningCLI:
+def main(args: list[str] | None = None) -> LightningCLI:
     """Run a command, such as `["fit", "--config", "configs/packaged.yaml"]`; None takes the process's arguments.
 
     Returns:
@@ -37,9 +37,20 @@ def main(args: ArgsType = None) -> LightningCLI:
     machine.keep_freed_memory()
     try:
         return BertCLI(args)
-    except (UserError, MisconfigurationException) as error:
+    except Exception as error:
+        if not isinstance(error, UserError) and not _raised_by_lightning(error):
+            raise
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(2) from error
+
+
+def _raised_by_lightning(error: Exception) -> bool:
+    """Tell whether Lightning itself refused a value that it was given."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    module = frame.tb_frame.f_globals.get("__name__", "") if frame else ""
+    return module.startswith("lightning.") and isinstance(error, ValueError | TypeError | MisconfigurationException)
 
 
 def _silence_chatter() -> None:
@@ -65,6 +76,7 @@ class BertCLI(LightningCLI):
 
     def __init__(self, args: ArgsType = None) -> None:
         self.console = Console(highlight=False, soft_wrap=True, quiet=rank_zero_only.rank != 0)  # type: ignore[attr-defined]
+        self._claimed: Path | None = None
         try:
             super().__init__(
                 BertClassifier,
@@ -73,6 +85,7 @@ class BertCLI(LightningCLI):
                 parser_class=Parser,
                 save_config_callback=None,  # it refuses to resume in a folder that has a config.yaml
                 seed_everything_default=1,
+                parser_kwargs={"description": "Fine-tune, evaluate and use BERT for sentence classification."},
                 trainer_defaults={
                     "default_root_dir": "runs",
                     "max_epochs": 3,
@@ -85,8 +98,8 @@ class BertCLI(LightningCLI):
                 load_from_checkpoint_support=False,  # checkpoints hold what __init__ got, and nothing that imports code
             )
         except BaseException:
-            if hasattr(self, "run_dir") and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-                run_folder.discard(self.run_dir)
+            if self._claimed and (not hasattr(self, "trainer") or not self.trainer.global_step):
+                run_folder.discard(self._claimed)
             raise
 
     # --- arguments ----------------------------------------------------------------------------------------------------
@@ -103,7 +116,7 @@ class BertCLI(LightningCLI):
             "--test_after_fit", type=bool, default=True, help="Whether `fit` ends with a test of the best checkpoint."
         )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        defaults = {"monitor": "val/acc", "mode": "max", "save_last": True, "auto_insert_metric_name": False}
+        defaults = {"monitor": "val/acc", "mode": "max", "auto_insert_metric_name": False}
         parser.set_defaults({f"checkpoint.{name}": value for name, value in defaults.items()})
         parser.link_arguments("data.class_names", "model.class_names")
 
@@ -118,9 +131,7 @@ class BertCLI(LightningCLI):
 
         A checkpoint brings the config of its run if it lies in the run's folder, and else what is stored in it.
         """
-        if args is not None and not isinstance(args, list):
-            self.config = parser.parse_object(args)
-            return
+        assert args is None or isinstance(args, list)
         words = list(sys.argv[1:] if args is None else args)
         plain = [word for word in words if not word.startswith("--print_config")]
         given = parser.parse_args(plain)  # ends here for --help, and for a mistake
@@ -129,12 +140,12 @@ class BertCLI(LightningCLI):
         if settings.ckpt_path:
             self._default_to(checkpoints.read(settings.ckpt_path), given.subcommand)
             if run := run_folder.owner(settings.ckpt_path):
-                config = run / run_folder.CONFIG
-        elif not settings.config:
+                config = run_folder.config(run)
+        elif not (settings.config or given.config):
             config, why = default_recipe()
             if rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # not where --print_config writes
                 sys.stderr.write(f"recipe   {config.name}: {why}; choose with --config configs/NAME.yaml\n")
-        if config and not settings.config:
+        if config and not (settings.config or given.config):
             at = words.index(given.subcommand) + 1
             words[at:at] = ["--config", str(config)]
         self.config = parser.parse_args(words)
@@ -176,30 +187,37 @@ class BertCLI(LightningCLI):
         checkpoint = self._get(self.config_init, "checkpoint")
         self.run_dir = self._make_run_dir(Path(settings.default_root_dir or "runs"), settings.fast_dev_run)
         if checkpoint.dirpath is None:
-            checkpoint.dirpath = str(self.run_dir / "checkpoints")
+            checkpoint.dirpath = str(self.run_dir / run_folder.CHECKPOINTS)
         if settings.logger in (None, True):
             fit = self.subcommand == "fit"
             kwargs["logger"] = (
                 TensorBoardLogger(self.run_dir, name="", version="", default_hp_metric=False) if fit else False
             )
+        callbacks = [*_listed(settings.callbacks), progress.Opening(self.console)]
         if settings.enable_progress_bar is not False:
-            kwargs["callbacks"] = [*(settings.callbacks or []), progress.Opening(self.console), progress.ProgressBar()]
-        kwargs["plugins"] = [*(settings.plugins or []), checkpoints.AtomicCheckpointIO()]
-        try:
-            return super().instantiate_trainer(**kwargs)
-        except ValueError as error:  # which is what Lightning answers to an unknown accelerator or precision
-            raise UserError(f"--trainer: {error}") from error
+            callbacks.append(progress.ProgressBar())
+        if settings.enable_checkpointing is not False and not settings.fast_dev_run:
+            # `save_last` writes only when a best one is written, too.
+            callbacks.append(
+                ModelCheckpoint(checkpoint.dirpath, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+            )
+        kwargs["callbacks"] = callbacks
+        kwargs["plugins"] = [*_listed(settings.plugins), checkpoints.AtomicCheckpointIO()]
+        return super().instantiate_trainer(**kwargs)
 
     def _make_run_dir(self, root: Path, fast_dev_run: Any) -> Path:
         """Return the folder of the run that the checkpoint belongs to, else a new one, made by rank 0 alone."""
         settings = self.config[self.subcommand]
-        if resumed := run_folder.owner(settings.ckpt_path):
-            return resumed
+        run = run_folder.owner(settings.ckpt_path)
         if fast_dev_run or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
-            return root  # written to by nothing
-        folder = run_folder.claim(root, Path(str(settings.config[-1])).stem if settings.get("config") else "run")
-        self._parser(self.subcommand).save(settings, folder / run_folder.CONFIG, skip_none=False)
-        return folder
+            return run or root  # this process writes nothing there
+        if run is None:
+            recipe = Path(str(settings.config[-1])).stem if settings.get("config") else "run"
+            run = self._claimed = run_folder.claim(root, recipe)
+        if self._claimed or self.subcommand == "fit":
+            with files.replacing(run_folder.unused(run / run_folder.CONFIG)) as partial:
+                self._parser(self.subcommand).save(settings, partial, skip_none=False)
+        return run
 
     # --- what the subcommands do beside Lightning's part -----------------------------------------------------------
 
@@ -218,16 +236,17 @@ class BertCLI(LightningCLI):
         if self._get(self.config, "trainer").fast_dev_run:
             return
         seconds = time.monotonic() - self._started
-        callback = self.trainer.checkpoint_callback
-        best = getattr(callback, "best_model_path", "") or None
+        best: str | None = self._get(self.config_init, "checkpoint").best_model_path
+        if not best or not Path(best).is_file():  # there is none, or it was removed before the run was resumed
+            best = None
         values: Any = checkpoints.read(best)["val_metrics"] if best else self.trainer.callback_metrics
         records = {}
         if "val/acc" in values:
-            records[self.datamodule.val_split] = report.summary(values, "val", self._rows("val"))
+            records["val"] = report.summary(values, "val", self._rows("val"))
         if self.config.fit.test_after_fit:
             self.trainer.ckpt_path = None
-            [values] = self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
-            records["test"] = report.summary(values, "test", self._rows("test"))
+            for tested in self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False):
+                records["test"] = report.summary(tested, "test", self._rows("test"))
         if not self.trainer.is_global_zero:
             return
         report.show(self.console, records)
@@ -249,7 +268,8 @@ class BertCLI(LightningCLI):
             self.trainer.logger.log_hyperparams(plain, metrics)
             self.trainer.logger.finalize("success")
         self._say(f"run      {run_folder.shown(self.run_dir)} (trained in {seconds:.0f} s)")
-        self._say(f"look     tensorboard --logdir {run_folder.shown(self.run_dir.parent)}")
+        if isinstance(self.trainer.logger, TensorBoardLogger):
+            self._say(f"look     tensorboard --logdir {run_folder.shown(self.run_dir.parent)}")
         if best:
             path = run_folder.shown(best)
             self._say(f"test     python train.py test --ckpt_path {path}")
@@ -257,11 +277,11 @@ class BertCLI(LightningCLI):
 
     def validate(self, **kwargs: Any) -> None:
         """Evaluate on the validation rows."""
-        self._evaluate(self.trainer.validate(**kwargs, verbose=False)[0], "val", self.datamodule.val_split)
+        self._evaluate(self.trainer.validate(**kwargs, verbose=False), "val")
 
     def test(self, **kwargs: Any) -> None:
         """Evaluate on the test rows."""
-        self._evaluate(self.trainer.test(**kwargs, verbose=False)[0], "test", "test")
+        self._evaluate(self.trainer.test(**kwargs, verbose=False), "test")
 
     def _rows(self, split: str) -> int:
         """Return how many rows were evaluated: all, unless `--trainer.limit_val_batches` or its like says otherwise."""
@@ -270,18 +290,28 @@ class BertCLI(LightningCLI):
         rows: int = min(len(self.datamodule.splits[split]), most)
         return rows
 
-    def _evaluate(self, values: Any, split: str, title: str) -> None:
-        records = {title: report.summary(values, split, self._rows(split))}
+    def _evaluate(self, results: Any, split: str) -> None:
+        if not results:
+            raise UserError(f"--trainer.limit_{split}_batches: nothing was evaluated")
+        records = {split: report.summary(results[0], split, self._rows(split))}
         report.show(self.console, records)
         if self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:
-            path = run_folder.unused(self.run_dir / f"metrics-{title}.json")
+            path = run_folder.unused(self.run_dir / f"metrics-{split}.json")
             report.save(path, {**records, "checkpoint": self.config[self.subcommand].ckpt_path})
             self._say(f"metrics  {run_folder.shown(path)}")
 
     def predict(self, **kwargs: Any) -> None:
         """Predict, and write `predictions.csv`."""
-        joined = predictions.gather(self.trainer.predict(**kwargs) or [])  # type: ignore[arg-type]
+        batches: Any = self.trainer.predict(**kwargs)
+        if not batches:
+            raise UserError("--trainer.limit_predict_batches: nothing was predicted")
+        joined = predictions.gather(batches)
         if self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:
             path = run_folder.unused(self.run_dir / "predictions.csv")
             predictions.write(path, joined, self.datamodule.splits[self.datamodule.predict_split])
             self._say(f"{len(joined['index']):,} predictions are in {run_folder.shown(path)}")
+
+
+def _listed(value: Any) -> list[Any]:
+    """Return what may be one thing, several, or none, as a list."""
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]

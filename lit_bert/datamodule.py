@@ -113,15 +113,10 @@ class RottenTomatoesDataModule(LightningDataModule):
             UserError: Something cannot be had, or is faulty.
         """
         import datasets
-        from transformers import AutoConfig, AutoTokenizer
 
         encoder = sources.fetch_encoder(self.tokenizer)
         location, content = dataset.fetch(self.dataset)
-        tokenizer = AutoTokenizer.from_pretrained(encoder, local_files_only=True)
-        tokenizer.backend_tokenizer.no_truncation()  # as saved by others, it may cut and pad on its own
-        tokenizer.backend_tokenizer.no_padding()
-        positions = getattr(AutoConfig.from_pretrained(encoder), "max_position_embeddings", tokenizer.model_max_length)
-        limit = min(tokenizer.model_max_length, positions)
+        tokenizer, limit = _tokenizer(encoder, self.tokenizer)
         max_length = self.max_length or limit
         if max_length > limit:
             raise UserError(
@@ -136,6 +131,7 @@ class RottenTomatoesDataModule(LightningDataModule):
                 return
             if not sys.stderr.isatty():
                 datasets.disable_progress_bars()
+            datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it would say is said better below
             splits = dataset.load(location, self.text_column, self.label_column, class_names)
             tokenizer.save_pretrained(folder / "tokenizer")
             (folder / "batch.json").write_text(
@@ -219,3 +215,27 @@ class RottenTomatoesDataModule(LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def _tokenizer(folder: Path, name: str) -> tuple[Any, int]:
+    """Return an encoder's tokenizer, and the most tokens that the encoder takes."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        # As saved by others, it may cut and pad on its own.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+    except Exception as error:  # a damaged file makes transformers and tokenizers raise many things
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"--model.pretrained {name}: its config or tokenizer cannot be used: {reason}") from error
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(
+            f"--model.pretrained {name}: its tokenizer has {len(tokenizer)} tokens, its encoder {config.vocab_size}; "
+            "they do not belong together"
+        )
+    positions = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
+    if "roberta" in config.model_type or config.model_type in ("camembert", "mpnet"):
+        positions -= config.pad_token_id + 1  # these count positions from there
+    return tokenizer, min(tokenizer.model_max_length, positions)

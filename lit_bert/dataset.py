@@ -5,6 +5,7 @@ the split, from 0).
 """
 
 import csv
+import errno
 import hashlib
 import html
 import io
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import yaml
 
 from lit_bert import sources
 from lit_bert.errors import UserError
@@ -161,7 +163,7 @@ def _read_files(location: str | dict[str, str]) -> tuple[dict[str, Any], dict[st
     else:
         try:
             folder = load_dataset_builder(location, cache_dir=_datasets_cache())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:  # the last for the header of a README.md
             raise UserError(f"--data.dataset {location}: {str(error).splitlines()[0]}") from error
         reader, features = folder.name, folder.info.features
         files = {str(split): [str(file) for file in found] for split, found in (folder.config.data_files or {}).items()}
@@ -208,6 +210,12 @@ def _read_split(reader: str, files: list[str], features: Any) -> "Dataset":
 
 def _explain_unreadable(files: list[Path], error: Exception) -> NoReturn:
     """Say why `datasets` could not read some files, looking for what people run into."""
+    causes = [error]
+    while isinstance(causes[-1].__cause__, Exception):
+        causes.append(causes[-1].__cause__)
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise cause  # it is the cache that cannot be written
     for file in files:
         if not file.stat().st_size:
             raise UserError(f"{file}: the file is empty") from error
@@ -232,9 +240,7 @@ def _explain_unreadable(files: list[Path], error: Exception) -> NoReturn:
                         f"{file}, row {number}: {value!r} in column {name!r} is of another type ({kind}) than in the "
                         f"rows before ({kinds[name]})"
                     ) from error
-    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = (str(causes[-1]).strip() or type(causes[-1]).__name__).splitlines()[0]
     raise UserError(f"{', '.join(map(str, files))}: cannot be read: {reason}") from error
 
 
@@ -273,6 +279,12 @@ def _plain_labels(labels: pa.ChunkedArray, feature: Any, where: str, column: str
     if row is not None:
         raise UserError(f"{where}, row {row + 1}: no label in column {column!r}; fill it in, or leave the row out")
     if hasattr(feature, "names"):
+        row = _first(pc.or_(pc.less(labels, 0), pc.greater_equal(labels, len(feature.names))))
+        if row is not None:
+            raise UserError(
+                f"{where}, row {row + 1}: label {labels[row].as_py()} in column {column!r} is not one of "
+                f"0 to {len(feature.names) - 1} ({', '.join(feature.names)}); rows without a label cannot be used"
+            )
         return pc.take(pa.array(feature.names), labels)
     kind = labels.type
     if pa.types.is_integer(kind):
@@ -280,7 +292,7 @@ def _plain_labels(labels: pa.ChunkedArray, feature: Any, where: str, column: str
     if pa.types.is_floating(kind):
         broken = pc.not_equal(pc.floor(labels), labels)
     elif text:
-        broken = pc.invert(pc.match_substring_regex(labels, r"^-?[0-9]+$"))
+        broken = pc.invert(pc.match_substring_regex(labels, r"^-?[0-9]{1,18}$"))
         if pc.all(broken).as_py():
             return labels.cast(pa.string())
     else:
@@ -300,7 +312,12 @@ def _class_names(labels: pa.ChunkedArray, feature: Any, where: str, column: str)
         return list(feature.names)
     names = sorted(pc.unique(labels).to_pylist())
     if pa.types.is_integer(labels.type):
-        names = [str(number) for number in range(names[-1] + 1)]
+        if names != list(range(len(names))):
+            raise UserError(
+                f"{where}: the class numbers in column {column!r} are {', '.join(map(str, names[:10]))}; "
+                "they must count from 0 without a gap, or give the classes with --data.class_names"
+            )
+        names = [str(number) for number in names]
     if len(names) < 2:
         raise UserError(f"{where}: column {column!r} has the one class {names[0]!r}; a classifier needs two or more")
     return names

@@ -4,6 +4,7 @@ Legend: B rows of a batch, T tokens of its longest row, C classes.
 """
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -98,6 +99,8 @@ class BertClassifier(LightningModule):
         names = self.class_names or getattr(data, "class_names", None)
         if names is None:
             raise UserError("BertClassifier: give class_names, or train it with a data module that has them")
+        if self.pretrained.endswith(".ckpt"):
+            raise UserError(f"--model.pretrained {self.pretrained}: give a checkpoint with --ckpt_path")
         folder = sources.fetch_encoder(self.pretrained)
         config = _encoder_config(str(folder), self.pretrained)
         config.num_labels = len(names)
@@ -116,7 +119,7 @@ class BertClassifier(LightningModule):
         except Exception as error:  # whatever a damaged file makes safetensors, pickle or transformers raise
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"--model.pretrained {self.pretrained}: cannot be loaded: {reason}") from error
-        fresh = [key for key in loading["missing_keys"] if not key.startswith(("bert.pooler", "pooler"))]
+        fresh = [key for key in loading["missing_keys"] if ".pooler." not in key]
         fresh += [str(key[0] if isinstance(key, tuple) else key) for key in loading["mismatched_keys"]]
         body = [key for key in fresh if key.startswith(f"{model.base_model_prefix}.")]
         if body:
@@ -257,7 +260,10 @@ class BertClassifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW over two decay groups, and the linear schedule, stepped after each optimizer step."""
-        total_steps = int(self.trainer.estimated_stepping_batches)
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise UserError("--trainer.max_epochs -1: the learning rate falls to 0 at a last step; give a number")
+        total_steps = int(steps)
         warmup_steps = -int(-self.warmup_ratio * total_steps // 1)  # rounded up, as the Hugging Face Trainer does
         fused = self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
         optimizer = torch.optim.AdamW(decay_groups(self, self.weight_decay), lr=self.learning_rate, fused=fused)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, distributed
 
+from lit_bert import files
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -39,8 +41,7 @@ def write(path: Path, predictions: dict[str, Tensor], rows: "Dataset") -> None:
     names = rows.features["label"].names
     place = {index: row for row, index in enumerate(rows["index"])}
     texts, labels = rows["text"], rows["label"]
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with files.replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["index", "text", "label", "pred", "score", *(f"prob_{name}" for name in names)])
         for index, pred, probs in zip(
@@ -49,4 +50,3 @@ def write(path: Path, predictions: dict[str, Tensor], rows: "Dataset") -> None:
             row = place[index]
             numbers = [f"{value:.6f}" for value in (probs[pred], *probs)]
             writer.writerow([index, texts[row], names[labels[row]], names[pred], *numbers])
-    partial.replace(path)

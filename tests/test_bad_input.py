@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from lit_bert.cli import main
 
@@ -45,6 +46,30 @@ def folder_of(**files: str) -> Callable[[Path], list[str]]:
         (folder / "encoder").mkdir()
         for name, content in files.items():
             (folder / "encoder" / name.replace("_json", ".json")).write_text(content)
+        return [f"--model.pretrained={folder}/encoder"]
+
+    return make
+
+
+def encoder(folder: Path) -> Path:
+    """Copy the encoder that the recipe names."""
+    source = yaml.safe_load((folder / "tiny.yaml").read_text())["model"]["pretrained"]
+    return Path(shutil.copytree(source, folder / "encoder"))
+
+
+def without(prefix: str) -> Callable[[Path], list[str]]:
+    def make(folder: Path) -> list[str]:
+        for path in encoder(folder).glob(f"{prefix}*"):
+            path.unlink()
+        return [f"--model.pretrained={folder}/encoder"]
+
+    return make
+
+
+def damaged(name: str) -> Callable[[Path], list[str]]:
+    def make(folder: Path) -> list[str]:
+        path = encoder(folder) / name
+        path.write_bytes(path.read_bytes()[:100])
         return [f"--model.pretrained={folder}/encoder"]
 
     return make
@@ -92,12 +117,19 @@ CASES: list[Case] = [
     ("label missing", rows("text,label\nfine,pos\ndull,\n"), "test.csv, row 2: no label in column 'label'"),
     ("label unknown", rows("text,label\nfine,pos\ndull,meh\n"), "row 2: label 'meh' in column 'label' is not one of"),
     ("label of another type", rows("text,label\nfine,pos\ndull,0\n"), "of another type"),
+    ("class numbers with a gap", rows("text,label\nfine,1\nbad,5\n", "train"), "are 1, 5; they must count from 0"),
+    ("class number of 30 digits", rows("text,label\nfine,1\nbad," + "9" * 30 + "\n"), "of another type"),
     ("one class", rows("text,label\nfine,pos\ngood,pos\n", "train"), "has the one class 'pos'"),
     # encoders
     ("model unknown", words("--model.pretrained=some/bert"), "--model.pretrained some/bert: not in the Hugging Face"),
     ("model folder missing", words("--model.pretrained=./none"), "--model.pretrained ./none: there is no such folder"),
     ("no model in the folder", folder_of(), "the folder has no config.json"),
     ("no weights in the folder", folder_of(config_json='{"model_type": "bert"}'), "but no weights"),
+    ("no tokenizer in the folder", without("tokenizer"), "a model but no tokenizer"),
+    ("tokenizer damaged", damaged("tokenizer.json"), "its config or tokenizer cannot be used"),
+    ("config damaged", damaged("config.json"), "its config or tokenizer cannot be used"),
+    ("weights damaged", damaged("model.safetensors"), "cannot be loaded"),
+    ("model is a file", words("--model.pretrained=FOLDER/tiny.yaml"), "tiny.yaml: this is a file"),
     ("too long", words("--data.max_length=33"), "--data.max_length 33: "),
     # checkpoints
     ("checkpoint missing", words("--ckpt_path=FOLDER/none.ckpt"), "none.ckpt: there is no such file"),
@@ -106,6 +138,9 @@ CASES: list[Case] = [
     ("no GPU", words("--trainer.accelerator=gpu"), "No supported gpu backend"),
     ("unknown accelerator", words("--trainer.accelerator=abacus"), "abacus"),
     ("unknown precision", words("--trainer.precision=7"), "precision"),
+    ("no last step", words("--trainer.max_epochs=-1", "--trainer.max_time=00:00:01:00"), "--trainer.max_epochs -1: "),
+    ("seed out of range", words("--seed_everything=-1"), "-1"),
+    ("checks too rare", words("--trainer.val_check_interval=50"), "val_check_interval"),
     ("output not writable", not_writable, "out: cannot be written"),
 ]
 
@@ -182,7 +217,7 @@ def test_a_full_disk_keeps_the_older_checkpoint(recipe: str, capsys: pytest.Capt
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert stop.value.code == 2
-    assert "cannot write the checkpoint" in capsys.readouterr().err
+    assert "last.ckpt: File too large; checkpoints written before" in capsys.readouterr().err
     assert last.read_bytes() == before
     assert not list(run.rglob("*.partial"))
     assert json.loads((run / "metrics.json").read_text())["seed"] == 1

@@ -36,7 +36,7 @@ def test_a_write_that_fails_leaves_the_older_file(tmp_path: Path, monkeypatch: p
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(UserError, match=r"cannot write the checkpoint .*a.ckpt: No space left on device"):
+    with pytest.raises(UserError, match=r"cannot write .*a.ckpt: No space left on device"):
         AtomicCheckpointIO().save_checkpoint({}, path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["a.ckpt"]
@@ -44,7 +44,7 @@ def test_a_write_that_fails_leaves_the_older_file(tmp_path: Path, monkeypatch: p
 
 def test_a_target_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="cannot write the checkpoint"):
+    with pytest.raises(UserError, match=r"cannot write .*a.ckpt"):
         AtomicCheckpointIO().save_checkpoint(WHOLE, tmp_path / "file" / "a.ckpt")
 
 

@@ -14,6 +14,7 @@ import yaml
 from conftest import CONFIGS, events
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lit_bert import checkpoints
 from lit_bert.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -25,11 +26,11 @@ def test_fit_leaves_a_whole_run(recipe: str, capsys: pytest.CaptureFixture[str])
     assert re.fullmatch(r"tiny_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", run.name)
     assert run.parent == Path("runs").absolute()
     metrics = json.loads((run / "metrics.json").read_text())
-    assert {split: metrics[split]["rows"] for split in ("validation", "test")} == {"validation": 20, "test": 30}
+    assert {split: metrics[split]["rows"] for split in ("val", "test")} == {"val": 20, "test": 30}
     assert metrics["test"]["acc_low"] < metrics["test"]["acc"] <= metrics["test"]["acc_high"]
     best = run / metrics["checkpoint"]
     assert re.fullmatch(r"epoch=\d-val_acc=\d\.\d{4}\.ckpt", best.name)
-    assert f"{metrics['validation']['acc']:.4f}" in best.name
+    assert f"{metrics['val']['acc']:.4f}" in best.name
     assert {file.name for file in (run / "checkpoints").iterdir()} == {best.name, "last.ckpt"}
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["learning_rate"] == 0.003
@@ -45,8 +46,8 @@ def test_fit_leaves_a_whole_run(recipe: str, capsys: pytest.CaptureFixture[str])
 
     said = capsys.readouterr().out
     assert "data     40 training, 20 validation, 30 test rows; classes neg, pos\n" in said
-    table = [line.split() for line in said.splitlines() if line.startswith(("  validation", "  test"))]
-    assert [row[:2] for row in table] == [["validation", "20"], ["test", "30"]]
+    table = [line.split() for line in said.splitlines() if line.startswith(("  val", "  test"))]
+    assert [row[:2] for row in table] == [["val", "20"], ["test", "30"]]
     assert table[1][2] == f"{metrics['test']['acc']:.4f}"
     assert f"tensorboard --logdir {run.parent.name}" in said
     assert f"python train.py predict --ckpt_path {best.relative_to(Path.cwd())}" in said
@@ -76,6 +77,25 @@ def test_test_and_predict_need_the_checkpoint_and_the_data_alone(recipe: str, tm
     assert {file.name for file in fit.run_dir.glob("predictions*")} == {"predictions.csv", "predictions-2.csv"}
 
 
+def test_last_is_the_last_epoch_though_an_earlier_one_is_best(recipe: str) -> None:
+    """Lightning's `save_last` writes only when it writes a best one, too."""
+    words = ["--model.learning_rate=0", "--trainer.max_epochs=3", "--test_after_fit=false"]  # no epoch beats the first
+    cli = main(["fit", "--config", recipe, *words])
+    assert (cli.run_dir / "checkpoints" / "epoch=0-val_acc=0.5000.ckpt").is_file()
+    assert checkpoints.read(cli.run_dir / "checkpoints" / "last.ckpt")["epoch"] == 2
+    cli = main(["fit", f"--ckpt_path={cli.run_dir}/checkpoints/last.ckpt", "--trainer.max_epochs=4"])
+    assert cli.trainer.global_step == 20
+    assert len(list((cli.run_dir / "checkpoints").iterdir())) == 2
+
+
+def test_a_checkpoint_beside_a_config_of_something_else_stands_alone(recipe: str, tmp_path: Path) -> None:
+    fit = main(["fit", "--config", recipe, "--trainer.max_epochs=1", "--test_after_fit=false"])
+    (tmp_path / "site" / "models").mkdir(parents=True)
+    (tmp_path / "site" / "config.yaml").write_text("site_name: mine\n")
+    path = shutil.copy(fit.run_dir / "checkpoints" / "last.ckpt", tmp_path / "site" / "models")
+    assert main(["test", f"--ckpt_path={path}"]).run_dir.parent == Path("runs").absolute()
+
+
 @pytest.mark.parametrize("moved", [False, True])
 def test_a_flag_beats_what_the_checkpoint_stored(recipe: str, tmp_path: Path, moved: bool) -> None:
     """Lightning lets the checkpoint win (PL#21455)."""
@@ -89,7 +109,8 @@ def test_a_flag_beats_what_the_checkpoint_stored(recipe: str, tmp_path: Path, mo
     assert cli.datamodule.batch_size == 10  # stored, and not overruled
     assert (cli.run_dir == fit.run_dir) is not moved
     assert cli.trainer.global_step == 16
-    rates = events(cli.run_dir)["train/lr"][-8:]
+    rates = events(cli.run_dir)["train/lr"]
+    assert len(rates) == 8
     assert rates == pytest.approx([0.001 * (16 - step) / 16 for step in range(8, 16)])
     assert [group["weight_decay"] for group in cli.trainer.optimizers[0].param_groups] == [0.5, 0.0]
 
@@ -98,7 +119,7 @@ def test_the_rows_of_the_table_are_those_evaluated(recipe: str) -> None:
     limits = ["--trainer.limit_val_batches=1", "--trainer.limit_test_batches=2", "--data.eval_batch_size=7"]
     cli = main(["fit", "--config", recipe, *limits])
     metrics = json.loads((cli.run_dir / "metrics.json").read_text())
-    assert (metrics["validation"]["rows"], metrics["test"]["rows"]) == (7, 14)
+    assert (metrics["val"]["rows"], metrics["test"]["rows"]) == (7, 14)
 
 
 def test_two_runs_get_two_folders_and_a_failed_one_leaves_none(recipe: str) -> None:
