@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help fit test
+.PHONY: help fit test bench
 help:  ## say what each target does
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 8
 
@@ -13,6 +13,9 @@ help:  ## say what each target does
 
 fit: .venv/installed  ## fine-tune BERT on Rotten Tomatoes and print its held-out accuracy
 	$(BIN)/python train.py fit
+
+bench: .venv/installed  ## measure speed beside the Hugging Face Trainer, and write runs/bench.json
+	$(BIN)/python benchmarks/throughput.py
 
 test: .venv/installed  ## lint, check types, and run all tests
 	$(BIN)/ruff format --check .

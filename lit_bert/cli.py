@@ -33,7 +33,7 @@ def main(args: list[str] | None = None) -> LightningCLI:
     Raises:
         SystemExit: With status 2 after a user's mistake, which has been explained on standard error.
     """
-    _silence_chatter()
+    silence_chatter()
     machine.keep_freed_memory()
     try:
         return BertCLI(args)
@@ -53,7 +53,7 @@ def _raised_by_lightning(error: Exception) -> bool:
     return module.startswith("lightning.") and isinstance(error, ValueError | TypeError | MisconfigurationException)
 
 
-def _silence_chatter() -> None:
+def silence_chatter() -> None:
     """Turn off what other libraries say that a user of this project cannot act on."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

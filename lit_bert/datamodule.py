@@ -112,6 +112,8 @@ class RottenTomatoesDataModule(LightningDataModule):
         Raises:
             UserError: Something cannot be had, or is faulty.
         """
+        if self._key:  # it has been done in this process
+            return
         import datasets
 
         encoder = sources.fetch_encoder(self.tokenizer)

@@ -1,0 +1,354 @@
+"""How fast is it? Training, evaluation and prediction beside the Hugging Face Trainer and pipeline, and the machine.
+
+Each contestant runs in a process of its own, one after the other, for some rounds, so that whatever else slows the
+machine slows all of them alike; ratios are of medians.
+
+    reference   transformers.Trainer with its defaults: batch 8, every sentence padded to 512 tokens
+    tuned       transformers.Trainer as an expert sets it: batch 32, dynamic padding, length grouping, bfloat16;
+                prediction with pipeline("text-classification") in batches of 32
+    ours        lit_bert, batch 32
+    machine     products of 2048 x 2048 matrices
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+CONTESTANTS = ("machine", "ours", "tuned", "reference")
+BATCH = 32
+WARM_UP = 5  # steps that are not counted
+
+
+def main() -> None:
+    """Run the rounds and report, or run one contestant and print its record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", default="packaged", help="encoder: packaged, a folder, or a Hub model id")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each contestant runs (default: 3)")
+    parser.add_argument("--steps", type=int, default=60, help="training steps timed per round (default: 60)")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench.json"), help="report (default: runs/bench.json)")
+    parser.add_argument("--contestant", choices=CONTESTANTS, help="run this one once and print its record")
+    options = parser.parse_args()
+    if options.contestant:
+        started = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + _process_start()
+        print("\n" + json.dumps(RUN[options.contestant](options, started)))
+        return
+    records: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
+    for number in range(1, options.rounds + 1):
+        for name in CONTESTANTS:
+            print(f"round {number} of {options.rounds}: {name}", file=sys.stderr, flush=True)
+            records[name].append(_in_a_process(name, options))
+    report(records, options)
+
+
+def _in_a_process(name: str, options: argparse.Namespace) -> dict[str, float]:
+    command = [sys.executable, __file__, "--contestant", name, "--encoder", options.encoder]
+    done = subprocess.run([*command, "--steps", str(options.steps)], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def _process_start() -> float:
+    """Return when this process began, in seconds since the machine did."""
+    ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    return int(ticks) / os.sysconf("SC_CLK_TCK")
+
+
+def _peak_memory_mib() -> float:
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _settle() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+# --- contestants ------------------------------------------------------------------------------------------------------
+
+
+def machine(options: argparse.Namespace, started: float) -> dict[str, float]:
+    """Return the rate of matrix products, in GFLOP/s."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size, rates = 8192 if device == "cuda" else 2048, {}
+    for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+        times = []
+        for _ in range(8):
+            _settle()
+            begin = time.perf_counter()
+            left @ right
+            _settle()
+            times.append(time.perf_counter() - begin)
+        rates[f"{name}_gflops"] = 2 * size**3 / statistics.median(times[2:]) / 1e9
+    return rates
+
+
+def ours(options: argparse.Namespace, started: float) -> dict[str, float]:
+    """Time this project, with the settings of its command line."""
+    from lightning.pytorch import Callback, Trainer, seed_everything
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    from lit_bert import BertClassifier, RottenTomatoesDataModule, machine
+    from lit_bert.cli import silence_chatter
+
+    silence_chatter()
+    machine.keep_freed_memory()
+    seed_everything(1, verbose=False)
+    clock = StepClock(started)
+
+    class Timed(Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            clock.step(batch["attention_mask"])
+
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            clock.end()
+
+    model = BertClassifier(options.encoder, learning_rate=1e-4)
+    data = RottenTomatoesDataModule("packaged", options.encoder, batch_size=BATCH)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            max_steps=options.steps + WARM_UP,
+            limit_val_batches=0,
+            precision="bf16-mixed" if machine.fast_bf16("auto") else "32-true",
+            gradient_clip_val=1.0,
+            logger=TensorBoardLogger(folder),
+            log_every_n_steps=10,
+            callbacks=[Timed()],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        trainer.fit(model, data)
+        trainer.limit_val_batches = 1.0
+        rates = {}
+        for task, run in (("evaluate", trainer.test), ("predict", trainer.predict)):
+            run(model, data)  # warm
+            begin = time.perf_counter()
+            run(model, data)
+            _settle()
+            rates[task] = len(data.splits["test"]) / (time.perf_counter() - begin)
+    parameters = sum(p.numel() for name, p in model.named_parameters() if "embeddings" not in name)
+    return {**clock.record(), **rates, "parameters": parameters}
+
+
+def reference(options: argparse.Namespace, started: float) -> dict[str, float]:
+    """Time the Trainer's defaults: a few steps of 8 sentences padded to 512 tokens, for they are slow."""
+    few = argparse.Namespace(**{**vars(options), "steps": max(3, options.steps // 20)})
+    clock, _, _ = _hugging_face(few, started, batch=8, warm_up=1, pad_to=512)
+    return clock.record(warm_up=1)
+
+
+def tuned(options: argparse.Namespace, started: float) -> dict[str, float]:
+    """Time the Trainer as an expert sets it, and the pipeline."""
+    import torch
+    from transformers import pipeline
+
+    settings = {"train_sampling_strategy": "group_by_length", "bf16": True, "per_device_eval_batch_size": BATCH}
+    clock, trainer, splits = _hugging_face(options, started, batch=BATCH, warm_up=WARM_UP, pad_to=None, **settings)
+    rates = {}
+    trainer.evaluate()
+    begin = time.perf_counter()
+    trainer.evaluate()
+    rates["evaluate"] = len(splits["test"]) / (time.perf_counter() - begin)
+    device = 0 if torch.cuda.is_available() else -1
+    classify = pipeline(
+        "text-classification", trainer.model, tokenizer=trainer.processing_class, device=device, batch_size=BATCH
+    )
+    texts = list(splits["test"]["text"])
+    classify(texts[:BATCH])
+    begin = time.perf_counter()
+    classify(texts)
+    rates["predict"] = len(texts) / (time.perf_counter() - begin)
+    return {**clock.record(), **rates}
+
+
+def _hugging_face(
+    options: argparse.Namespace, started: float, batch: int, warm_up: int, pad_to: int | None, **settings: Any
+) -> tuple["StepClock", Any, Any]:
+    import torch
+    import transformers
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+        Trainer,
+        TrainingArguments,
+    )
+
+    from lit_bert import dataset, sources
+
+    transformers.logging.set_verbosity_error()
+    folder = sources.fetch_encoder(options.encoder)
+    splits = dataset.load(dataset.fetch("packaged")[0])
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    padding = {"padding": "max_length", "max_length": pad_to} if pad_to else {}
+    for name in ("train", "test"):
+        rows = splits[name].map(lambda rows: tokenizer(rows["text"], truncation=True, **padding), batched=True)
+        splits[f"{name} tokens"] = rows.rename_column("label", "labels")
+    clock = StepClock(started)
+
+    class Timed(Trainer):
+        def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            clock.step(inputs["attention_mask"])
+            return super().training_step(model, inputs, *args, **kwargs)
+
+    with tempfile.TemporaryDirectory() as output:
+        arguments = TrainingArguments(
+            output,
+            max_steps=options.steps + warm_up,
+            per_device_train_batch_size=batch,
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+            use_cpu=not torch.cuda.is_available(),
+            dataloader_pin_memory=torch.cuda.is_available(),
+            **settings,
+        )
+        trainer = Timed(
+            AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2),
+            arguments,
+            data_collator=DataCollatorWithPadding(tokenizer),
+            train_dataset=splits["train tokens"],
+            eval_dataset=splits["test tokens"],
+            processing_class=tokenizer,
+        )
+        trainer.train()
+        clock.end()
+    return clock, trainer, splits
+
+
+class StepClock:
+    """Notes when each training step begins, and how many of its tokens are real.
+
+    Args:
+        started: When the process began, in seconds since the epoch.
+    """
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+        self.first = 0.0
+        self.begun: list[float] = []
+        self.masks: list[Any] = []
+
+    def step(self, attention_mask: Any) -> None:
+        """Note the beginning of a step."""
+        _settle()
+        if len(self.begun) == 1:
+            self.first = time.time() - self.started
+        self.begun.append(time.perf_counter())
+        self.masks.append(attention_mask)
+
+    def end(self) -> None:
+        """Note the end of the last step."""
+        _settle()
+        self.begun.append(time.perf_counter())
+
+    def record(self, warm_up: int = WARM_UP) -> dict[str, float]:
+        """Return rates per second, the share of computed tokens that is padding, and peak memory."""
+        seconds = self.begun[-1] - self.begun[warm_up]
+        sentences = sum(len(mask) for mask in self.masks[warm_up:])
+        real = sum(int(mask.sum()) for mask in self.masks[warm_up:])
+        computed = sum(mask.numel() for mask in self.masks[warm_up:])
+        return {
+            "train": sentences / seconds,
+            "tokens": real / seconds,
+            "padding_waste": 1 - real / computed,
+            "seconds_to_first_step": self.first,
+            "peak_memory_mib": _peak_memory_mib(),
+        }
+
+
+RUN = {"machine": machine, "ours": ours, "tuned": tuned, "reference": reference}
+
+# --- report -----------------------------------------------------------------------------------------------------------
+
+
+def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespace) -> None:
+    """Print a table, and write it and the ratios to a file."""
+    import torch
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    def middle(name: str, key: str) -> float:
+        return statistics.median(record[key] for record in records[name])
+
+    flops = middle("ours", "tokens") * 6 * middle("ours", "parameters") / 1e9
+    summary = {
+        "train_vs_reference": middle("ours", "train") / middle("reference", "train"),
+        "train_vs_tuned": middle("ours", "train") / middle("tuned", "train"),
+        "evaluate_vs_tuned": middle("ours", "evaluate") / middle("tuned", "evaluate"),
+        "predict_vs_pipeline": middle("ours", "predict") / middle("tuned", "predict"),
+        "fraction_of_matmul_rate": flops / middle("machine", "bf16_gflops"),
+        **{key: middle("ours", key) for key in ("padding_waste", "seconds_to_first_step", "peak_memory_mib")},
+    }
+    table = Table(box=box.SIMPLE_HEAD)
+    titles = {
+        "train": "train, sentences/s",
+        "evaluate": "evaluate",
+        "predict": "predict",
+        "padding_waste": "padding",
+        "seconds_to_first_step": "s to step 1",
+        "peak_memory_mib": "MiB",
+    }
+    for title in ("", *titles.values()):
+        table.add_column(title, justify="right" if title else "left")
+    for name in CONTESTANTS[1:]:
+        cells = []
+        for key in titles:
+            values = sorted(record[key] for record in records[name] if key in record)
+            shown = (
+                "{:.1%}"
+                if key == "padding_waste"
+                else "{:.1f}"
+                if key in ("train", "seconds_to_first_step")
+                else "{:.0f}"
+            )
+            spread = f" ({shown.format(values[0])}-{shown.format(values[-1])})" if key == "train" else ""
+            cells.append(shown.format(statistics.median(values)) + spread if values else "")
+        table.add_row(name, *cells)
+    Console(highlight=False).print(table)
+    for key, value in summary.items():
+        print(f"{key:24} {value:.3g}")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    about = {
+        "machine": device,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("torch", "transformers", "lightning")},
+        "rounds": options.rounds,
+        "steps": options.steps,
+        "encoder": options.encoder,
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({**summary, **about, "records": records}, indent=2) + "\n")
+    print(f"{'report':24} {options.out}")
+
+
+def _processor() -> str:
+    found = [line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    return f"{found[0]}, {len(found)} cores" if found else platform.processor()
+
+
+if __name__ == "__main__":
+    main()
