@@ -7,7 +7,7 @@ machine slows all of them alike; ratios are of medians.
     tuned       transformers.Trainer as an expert sets it: batch 32, dynamic padding, length grouping, bfloat16;
                 prediction with pipeline("text-classification") in batches of 32
     ours        lit_bert, batch 32
-    machine     products of 2048 x 2048 matrices
+    machine     products of large matrices
 """
 
 import argparse
@@ -87,19 +87,10 @@ def machine(options: argparse.Namespace, started: float) -> dict[str, float]:
     """Return the rate of matrix products, in GFLOP/s."""
     import torch
 
+    from lit_bert.machine import matmul_rate
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    size, rates = 8192 if device == "cuda" else 2048, {}
-    for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
-        left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-        times = []
-        for _ in range(8):
-            _settle()
-            begin = time.perf_counter()
-            left @ right
-            _settle()
-            times.append(time.perf_counter() - begin)
-        rates[f"{name}_gflops"] = 2 * size**3 / statistics.median(times[2:]) / 1e9
-    return rates
+    return {"bf16_gflops": matmul_rate(device, bf16=True), "fp32_gflops": matmul_rate(device, bf16=False)}
 
 
 def ours(options: argparse.Namespace, started: float) -> dict[str, float]:
@@ -304,7 +295,7 @@ def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespa
     }
     table = Table(box=box.SIMPLE_HEAD)
     titles = {
-        "train": "train, sentences/s",
+        "train": "train (min to max)",
         "evaluate": "evaluate",
         "predict": "predict",
         "padding_waste": "padding",
@@ -312,21 +303,16 @@ def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespa
         "peak_memory_mib": "MiB",
     }
     for title in ("", *titles.values()):
-        table.add_column(title, justify="right" if title else "left")
+        table.add_column(title, justify="right" if title else "left", no_wrap=True)
     for name in CONTESTANTS[1:]:
         cells = []
         for key in titles:
             values = sorted(record[key] for record in records[name] if key in record)
-            shown = (
-                "{:.1%}"
-                if key == "padding_waste"
-                else "{:.1f}"
-                if key in ("train", "seconds_to_first_step")
-                else "{:.0f}"
-            )
-            spread = f" ({shown.format(values[0])}-{shown.format(values[-1])})" if key == "train" else ""
+            shown = {"padding_waste": "{:.1%}", "train": "{:.1f}", "seconds_to_first_step": "{:.1f}"}.get(key, "{:.0f}")
+            spread = f" ({shown.format(values[0])} to {shown.format(values[-1])})" if key == "train" else ""
             cells.append(shown.format(statistics.median(values)) + spread if values else "")
         table.add_row(name, *cells)
+    print("sentences per second, medians:")
     Console(highlight=False).print(table)
     for key, value in summary.items():
         print(f"{key:24} {value:.3g}")

@@ -22,6 +22,7 @@ from lit_bert.errors import UserError
 from lit_bert.module import BertClassifier
 from lit_bert.parser import Parser
 from lit_bert.recipe import default_recipe
+from lit_bert.throughput import Throughput
 
 
 def main(args: list[str] | None = None) -> LightningCLI:
@@ -193,7 +194,8 @@ class BertCLI(LightningCLI):
             kwargs["logger"] = (
                 TensorBoardLogger(self.run_dir, name="", version="", default_hp_metric=False) if fit else False
             )
-        callbacks = [*_listed(settings.callbacks), progress.Opening(self.console)]
+        self.throughput = Throughput()
+        callbacks = [*_listed(settings.callbacks), progress.Opening(self.console), self.throughput]
         if settings.enable_progress_bar is not False:
             callbacks.append(progress.ProgressBar())
         if settings.enable_checkpointing is not False and not settings.fast_dev_run:
@@ -250,6 +252,7 @@ class BertCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         report.show(self.console, records)
+        speed = self.throughput.summary(self.trainer)
         settings = self.config.fit
         report.save(
             self.run_dir / "metrics.json",
@@ -257,6 +260,7 @@ class BertCLI(LightningCLI):
                 **records,
                 "checkpoint": best and os.path.relpath(best, self.run_dir),
                 "fit_seconds": round(seconds, 1),
+                "throughput": speed,
                 "seed": settings.seed_everything,
             },
         )
@@ -267,6 +271,11 @@ class BertCLI(LightningCLI):
             plain = {key: value if isinstance(value, int | float) else str(value) for key, value in params.items()}
             self.trainer.logger.log_hyperparams(plain, metrics)
             self.trainer.logger.finalize("success")
+        if speed:
+            self._say(
+                f"speed    {speed['sentences_per_s']:,.0f} sentences/s, {speed['tokens_per_s']:,.0f} tokens/s, "
+                f"{speed['padding_waste']:.1%} padding, {speed['share_of_matmul_rate']:.0%} of the device's matrix rate"
+            )
         self._say(f"run      {run_folder.shown(self.run_dir)} (trained in {seconds:.0f} s)")
         if isinstance(self.trainer.logger, TensorBoardLogger):
             self._say(f"look     tensorboard --logdir {run_folder.shown(self.run_dir.parent)}")

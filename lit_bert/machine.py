@@ -1,6 +1,8 @@
 """What the machine can do, and how to get it."""
 
 import ctypes
+import statistics
+import time
 
 import torch
 
@@ -15,6 +17,26 @@ def fast_bf16(accelerator: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     features = torch.backends.cpu.get_cpu_capability()
     return features == "AVX512" and bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def matmul_rate(device: str, bf16: bool) -> float:
+    """Return how fast a device multiplies large matrices, in GFLOP/s, measured in a fraction of a second.
+
+    Args:
+        device: "cpu", or "cuda" for the current GPU.
+        bf16: Whether in bfloat16; else in float32.
+    """
+    size = 8192 if device == "cuda" else 1024
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    seconds = []
+    for _ in range(7):
+        begun = time.perf_counter()
+        left @ right
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begun)
+    return 2 * size**3 / statistics.median(seconds[2:]) / 1e9
 
 
 def keep_freed_memory() -> None:

@@ -183,14 +183,14 @@ class BertClassifier(LightningModule):
         self.class_names = [model.config.id2label[number] for number in range(model.config.num_labels)]
         classes = model.config.num_labels
         accuracy = Accuracy(task="multiclass", num_classes=classes, average="micro", validate_args=False)
-        others = {
-            "f1": MulticlassF1Score(classes, average="macro", validate_args=False),
-            "auroc": MulticlassAUROC(classes, validate_args=False),
-            "ece": MulticlassCalibrationError(classes, n_bins=15, validate_args=False),
-        }
-        self.metrics = nn.ModuleDict({"train_": MetricCollection({"acc": accuracy}, prefix="train/")})
-        for split in ("val", "test"):
-            self.metrics[f"{split}_"] = MetricCollection({"acc": accuracy.clone(), **others}).clone(f"{split}/")
+        f1 = MulticlassF1Score(classes, average="macro", validate_args=False)
+        # These two keep every row's probabilities until the epoch ends: for training rows that would be too many.
+        auroc = MulticlassAUROC(classes, validate_args=False)
+        ece = MulticlassCalibrationError(classes, n_bins=15, validate_args=False)
+        training = MetricCollection({"acc": accuracy, "f1": f1})
+        evaluation = MetricCollection({"acc": accuracy, "f1": f1, "auroc": auroc, "ece": ece})
+        collections = {"train": training, "val": evaluation, "test": evaluation}
+        self.metrics = nn.ModuleDict({f"{split}_": found.clone(f"{split}/") for split, found in collections.items()})
         dropout.install(model)
         self.to(self.device)
 

@@ -1,0 +1,72 @@
+"""How fast training goes, and what share of it is spent on padding."""
+
+import time
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_bert import machine
+from lit_bert.batching import LengthGroupedSampler
+
+
+class Throughput(Callback):
+    """Logs, each epoch, sentences and tokens per second, padding, and arithmetic done per second.
+
+    Everything is counted from the lengths that the sampler knows, so that no step waits for a device. Validation is
+    left out of the time.
+
+    `train/tokens_per_s` counts real tokens, of all ranks; `train/padding_waste` is the share of computed tokens that
+    are padding, in [0, 1]; `train/gflops` is 6 x parameters outside the embeddings x real tokens / seconds / 1e9 (2 for
+    the forward pass, 4 for the backward; Kaplan et al. 2020, section 2.1), on each device.
+    """
+
+    def __init__(self) -> None:
+        self.last: dict[str, float] = {}
+        self._begun = self._validating = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the time."""
+        self._begun, self._validating = time.perf_counter(), 0.0
+        self._done = trainer.fit_loop.epoch_loop.batch_idx + 1 if trainer.fit_loop.restarting else 0
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the time."""
+        self._validating -= time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the time."""
+        self._validating += time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the epoch's figures."""
+        seconds = time.perf_counter() - self._begun - self._validating
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        sampler: LengthGroupedSampler = trainer.train_dataloader.sampler  # type: ignore[union-attr]
+        done = slice(self._done * sampler.batch_size, (trainer.fit_loop.epoch_loop.batch_idx + 1) * sampler.batch_size)
+        lengths = sampler.lengths[np.fromiter(sampler, np.int64)][done]
+        starts = np.arange(0, len(lengths), sampler.batch_size)
+        longest = np.maximum.reduceat(lengths, starts) if data.padding == "longest" else data.max_length
+        computed = (np.diff([*starts, len(lengths)]) * longest).sum()
+        weights = sum(p.numel() for name, p in pl_module.named_parameters() if "embeddings" not in name)
+        self.last = {
+            "train/sentences_per_s": len(lengths) * trainer.world_size / seconds,
+            "train/tokens_per_s": lengths.sum() * trainer.world_size / seconds,
+            "train/padding_waste": 1 - lengths.sum() / computed,
+            "train/gflops": 6 * weights * lengths.sum() / seconds / 1e9,
+        }
+        pl_module.log_dict(self.last)
+
+    def summary(self, trainer: Trainer) -> dict[str, float]:
+        """Return the last epoch's figures, and `share_of_matmul_rate`: of what this device does with large matrices.
+
+        It is empty if no epoch was trained to its end.
+        """
+        if not self.last:
+            return {}
+        rate = machine.matmul_rate(trainer.strategy.root_device.type, bf16="bf16" in str(trainer.precision))
+        share = self.last["train/gflops"] / rate
+        return {
+            **{name.removeprefix("train/"): float(v) for name, v in self.last.items()},
+            "share_of_matmul_rate": share,
+        }

@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import pytest
+from conftest import events
+
+from lit_bert import machine
+from lit_bert.cli import main
+
+
+def test_counts_the_tokens_and_the_padding_of_an_epoch(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "matmul_rate", lambda device, bf16: 100.0)
+    cli = main(["fit", "--config", recipe, "--trainer.max_epochs=1", "--test_after_fit=false"])
+    real = computed = 0
+    for batch in cli.datamodule.train_dataloader():
+        real += int(batch["attention_mask"].sum())
+        computed += batch["attention_mask"].numel()
+    scalars = events(cli.run_dir)
+    assert scalars["train/padding_waste"] == [pytest.approx(1 - real / computed)]
+    sentences, tokens = scalars["train/sentences_per_s"][0], scalars["train/tokens_per_s"][0]
+    assert tokens / sentences == pytest.approx(real / 40)
+    weights = sum(p.numel() for name, p in cli.model.named_parameters() if "embeddings" not in name)
+    assert scalars["train/gflops"] == [pytest.approx(6 * weights * tokens / 1e9)]
+
+
+def test_a_row_padded_to_max_length_counts_all_of_it(recipe: str) -> None:
+    words = ["--trainer.max_epochs=1", "--test_after_fit=false", "--data.padding=max_length"]
+    cli = main(["fit", "--config", recipe, *words, "--trainer.limit_train_batches=2"])
+    real = sum(sorted(map(len, cli.datamodule.splits["train"]["input_ids"]))) / 40
+    assert events(cli.run_dir)["train/padding_waste"][0] == pytest.approx(1 - real / 32, abs=0.1)
+
+
+def test_the_rate_of_this_machine_is_a_rate(tmp_path: Path) -> None:
+    assert machine.matmul_rate("cpu", bf16=False) > 0.1
