@@ -311,10 +311,9 @@ class BertCLI(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         """Predict, and write `predictions.csv`."""
-        batches: Any = self.trainer.predict(**kwargs)
-        if not batches:
+        joined = predictions.gather(self.trainer.predict(**kwargs) or [])  # type: ignore[arg-type]
+        if not joined:
             raise UserError("--trainer.limit_predict_batches: nothing was predicted")
-        joined = predictions.gather(batches)
         if self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:
             path = run_folder.unused(self.run_dir / "predictions.csv")
             predictions.write(path, joined, self.datamodule.splits[self.datamodule.predict_split])

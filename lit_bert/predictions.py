@@ -18,13 +18,15 @@ def gather(batches: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Join the batches of `BertClassifier.predict_step` from all ranks, in the order of `index`.
 
     Returns:
-        `index` and `pred`, shape (rows,), and `probs`, shape (rows, classes), on every rank.
+        `index` and `pred`, shape (rows,), and `probs`, shape (rows, classes), on every rank; else nothing.
     """
     mine = list(batches)
     if distributed.is_available() and distributed.is_initialized():
         shares: list[list[dict[str, Tensor]] | None] = [None] * distributed.get_world_size()
         distributed.all_gather_object(shares, [{name: value.cpu() for name, value in row.items()} for row in mine])
         mine = [batch for share in shares for batch in share or []]
+    if not mine:
+        return {}
     joined = {name: torch.cat([batch[name].cpu() for batch in mine]) for name in ("index", "pred", "probs")}
     order = joined["index"].argsort()
     return {name: value[order] for name, value in joined.items()}

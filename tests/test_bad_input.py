@@ -185,6 +185,7 @@ def test_bad_checkpoints(checkpoint: Path, tmp_path: Path, capsys: pytest.Captur
         ("good.ckpt", ["--model.pretrained=packaged"], "not from --model.pretrained packaged"),
         ("good.ckpt", ["--data.class_names=[a,b]"], "label 'pos' in column 'label' is not one of a, b"),
         ("good.ckpt", ["--data.max_length=99"], "--data.max_length 99: "),
+        ("good.ckpt", ["--trainer.limit_test_batches=0"], "--trainer.limit_test_batches: nothing was evaluated"),
     ):
         with pytest.raises(SystemExit) as stop:
             main(["test", f"--ckpt_path={tmp_path}/{name}", *more])

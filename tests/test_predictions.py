@@ -7,6 +7,10 @@ from datasets import ClassLabel, Dataset, Features, Value
 from lit_bert import predictions
 
 
+def test_no_batches_are_no_predictions() -> None:
+    assert predictions.gather([]) == {}
+
+
 def test_batches_in_any_order_become_one_ordered_file(tmp_path: Path) -> None:
     features = Features({"index": Value("int64"), "text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
     texts = ['a "quoted", one', "two\nlines", "three"]
