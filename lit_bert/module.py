@@ -77,7 +77,7 @@ class BertClassifier(LightningModule):
 
     def prepare_data(self) -> None:
         """Fetch the pretrained weights once per node, if training is to start from them."""
-        if self.trainer.training and not self.trainer.ckpt_path:
+        if self._starts_from_pretrained:
             sources.fetch_encoder(self.pretrained)
 
     def configure_model(self) -> None:
@@ -86,8 +86,13 @@ class BertClassifier(LightningModule):
         Raises:
             UserError: It cannot be had, or is no encoder.
         """
-        if self._trainer is not None and self.trainer.training and not self.trainer.ckpt_path:
+        if self._starts_from_pretrained:
             self._build()
+
+    @property
+    def _starts_from_pretrained(self) -> bool:
+        """Whether a Trainer is about to train it, and not from a checkpoint."""
+        return self._trainer is not None and self.trainer.training and not self.trainer.ckpt_path
 
     def _build(self) -> None:
         """Build the encoder from `pretrained`, unless there is one; to be evaluated, its classifier must be trained."""
@@ -199,8 +204,9 @@ class BertClassifier(LightningModule):
         schedule = cast(torch.optim.lr_scheduler.LambdaLR, self.lr_schedulers())
         schedule.base_lrs = [self.learning_rate for _ in schedule.base_lrs]
         now = self.learning_rate * schedule.lr_lambdas[0](schedule.last_epoch)
-        for group, weight_decay in zip(schedule.optimizer.param_groups, (self.weight_decay, 0.0), strict=True):
-            group.update(lr=now, initial_lr=self.learning_rate, weight_decay=weight_decay)
+        today = decay_groups(self, self.weight_decay)
+        for group, asked in zip(schedule.optimizer.param_groups, today, strict=True):
+            group.update(lr=now, initial_lr=self.learning_rate, weight_decay=asked["weight_decay"])
 
     # --- steps --------------------------------------------------------------------------------------------------------
 

@@ -78,6 +78,13 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+class Hostile:
+    """Runs a command when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch ran",)
+
+
 def events(run: Path) -> dict[str, list[float]]:
     """Return the scalars of a run's TensorBoard files, in the order of their steps."""
     accumulator = EventAccumulator(str(run))

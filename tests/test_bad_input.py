@@ -10,69 +10,51 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import Hostile
 
 from lit_bert.cli import main
 
 Case = tuple[str, Callable[[Path], list[str]], str]
 
 
-def file(name: str, content: str | bytes) -> Callable[[Path], Path]:
-    def write(folder: Path) -> Path:
-        path = folder / name
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path
-
-    return write
+def written(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
 
 
 def config(content: str | bytes) -> Callable[[Path], list[str]]:
-    return lambda folder: ["--config", str(file("bad.yaml", content)(folder))]
+    return lambda folder: [f"--config={written(folder / 'bad.yaml', content)}"]
 
 
 def rows(content: str | bytes, split: str = "test") -> Callable[[Path], list[str]]:
-    def words(folder: Path) -> list[str]:
-        file(f"reviews/{split}.csv", content)(folder)
+    def make(folder: Path) -> list[str]:
+        written(folder / "reviews" / f"{split}.csv", content)
         return []
 
-    return words
+    return make
 
 
 def words(*given: str) -> Callable[[Path], list[str]]:
     return lambda folder: [word.replace("FOLDER", str(folder)) for word in given]
 
 
-def folder_of(**files: str) -> Callable[[Path], list[str]]:
+def altered(change: Callable[[Path], object]) -> Callable[[Path], list[str]]:
+    """Give the run a changed copy of the encoder that its recipe names."""
+
     def make(folder: Path) -> list[str]:
-        (folder / "encoder").mkdir()
-        for name, content in files.items():
-            (folder / "encoder" / name.replace("_json", ".json")).write_text(content)
+        source = yaml.safe_load((folder / "tiny.yaml").read_text())["model"]["pretrained"]
+        change(Path(shutil.copytree(source, folder / "encoder")))
         return [f"--model.pretrained={folder}/encoder"]
 
     return make
 
 
-def encoder(folder: Path) -> Path:
-    """Copy the encoder that the recipe names."""
-    source = yaml.safe_load((folder / "tiny.yaml").read_text())["model"]["pretrained"]
-    return Path(shutil.copytree(source, folder / "encoder"))
-
-
-def without(prefix: str) -> Callable[[Path], list[str]]:
-    def make(folder: Path) -> list[str]:
-        for path in encoder(folder).glob(f"{prefix}*"):
-            path.unlink()
-        return [f"--model.pretrained={folder}/encoder"]
-
-    return make
+def without(pattern: str) -> Callable[[Path], list[str]]:
+    return altered(lambda encoder: [path.unlink() for path in encoder.glob(pattern)])
 
 
 def damaged(name: str) -> Callable[[Path], list[str]]:
-    def make(folder: Path) -> list[str]:
-        path = encoder(folder) / name
-        path.write_bytes(path.read_bytes()[:100])
-        return [f"--model.pretrained={folder}/encoder"]
-
-    return make
+    return altered(lambda encoder: os.truncate(encoder / name, 100))
 
 
 def not_writable(folder: Path) -> list[str]:
@@ -123,9 +105,9 @@ CASES: list[Case] = [
     # encoders
     ("model unknown", words("--model.pretrained=some/bert"), "--model.pretrained some/bert: not in the Hugging Face"),
     ("model folder missing", words("--model.pretrained=./none"), "--model.pretrained ./none: there is no such folder"),
-    ("no model in the folder", folder_of(), "the folder has no config.json"),
-    ("no weights in the folder", folder_of(config_json='{"model_type": "bert"}'), "but no weights"),
-    ("no tokenizer in the folder", without("tokenizer"), "a model but no tokenizer"),
+    ("no model in the folder", without("*"), "the folder has no config.json"),
+    ("no weights in the folder", without("*.safetensors"), "but no weights"),
+    ("no tokenizer in the folder", without("tokenizer*"), "a model but no tokenizer"),
     ("tokenizer damaged", damaged("tokenizer.json"), "its config or tokenizer cannot be used"),
     ("config damaged", damaged("config.json"), "its config or tokenizer cannot be used"),
     ("weights damaged", damaged("model.safetensors"), "cannot be loaded"),
@@ -167,11 +149,6 @@ def test_a_mistake(
 def checkpoint(recipe: str, tmp_path: Path) -> Path:
     cli = main(["fit", "--config", recipe, "--trainer.max_epochs=1", "--test_after_fit=false"])
     return Path(shutil.move(cli.run_dir / "checkpoints" / "last.ckpt", tmp_path / "good.ckpt"))
-
-
-class Hostile:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, ("touch ran",)
 
 
 def test_bad_checkpoints(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,19 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import Hostile
 
 from lit_bert import checkpoints
 from lit_bert.checkpoints import AtomicCheckpointIO
 from lit_bert.errors import UserError
 
 WHOLE = {"encoder": {}, "state_dict": {"weight": torch.ones(3)}, "hyper_parameters": {"pretrained": "x"}}
-
-
-class Hostile:
-    """Runs a command when it is unpickled."""
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, ("touch ran",)
 
 
 def test_what_is_written_is_read_and_nothing_else_is_left(tmp_path: Path) -> None:
