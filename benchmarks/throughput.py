@@ -5,8 +5,8 @@ machine slows all of them alike; a ratio is the median of the rounds' ratios.
 
     reference   transformers.Trainer with its defaults: batch 8, every sentence padded to 512 tokens
     tuned       transformers.Trainer as an expert sets it: batch 32, dynamic padding, length grouping, bfloat16;
-                prediction with pipeline("text-classification") in batches of 32
-    ours        lit_bert, batch 32
+                prediction with pipeline("text-classification"), in as large batches
+    ours        lit_bert, batch 32, with --compiled through CUDA graphs
     machine     products of large matrices
 """
 
@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 CONTESTANTS = ("machine", "ours", "tuned", "reference")
-BATCH = 32
 WARM_UP = 5  # steps that are not counted
+SHAPES = [16, 24, 32, 40, 48, 64, 80]  # padded lengths, for --compiled
 
 
 def main() -> None:
@@ -34,6 +34,8 @@ def main() -> None:
     parser.add_argument("--encoder", default="packaged", help="encoder: packaged, a folder, or a Hub model id")
     parser.add_argument("--rounds", type=int, default=5, help="how often each contestant runs (default: 5)")
     parser.add_argument("--steps", type=int, default=60, help="training steps timed per round (default: 60)")
+    parser.add_argument("--batch", type=int, default=32, help="rows per batch of ours and tuned (default: 32)")
+    parser.add_argument("--compiled", action="store_true", help="compile ours; its first epoch is not counted")
     parser.add_argument("--out", type=Path, default=Path("runs/bench.json"), help="report (default: runs/bench.json)")
     parser.add_argument("--contestant", choices=CONTESTANTS, help="run this one once and print its record")
     options = parser.parse_args()
@@ -51,7 +53,8 @@ def main() -> None:
 
 def _in_a_process(name: str, options: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, "--contestant", name, "--encoder", options.encoder]
-    done = subprocess.run([*command, "--steps", str(options.steps)], capture_output=True, text=True)
+    command += ["--steps", str(options.steps), "--batch", str(options.batch), *(["--compiled"] * options.compiled)]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{name} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
@@ -95,6 +98,7 @@ def machine(options: argparse.Namespace, started: float) -> dict[str, float]:
 
 def ours(options: argparse.Namespace, started: float) -> dict[str, float]:
     """Time this project, with the settings of its command line."""
+    import torch
     from lightning.pytorch import Callback, Trainer, seed_everything
     from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -108,16 +112,20 @@ def ours(options: argparse.Namespace, started: float) -> dict[str, float]:
 
     class Timed(Callback):
         def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-            clock.step(batch["attention_mask"])
+            clock.step(batch.get("attention_mask", torch.ones_like(batch["input_ids"])))
 
         def on_train_end(self, trainer: Any, pl_module: Any) -> None:
             clock.end()
 
-    model = BertClassifier(options.encoder, learning_rate=1e-4)
-    data = RottenTomatoesDataModule("packaged", options.encoder, batch_size=BATCH)
+    model = BertClassifier(options.encoder, learning_rate=1e-4, compiled=options.compiled)
+    padding: Any = SHAPES if options.compiled else "longest"
+    data = RottenTomatoesDataModule("packaged", options.encoder, batch_size=options.batch, padding=padding)
+    data.prepare_data()
+    data.setup("fit")
+    warm_up = len(data.train_dataloader()) if options.compiled else WARM_UP
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
-            max_steps=options.steps + WARM_UP,
+            max_steps=options.steps + warm_up,
             limit_val_batches=0,
             precision="bf16-mixed" if machine.fast_bf16("auto") else "32-true",
             gradient_clip_val=1.0,
@@ -139,7 +147,7 @@ def ours(options: argparse.Namespace, started: float) -> dict[str, float]:
             _settle()
             rates[task] = len(data.splits["test"]) / (time.perf_counter() - begin)
     parameters = sum(p.numel() for name, p in model.named_parameters() if "embeddings" not in name)
-    return {**clock.record(), **rates, "parameters": parameters}
+    return {**clock.record(warm_up), **rates, "parameters": parameters}
 
 
 def reference(options: argparse.Namespace, started: float) -> dict[str, float]:
@@ -154,8 +162,10 @@ def tuned(options: argparse.Namespace, started: float) -> dict[str, float]:
     import torch
     from transformers import pipeline
 
-    settings = {"train_sampling_strategy": "group_by_length", "bf16": True, "per_device_eval_batch_size": BATCH}
-    clock, trainer, splits = _hugging_face(options, started, batch=BATCH, warm_up=WARM_UP, pad_to=None, **settings)
+    settings = {"train_sampling_strategy": "group_by_length", "bf16": True, "per_device_eval_batch_size": options.batch}
+    clock, trainer, splits = _hugging_face(
+        options, started, batch=options.batch, warm_up=WARM_UP, pad_to=None, **settings
+    )
     rates = {}
     trainer.evaluate()
     begin = time.perf_counter()
@@ -163,10 +173,14 @@ def tuned(options: argparse.Namespace, started: float) -> dict[str, float]:
     rates["evaluate"] = len(splits["test"]) / (time.perf_counter() - begin)
     device = 0 if torch.cuda.is_available() else -1
     classify = pipeline(
-        "text-classification", trainer.model, tokenizer=trainer.processing_class, device=device, batch_size=BATCH
+        "text-classification",
+        trainer.model,
+        tokenizer=trainer.processing_class,
+        device=device,
+        batch_size=options.batch,
     )
     texts = list(splits["test"]["text"])
-    classify(texts[:BATCH])
+    classify(texts[: options.batch])
     begin = time.perf_counter()
     classify(texts)
     rates["predict"] = len(texts) / (time.perf_counter() - begin)
@@ -327,6 +341,8 @@ def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespa
         "versions": {name: version(name) for name in ("torch", "transformers", "lightning")},
         "rounds": options.rounds,
         "steps": options.steps,
+        "batch": options.batch,
+        "compiled": options.compiled,
         "encoder": options.encoder,
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)

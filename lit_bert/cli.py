@@ -64,6 +64,7 @@ def silence_chatter() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",  # it does when a run is resumed
         ".*The dirpath has changed from .*",  # it has when a checkpoint was moved
         ".*The number of training batches .* is smaller than the logging interval.*",
+        ".*when logging on epoch level in distributed setting.*",  # every rank logs the same value
     ):
         warnings.filterwarnings("ignore", message)
 
@@ -241,14 +242,14 @@ class BertCLI(LightningCLI):
         best: str | None = self._get(self.config_init, "checkpoint").best_model_path
         if not best or not Path(best).is_file():  # there is none, or it was removed before the run was resumed
             best = None
-        values: Any = checkpoints.read(best)["val_metrics"] if best else self.trainer.callback_metrics
+        values: Any = checkpoints.read(best)["val_metrics"] if best else self.model.val_metrics()
         records = {}
-        if "val/acc" in values:
-            records["val"] = report.summary(values, "val", self._rows("val"))
+        if values:
+            records["val"] = report.summary(values, "val", int(values["val/rows"]))
         if self.config.fit.test_after_fit:
             self.trainer.ckpt_path = None
             for tested in self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False):
-                records["test"] = report.summary(tested, "test", self._rows("test"))
+                records["test"] = report.summary(tested, "test", len(self.model.evaluated["test"]["index"]))
         if not self.trainer.is_global_zero:
             return
         report.show(self.console, records)
@@ -292,17 +293,10 @@ class BertCLI(LightningCLI):
         """Evaluate on the test rows."""
         self._evaluate(self.trainer.test(**kwargs, verbose=False), "test")
 
-    def _rows(self, split: str) -> int:
-        """Return how many rows were evaluated: all, unless `--trainer.limit_val_batches` or its like says otherwise."""
-        batches = self.trainer.num_val_batches if split == "val" else self.trainer.num_test_batches
-        most = int(sum(batches)) * self.datamodule.eval_batch_size * self.trainer.world_size
-        rows: int = min(len(self.datamodule.splits[split]), most)
-        return rows
-
     def _evaluate(self, results: Any, split: str) -> None:
-        if not results:
+        if not results or not results[0]:
             raise UserError(f"--trainer.limit_{split}_batches: nothing was evaluated")
-        records = {split: report.summary(results[0], split, self._rows(split))}
+        records = {split: report.summary(results[0], split, len(self.model.evaluated[split]["index"]))}
         report.show(self.console, records)
         if self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:
             path = run_folder.unused(self.run_dir / f"metrics-{split}.json")

@@ -6,11 +6,12 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pyarrow.compute as pc
 import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lit_bert import dataset, sources
@@ -20,7 +21,7 @@ from lit_bert.errors import UserError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_FORMAT = 1  # of the tokenised rows in the cache; a change of it leaves older ones behind
+_FORMAT = 2  # of the tokenised rows in the cache; a change of it leaves older ones behind
 
 
 class RottenTomatoesDataModule(LightningDataModule):
@@ -46,7 +47,8 @@ class RottenTomatoesDataModule(LightningDataModule):
         batch_size: Training rows per batch, on each device.
         eval_batch_size: Rows per batch of validation, test and prediction, on each device.
         max_length: Tokens kept of a sentence, special tokens included; null keeps what the encoder can take.
-        padding: "longest" pads to the longest row of each batch, "max_length" pads every row to `max_length`.
+        padding: "longest" pads to the longest row of each batch, "max_length" pads every row to `max_length`; a rising
+            list such as [16, 24, 32, 48, 80] pads to the first length that fits, so that batches have few shapes.
         group_by_length: Whether rows of about equal length share a batch, which saves padding.
         num_workers: Processes that assemble batches, per device; 0 uses the training process.
 
@@ -70,7 +72,7 @@ class RottenTomatoesDataModule(LightningDataModule):
         batch_size: int = 32,
         eval_batch_size: int = 64,
         max_length: int | None = None,
-        padding: Literal["longest", "max_length"] = "longest",
+        padding: Literal["longest", "max_length"] | list[int] = "longest",
         group_by_length: bool = True,
         num_workers: int = 0,
     ) -> None:
@@ -83,6 +85,8 @@ class RottenTomatoesDataModule(LightningDataModule):
                 raise UserError(f"--data.{option} {value}: it must be at least {smallest}")
         if class_names is not None and len(set(class_names)) != max(2, len(class_names)):
             raise UserError(f"--data.class_names {class_names}: at least two different names are needed")
+        if isinstance(padding, list) and (padding != sorted(set(padding)) or min(padding, default=0) < 1):
+            raise UserError(f"--data.padding {padding}: give rising lengths of at least 1, such as [16, 32, 64]")
         self.save_hyperparameters(logger=False)  # names shared with the module's would clash there
         self.dataset = dataset
         self.tokenizer = tokenizer
@@ -102,6 +106,7 @@ class RottenTomatoesDataModule(LightningDataModule):
         self.splits: dict[str, Dataset] = {}
         self.tokenizer_files: dict[str, str] = {}
         self._pad_token_id = 0
+        self._resumed = (0, 0)
         self._key = ""
 
     # --- once per node ------------------------------------------------------------------------------------------------
@@ -145,9 +150,11 @@ class RottenTomatoesDataModule(LightningDataModule):
                         "input_ids": tokenizer(rows["text"], truncation=True, max_length=max_length).input_ids
                     },
                     batched=True,
+                    cache_file_name=str(folder / f"{name}.arrow"),
+                    writer_batch_size=10_000,
                     desc=f"Tokenising {split} rows",
                     new_fingerprint=f"{self._key}-{name}",
-                ).save_to_disk(folder / name)
+                )
 
     def _sample(self, rows: "Dataset", name: str, split: str) -> "Dataset":
         """Draw the rows of a loader."""
@@ -169,13 +176,15 @@ class RottenTomatoesDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read what `prepare_data` made; `stage` makes no difference."""
-        from datasets import load_from_disk
+        from datasets import Dataset
 
         if self.splits:
             return
         if self.trainer is not None:
             self._key = self.trainer.strategy.broadcast(self._key)
-        self.splits = {name: load_from_disk(self._folder / name) for name in ("train", "val", "test")}
+        self.splits = {
+            name: Dataset.from_file(str(self._folder / f"{name}.arrow")) for name in ("train", "val", "test")
+        }
         self.class_names = list(self.splits["train"].features["label"].names)
         batch = json.loads((self._folder / "batch.json").read_text())
         self.max_length, self._pad_token_id = batch["max_length"], batch["pad_token_id"]
@@ -207,16 +216,50 @@ class RottenTomatoesDataModule(LightningDataModule):
             seed=int(os.environ.get("PL_GLOBAL_SEED", "0")),  # set by seed_everything
             num_replicas=self.trainer.world_size if self.trainer else 1,
             rank=self.trainer.global_rank if self.trainer else 0,
+            accumulate=self.trainer.accumulate_grad_batches if self.trainer else 1,
         )
-        length = self.max_length if self.padding == "max_length" else None
+        if shuffle:
+            sampler.resumed = self._resumed
+            sampler.set_epoch(self._resumed[0])  # workers fetch their first batches before Lightning tells the epoch
         return DataLoader(
             rows,
             batch_size=batch_size,
             sampler=sampler,
-            collate_fn=partial(collate, pad_token_id=self._pad_token_id, length=length),
+            collate_fn=partial(collate, pad_token_id=self._pad_token_id, lengths=self.padded_lengths),
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # or each epoch would draw a number that dropout misses in a resumed run
         )
+
+    @property
+    def padded_lengths(self) -> list[int]:
+        """Lengths that batches are padded to, rising; empty if to that of the longest row."""
+        if self.padding == "longest":
+            return []
+        return [cast(int, self.max_length)] if self.padding == "max_length" else list(self.padding)
+
+    def on_before_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
+        """Add each row's weight in the loss to a training batch: `weights`, shape (B,)."""
+        if self.trainer is not None and self.trainer.training:
+            sampler = cast(LengthGroupedSampler, self.trainer.train_dataloader.sampler)  # type: ignore[union-attr]
+            number = self.trainer.fit_loop.epoch_loop.batch_idx + 1
+            batch["weights"] = sampler.weights(number, int(self.trainer.num_training_batches))
+        return batch
+
+    # --- in a checkpoint ----------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where training stands: `epoch`, and how many of its `batches` are done, on each rank."""
+        if self.trainer is None:
+            return {}
+        done = cast(Any, self.trainer.fit_loop.epoch_loop.batch_progress.current).processed
+        over = done >= self.trainer.num_training_batches
+        epoch = self.trainer.current_epoch
+        return {"epoch": epoch + 1, "batches": 0} if over else {"epoch": epoch, "batches": done}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let training go on from there. Lightning forgets it (Lightning-AI/pytorch-lightning#20550, #21938)."""
+        self._resumed = state_dict["epoch"], state_dict["batches"]
 
 
 def _tokenizer(folder: Path, name: str) -> tuple[Any, int]:

@@ -34,11 +34,11 @@ def scaled_mask(like: Tensor, p: float) -> Tensor:
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout`, with `scaled_mask` on a CPU."""
+    """`torch.nn.Dropout`, with `scaled_mask` on a CPU, where the model is not compiled."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the input with elements dropped, when in training; any shape."""
-        if not self.training or not 0 < self.p < 1 or not input.is_cpu:
+        if not self.training or not 0 < self.p < 1 or not input.is_cpu or torch.compiler.is_compiling():
             return super().forward(input)
         return input * scaled_mask(input, self.p)
 
@@ -70,7 +70,7 @@ def attention(
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    if not query.is_cpu or not dropout:
+    if not query.is_cpu or not dropout or torch.compiler.is_compiling():
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )

@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import Accuracy, MulticlassAUROC, MulticlassCalibrationError, MulticlassF1Score
 
-from lit_bert import dropout, sources
+from lit_bert import dropout, predictions, sources
 from lit_bert.errors import UserError
+from lit_bert.graphs import Graphs
 from lit_bert.optim import decay_groups, linear_factor
 
 Batch = dict[str, Tensor]
@@ -38,6 +39,9 @@ class BertClassifier(LightningModule):
         warmup_ratio: Fraction of optimizer steps over which the learning rate rises from 0, in [0, 1]; it then falls
             linearly to 0 at the last step.
         weight_decay: AdamW's decoupled weight decay; biases and LayerNorm are spared.
+        compiled: Whether to train with `torch.compile`, on one device and without accumulation: on a GPU a CUDA graph
+            for each shape of a batch, of which there should be at most 8 (`--data.padding` with a list). The first
+            step of each shape takes half a minute or more, so it is for long runs; on a CPU it gains nothing.
 
     Raises:
         UserError: A value is out of range; later, `pretrained` cannot be had or is no encoder.
@@ -50,6 +54,7 @@ class BertClassifier(LightningModule):
         learning_rate: float = 5e-5,
         warmup_ratio: float = 0.0,
         weight_decay: float = 0.0,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         for option, value, most in (
@@ -65,13 +70,22 @@ class BertClassifier(LightningModule):
         self.learning_rate = learning_rate
         self.warmup_ratio = warmup_ratio
         self.weight_decay = weight_decay
+        self.compiled = compiled
         self.model: nn.Module | None = None
         self.encoder_files: dict[str, str] = {}
+        self.evaluated: dict[str, Batch] = {}
+        """What the last evaluation of "val" and "test" predicted, as `predictions.gather` returns it."""
+        self._outputs: list[Batch] = []
+        self._graphs: Graphs | None = None
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return the logits, shape (B, C), of token ids and their mask, both of shape (B, T)."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return the logits, shape (B, C), of token ids and their mask, both of shape (B, T); None masks nothing."""
         assert self.model is not None, "the encoder is built by a Trainer, or by load_from_checkpoint"
-        return cast(Tensor, self.model(input_ids=input_ids, attention_mask=attention_mask).logits)
+        if attention_mask is not None and cast(Any, self.model).config._attn_implementation == dropout.ATTENTION:
+            # transformers would look whether it masks anything, which waits for the GPU; it takes a 4-D one as it is.
+            attention_mask = attention_mask[:, None, None, :].bool()
+        model = self._graphs if self._graphs and self.training else self.model
+        return cast(Tensor, model(input_ids=input_ids, attention_mask=attention_mask).logits)
 
     # --- building -----------------------------------------------------------------------------------------------------
 
@@ -150,8 +164,14 @@ class BertClassifier(LightningModule):
         assert self.model is not None
         config = cast(Any, self.model).config.to_json_string(use_diff=False)
         checkpoint["encoder"] = {**self.encoder_files, "config.json": config}
-        metrics = self.trainer.callback_metrics
-        checkpoint["val_metrics"] = {name: float(metrics[name]) for name in metrics if name.startswith("val/")}
+        checkpoint["val_metrics"] = self.val_metrics()
+
+    def val_metrics(self) -> dict[str, float]:
+        """Return the last validation's metrics, such as "val/acc", and how many rows they are of: "val/rows"."""
+        if not self.evaluated.get("val"):
+            return {}
+        found = {name: float(v) for name, v in self.trainer.callback_metrics.items() if name.startswith("val/")}
+        return {**found, "val/rows": len(self.evaluated["val"]["index"])}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the encoder that the checkpoint describes.
@@ -189,18 +209,24 @@ class BertClassifier(LightningModule):
         classes = model.config.num_labels
         accuracy = Accuracy(task="multiclass", num_classes=classes, average="micro", validate_args=False)
         f1 = MulticlassF1Score(classes, average="macro", validate_args=False)
-        # These two keep every row's probabilities until the epoch ends: for training rows that would be too many.
-        auroc = MulticlassAUROC(classes, validate_args=False)
-        ece = MulticlassCalibrationError(classes, n_bins=15, validate_args=False)
-        training = MetricCollection({"acc": accuracy, "f1": f1})
-        evaluation = MetricCollection({"acc": accuracy, "f1": f1, "auroc": auroc, "ece": ece})
-        collections = {"train": training, "val": evaluation, "test": evaluation}
-        self.metrics = nn.ModuleDict({f"{split}_": found.clone(f"{split}/") for split, found in collections.items()})
+        self.metrics = MetricCollection({"acc": accuracy, "f1": f1}, prefix="train/")
+        # Every rank computes these on the rows of all ranks, in their order: the last digit is that of a single rank.
+        alone: Any = {"validate_args": False, "sync_on_compute": False}
+        self.evaluation = MetricCollection(
+            {
+                "acc": Accuracy(task="multiclass", num_classes=classes, average="micro", **alone),
+                "f1": MulticlassF1Score(classes, average="macro", **alone),
+                "auroc": MulticlassAUROC(classes, **alone),
+                "ece": MulticlassCalibrationError(classes, n_bins=15, **alone),
+            }
+        )
         dropout.install(model)
         self.to(self.device)
 
     def on_train_start(self) -> None:
-        """On resuming, let today's learning rate and weight decay count, not those the checkpoint brought back."""
+        """Compile, if asked; on resuming, let today's learning rate and weight decay count, not the checkpoint's."""
+        if self.compiled:
+            self._graphs = Graphs(cast(nn.Module, self.model), self.trainer)
         schedule = cast(torch.optim.lr_scheduler.LambdaLR, self.lr_schedulers())
         schedule.base_lrs = [self.learning_rate for _ in schedule.base_lrs]
         now = self.learning_rate * schedule.lr_lambdas[0](schedule.last_epoch)
@@ -210,20 +236,14 @@ class BertClassifier(LightningModule):
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
-    def _step(self, batch: Batch, split: str) -> Tensor:
-        """Return the mean loss of a batch, and take its predictions into the split's metrics."""
-        logits = self(batch["input_ids"], batch["attention_mask"]).float()
-        loss = F.cross_entropy(logits, batch["labels"])
-        metrics = cast(MetricCollection, self.metrics[f"{split}_"])
-        metrics.update(logits.detach().softmax(dim=-1), batch["labels"])
-        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(logits))
-        return loss
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the mean cross-entropy of a batch."""
-        loss = self._step(batch, "train")
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["labels"]))
-        return loss
+        """Return the cross-entropy of a batch: its mean, or with `weights` (B,) the weighted sum."""
+        logits = self(batch["input_ids"], batch.get("attention_mask")).float()
+        losses = F.cross_entropy(logits, batch["labels"], reduction="none")
+        self.metrics.update(logits.detach().softmax(dim=-1), batch["labels"])
+        self.log_dict(cast(Any, self.metrics), on_step=False, on_epoch=True, batch_size=len(logits))
+        self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(logits))
+        return (losses * batch["weights"]).sum() if "weights" in batch else losses.mean()
 
     def configure_gradient_clipping(
         self,
@@ -248,21 +268,35 @@ class BertClassifier(LightningModule):
     on_test_start = on_predict_start = on_validation_start
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Take a batch into the validation metrics."""
-        self._evaluate(batch, "val")
+        """Keep the predictions of a batch, with `labels` (B,) and each row's `loss` (B,), until the epoch ends."""
+        logits = self(batch["input_ids"], batch.get("attention_mask")).float()
+        losses = F.cross_entropy(logits, batch["labels"], reduction="none")
+        self._outputs.append({**_predicted(logits, batch), "labels": batch["labels"], "loss": losses})
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Take a batch into the test metrics."""
-        self._evaluate(batch, "test")
+    test_step = validation_step
 
-    def _evaluate(self, batch: Batch, split: str) -> None:
-        loss = self._step(batch, split)
-        self.log(f"{split}/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(batch["labels"]))
+    def on_validation_epoch_end(self) -> None:
+        """Log loss and metrics of all rows of all ranks."""
+        self._evaluate("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log loss and metrics of all rows of all ranks."""
+        self._evaluate("test")
+
+    def _evaluate(self, split: str) -> None:
+        rows = self.evaluated[split] = predictions.gather(self._outputs)
+        self._outputs = []
+        if not rows:
+            return
+        metrics = self.evaluation.cpu()
+        metrics.update(rows["probs"], rows["labels"])
+        values = {**metrics.compute(), "loss": rows["loss"].double().mean().float()}
+        metrics.reset()
+        self.log_dict({f"{split}/{name}": value for name, value in values.items()}, batch_size=len(rows["index"]))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Return each row's `index` in its split (B,), predicted class `pred` (B,) and probabilities `probs` (B, C)."""
-        probs = self(batch["input_ids"], batch["attention_mask"]).float().softmax(dim=-1)
-        return {"index": batch["index"], "pred": probs.argmax(dim=-1), "probs": probs}
+        return _predicted(self(batch["input_ids"], batch.get("attention_mask")).float(), batch)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW over two decay groups, and the linear schedule, stepped after each optimizer step."""
@@ -277,6 +311,11 @@ class BertClassifier(LightningModule):
             optimizer, lambda step: linear_factor(step, warmup_steps, total_steps)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _predicted(logits: Tensor, batch: Batch) -> Batch:
+    probs = logits.softmax(dim=-1)
+    return {"index": batch["index"], "pred": probs.argmax(dim=-1), "probs": probs}
 
 
 @contextmanager

@@ -15,19 +15,22 @@ if TYPE_CHECKING:
 
 
 def gather(batches: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Join the batches of `BertClassifier.predict_step` from all ranks, in the order of `index`.
+    """Join batches from all ranks, in the order of `index`.
+
+    Args:
+        batches: Of this rank, with the same names, among them `index`; each value's first dimension is the rows'.
 
     Returns:
-        `index` and `pred`, shape (rows,), and `probs`, shape (rows, classes), on every rank; else nothing.
+        The batches as one, in the main memory of every rank; nothing if no rank has any.
     """
-    mine = list(batches)
+    mine = [{name: value.cpu() for name, value in batch.items()} for batch in batches]
     if distributed.is_available() and distributed.is_initialized():
         shares: list[list[dict[str, Tensor]] | None] = [None] * distributed.get_world_size()
-        distributed.all_gather_object(shares, [{name: value.cpu() for name, value in row.items()} for row in mine])
+        distributed.all_gather_object(shares, mine)
         mine = [batch for share in shares for batch in share or []]
     if not mine:
         return {}
-    joined = {name: torch.cat([batch[name].cpu() for batch in mine]) for name in ("index", "pred", "probs")}
+    joined = {name: torch.cat([batch[name] for batch in mine]) for name in mine[0]}
     order = joined["index"].argsort()
     return {name: value[order] for name, value in joined.items()}
 

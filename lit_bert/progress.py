@@ -1,6 +1,6 @@
 """What a person sees while it runs: a few lines on what is about to be done, then a progress bar."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -43,15 +43,22 @@ class Opening(Callback):
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's rich progress bar, with the validation accuracy and without the run's version number."""
+    """Lightning's rich progress bar, with the validation accuracy and without the run's version number.
+
+    Its metrics are read as often as they are logged: to read one waits for the GPU.
+    """
 
     def __init__(self) -> None:
         super().__init__(leave=True)
+        self._shown: dict[str, Any] = {}
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return the metrics to show."""
+        if trainer.training and self._shown and trainer.global_step % cast(Any, trainer).log_every_n_steps:
+            return self._shown
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         if "val/acc" in trainer.callback_metrics:
             metrics["val/acc"] = float(trainer.callback_metrics["val/acc"])
+        self._shown = metrics
         return metrics

@@ -4,17 +4,18 @@ import time
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_bert import machine
-from lit_bert.batching import LengthGroupedSampler
+from lit_bert.batching import LengthGroupedSampler, padded_length
 
 
 class Throughput(Callback):
     """Logs, each epoch, sentences and tokens per second, padding, and arithmetic done per second.
 
-    Everything is counted from the lengths that the sampler knows, so that no step waits for a device. Validation is
-    left out of the time.
+    Everything is counted from the lengths that the sampler knows, so that no step waits for a device. Validation,
+    and the checkpoints written after it, are left out of the time.
 
     `train/tokens_per_s` counts real tokens, of all ranks; `train/padding_waste` is the share of computed tokens that
     are padding, in [0, 1]; `train/gflops` is 6 x parameters outside the embeddings x real tokens / seconds / 1e9 (2 for
@@ -23,31 +24,44 @@ class Throughput(Callback):
 
     def __init__(self) -> None:
         self.last: dict[str, float] = {}
-        self._begun = self._validating = 0.0
+        self._seconds = 0.0
+        self._since: float | None = None  # None while something else than training goes on
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the time."""
-        self._begun, self._validating = time.perf_counter(), 0.0
-        self._done = trainer.fit_loop.epoch_loop.batch_idx + 1 if trainer.fit_loop.restarting else 0
+        """Begin anew."""
+        self._seconds, self._since = 0.0, time.perf_counter()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Go on, after a validation and the checkpoints that follow it."""
+        if self._since is None:
+            self._since = time.perf_counter()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the time."""
-        self._validating -= time.perf_counter()
+        """Pause."""
+        self._pause(trainer)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the time."""
-        self._validating += time.perf_counter()
+    def _pause(self, trainer: Trainer) -> None:
+        if self._since is not None:
+            if trainer.strategy.root_device.type == "cuda":
+                torch.cuda.synchronize()
+            self._seconds, self._since = self._seconds + time.perf_counter() - self._since, None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the epoch's figures."""
-        seconds = time.perf_counter() - self._begun - self._validating
+        self._pause(trainer)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         sampler: LengthGroupedSampler = trainer.train_dataloader.sampler  # type: ignore[union-attr]
-        done = slice(self._done * sampler.batch_size, (trainer.fit_loop.epoch_loop.batch_idx + 1) * sampler.batch_size)
-        lengths = sampler.lengths[np.fromiter(sampler, np.int64)][done]
+        epoch, before = sampler.resumed
+        batches = trainer.fit_loop.epoch_loop.batch_idx + 1 - (before if epoch == sampler.epoch else 0)
+        if batches < 1:
+            return
+        lengths = sampler.lengths[np.fromiter(sampler, np.int64)][: batches * sampler.batch_size]
         starts = np.arange(0, len(lengths), sampler.batch_size)
-        longest = np.maximum.reduceat(lengths, starts) if data.padding == "longest" else data.max_length
+        longest = [
+            padded_length(length, data.padded_lengths) for length in np.maximum.reduceat(lengths, starts).tolist()
+        ]
         computed = (np.diff([*starts, len(lengths)]) * longest).sum()
+        seconds = self._seconds
         weights = sum(p.numel() for name, p in pl_module.named_parameters() if "embeddings" not in name)
         self.last = {
             "train/sentences_per_s": len(lengths) * trainer.world_size / seconds,

@@ -26,7 +26,14 @@ import yaml  # noqa: E402
 from hub import Hub, serving  # noqa: E402
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors  # noqa: E402
-from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    BertTokenizerFast,
+)
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 GOOD = ["a warm and funny film", "great fun", "a moving , clever story", "the best film of the year", "lovely"]
@@ -76,6 +83,19 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
         torch.manual_seed(0)
         BertForMaskedLM(config).save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture
+def still_bert(tiny_bert: str, tmp_path: Path) -> str:
+    """A folder with weights to start from, the classifier's too, and no dropout."""
+    config = AutoConfig.from_pretrained(tiny_bert, num_labels=2, id2label={0: "neg", 1: "pos"})
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
+    config.initializer_range = 0.15  # gradients that have to be clipped, and predictions that 21 small steps change
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "still")
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "still")
+    return str(tmp_path / "still")
 
 
 class Hostile:

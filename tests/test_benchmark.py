@@ -40,7 +40,9 @@ def test_reports_medians_of_ratios(throughput: ModuleType, tmp_path: Path, capsy
         "tuned": rounds(train=100.0, evaluate=400.0, predict=250.0, **rest),
         "reference": rounds(train=2.0, **rest),
     }
-    options = argparse.Namespace(out=tmp_path / "runs" / "bench.json", rounds=3, steps=60, encoder="packaged")
+    options = argparse.Namespace(
+        out=tmp_path / "runs" / "bench.json", rounds=3, steps=60, batch=32, compiled=False, encoder="packaged"
+    )
     throughput.report(records, options)
     written = json.loads(options.out.read_text())
     assert written["train_vs_reference"] == 100

@@ -9,6 +9,7 @@ from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadMode
 
 from lit_bert import BertClassifier, RottenTomatoesDataModule
 from lit_bert.errors import UserError
+from lit_bert.graphs import Graphs
 
 QUIET = {
     "logger": False,
@@ -18,6 +19,9 @@ QUIET = {
     "num_sanity_val_steps": 0,
     "accelerator": "cpu",
 }
+
+
+Weights = dict[str, torch.Tensor]
 
 
 def parts(tiny_bert: str, reviews: Path, **settings: object) -> tuple[BertClassifier, RottenTomatoesDataModule]:
@@ -32,7 +36,7 @@ def test_dropout_is_live_in_the_first_training_step(tiny_bert: str, reviews: Pat
     class Watched(BertClassifier):
         def training_step(self, batch, batch_idx):
             seen.append(all(part.training for part in self.modules() if isinstance(part, nn.Dropout)))
-            inputs = batch["input_ids"], batch["attention_mask"]
+            inputs = batch["input_ids"], batch.get("attention_mask")
             seen.append(not torch.equal(self(*inputs), self(*inputs)))
             return super().training_step(batch, batch_idx)
 
@@ -175,3 +179,71 @@ def test_an_untrained_classifier_is_not_evaluated(tiny_bert: str, reviews: Path)
 def test_values_out_of_range(option: str, value: float) -> None:
     with pytest.raises(UserError, match=f"--model.{option} {value}: it must be between 0 and"):
         BertClassifier(**{option: value})
+
+
+def weights_after(start: str, reviews: Path, batch_size: int, accumulate: int = 1, **settings: object) -> Weights:
+    """Return the weights after two epochs of 40 rows."""
+    padding = [6, 8] if settings.get("compiled") else "longest"
+    data = RottenTomatoesDataModule(str(reviews), start, batch_size=batch_size, padding=padding)
+    model = BertClassifier(start, learning_rate=0.003, warmup_ratio=0.1, weight_decay=0.1, **settings)  # type: ignore[arg-type]
+    Trainer(max_epochs=2, gradient_clip_val=1.0, accumulate_grad_batches=accumulate, **QUIET).fit(model, data)
+    # The loss does not depend on the keys' biases: what Adam makes of their gradients is rounding alone.
+    return {name: value.clone() for name, value in model.state_dict().items() if "key.bias" not in name}
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(8, 2), (4, 4)])
+def test_accumulation_follows_the_same_path(still_bert: str, reviews: Path, batch_size: int, accumulate: int) -> None:
+    """Trap: Lightning divides the last, shorter step by the full count (PL#19987)."""
+    whole = weights_after(still_bert, reviews, 16)  # steps of 16, 16 and 8 rows
+    parts = weights_after(still_bert, reviews, batch_size, accumulate)
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, atol=2e-5, rtol=1e-4, msg=name)
+
+
+def test_compiled_it_follows_the_same_path_and_compiles_each_shape_once(
+    still_bert: str, reviews: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = []
+
+    def backend(module: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        shapes.append(next(value.shape for value in inputs if value.dtype == torch.int64))
+        return module.forward
+
+    plain = weights_after(still_bert, reviews, 16)
+    original = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda model, mode, dynamic: original(model, backend=backend, dynamic=dynamic)
+    )
+    compiled = weights_after(still_bert, reviews, 16, compiled=True)
+    assert sorted(shapes) == [(8, 6), (16, 8)]  # of the six steps
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, atol=2e-5, rtol=1e-4, msg=name)
+
+
+def test_more_shapes_than_can_be_compiled_run_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda model, **_: lambda **inputs: calls.append(inputs))
+    graphs = Graphs(lambda **inputs: "as it is", Trainer(**QUIET))  # type: ignore[arg-type]
+    outcomes = [graphs(torch.ones(2, width), None) for width in range(1, 11)]
+    assert len(calls) == 8
+    assert outcomes[8:] == ["as it is"] * 2
+    graphs(torch.ones(2, 1), None)
+    assert len(calls) == 9
+
+
+def test_where_graphs_cannot_serve_training_goes_on_without(
+    still_bert: str, reviews: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights_after(still_bert, reviews, 8, accumulate=2, compiled=True)
+    line = "compile  --model.compiled cannot accumulate gradients (pytorch/pytorch#169545); training goes on without"
+    assert capsys.readouterr().out.splitlines() == [line]
+
+    def no_compiler(module: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        raise RuntimeError("no compiler here")
+
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **_: original(model, backend=no_compiler))
+    weights_after(still_bert, reviews, 16, compiled=True)
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith("compile  --model.compiled failed (backend='no_compiler' raised:")
+    assert line.endswith("training goes on without")
