@@ -249,7 +249,7 @@ class BertCLI(LightningCLI):
         if self.config.fit.test_after_fit:
             self.trainer.ckpt_path = None
             for tested in self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False):
-                records["test"] = report.summary(tested, "test", len(self.model.evaluated["test"]["index"]))
+                records["test"] = report.summary(tested, "test", len(self.model.seen["test"]["index"]))
         if not self.trainer.is_global_zero:
             return
         report.show(self.console, records)
@@ -296,7 +296,7 @@ class BertCLI(LightningCLI):
     def _evaluate(self, results: Any, split: str) -> None:
         if not results or not results[0]:
             raise UserError(f"--trainer.limit_{split}_batches: nothing was evaluated")
-        records = {split: report.summary(results[0], split, len(self.model.evaluated[split]["index"]))}
+        records = {split: report.summary(results[0], split, len(self.model.seen[split]["index"]))}
         report.show(self.console, records)
         if self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:
             path = run_folder.unused(self.run_dir / f"metrics-{split}.json")

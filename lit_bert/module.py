@@ -73,9 +73,9 @@ class BertClassifier(LightningModule):
         self.compiled = compiled
         self.model: nn.Module | None = None
         self.encoder_files: dict[str, str] = {}
-        self.evaluated: dict[str, Batch] = {}
-        """What the last evaluation of "val" and "test" predicted, as `predictions.gather` returns it."""
-        self._outputs: list[Batch] = []
+        self.seen: dict[str, Batch] = {}
+        """The rows of the last whole epoch of "train", "val" and "test", as `predictions.gather` returns them."""
+        self._seeing: dict[str, list[Batch]] = {"train": [], "val": [], "test": []}
         self._graphs: Graphs | None = None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -168,10 +168,10 @@ class BertClassifier(LightningModule):
 
     def val_metrics(self) -> dict[str, float]:
         """Return the last validation's metrics, such as "val/acc", and how many rows they are of: "val/rows"."""
-        if not self.evaluated.get("val"):
+        if not self.seen.get("val"):
             return {}
         found = {name: float(v) for name, v in self.trainer.callback_metrics.items() if name.startswith("val/")}
-        return {**found, "val/rows": len(self.evaluated["val"]["index"])}
+        return {**found, "val/rows": len(self.seen["val"]["index"])}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the encoder that the checkpoint describes.
@@ -207,19 +207,16 @@ class BertClassifier(LightningModule):
         self.model = model.train()
         self.class_names = [model.config.id2label[number] for number in range(model.config.num_labels)]
         classes = model.config.num_labels
-        accuracy = Accuracy(task="multiclass", num_classes=classes, average="micro", validate_args=False)
-        f1 = MulticlassF1Score(classes, average="macro", validate_args=False)
-        self.metrics = MetricCollection({"acc": accuracy, "f1": f1}, prefix="train/")
         # Every rank computes these on the rows of all ranks, in their order: the last digit is that of a single rank.
-        alone: Any = {"validate_args": False, "sync_on_compute": False}
-        self.evaluation = MetricCollection(
-            {
-                "acc": Accuracy(task="multiclass", num_classes=classes, average="micro", **alone),
-                "f1": MulticlassF1Score(classes, average="macro", **alone),
-                "auroc": MulticlassAUROC(classes, **alone),
-                "ece": MulticlassCalibrationError(classes, n_bins=15, **alone),
-            }
-        )
+        alone: Any = {"num_classes": classes, "validate_args": False, "sync_on_compute": False}
+        accuracy = Accuracy(task="multiclass", average="micro", **alone)
+        f1 = MulticlassF1Score(average="macro", **alone)
+        auroc, ece = MulticlassAUROC(**alone), MulticlassCalibrationError(n_bins=15, **alone)
+        self.metrics = {
+            "train": MetricCollection({"acc": accuracy, "f1": f1}),  # of predictions made while it learns
+            "val": MetricCollection({"acc": accuracy, "f1": f1, "auroc": auroc, "ece": ece}),
+        }
+        self.metrics["test"] = self.metrics["val"]
         dropout.install(model)
         self.to(self.device)
 
@@ -237,13 +234,24 @@ class BertClassifier(LightningModule):
     # --- steps --------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the cross-entropy of a batch: its mean, or with `weights` (B,) the weighted sum."""
+        """Return the cross-entropy of a batch of `batching.collate`: the mean, or the sum with its `weights` (B,)."""
         logits = self(batch["input_ids"], batch.get("attention_mask")).float()
         losses = F.cross_entropy(logits, batch["labels"], reduction="none")
-        self.metrics.update(logits.detach().softmax(dim=-1), batch["labels"])
-        self.log_dict(cast(Any, self.metrics), on_step=False, on_epoch=True, batch_size=len(logits))
-        self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(logits))
+        self._seeing["train"].append(
+            {"index": batch["index"], "pred": logits.argmax(dim=-1).detach(), "labels": batch["labels"]}
+        )
+        if self._is_logged():
+            self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(logits))
         return (losses * batch["weights"]).sum() if "weights" in batch else losses.mean()
+
+    def _is_logged(self) -> bool:
+        """Whether Lightning writes the values of this step, or it is the first and the progress bar would be empty."""
+        step = self.trainer.global_step
+        return step == 0 or (step + 1) % cast(Any, self.trainer).log_every_n_steps == 0
+
+    def on_train_epoch_end(self) -> None:
+        """Log the metrics of all rows of all ranks, as they were predicted while the weights changed."""
+        self._summarise("train")
 
     def configure_gradient_clipping(
         self,
@@ -256,8 +264,9 @@ class BertClassifier(LightningModule):
         # would be in its way (and configure_optimizers does not fuse then).
         by_value = gradient_clip_algorithm == "value"
         max_norm = gradient_clip_val if gradient_clip_val and not by_value else float("inf")
-        self.log("train/grad_norm", nn.utils.clip_grad_norm_(self.parameters(), max_norm))
-        self.log("train/lr", optimizer.param_groups[0]["lr"])
+        norm = nn.utils.clip_grad_norm_(self.parameters(), max_norm)
+        if self._is_logged():
+            self.log_dict({"train/grad_norm": norm, "train/lr": optimizer.param_groups[0]["lr"]})
         if by_value and gradient_clip_val:
             nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
 
@@ -269,29 +278,37 @@ class BertClassifier(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the predictions of a batch, with `labels` (B,) and each row's `loss` (B,), until the epoch ends."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keep the predictions of a batch, with `labels` (B,) and each row's `loss` (B,), until the epoch ends."""
+        self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: Batch, split: str) -> None:
         logits = self(batch["input_ids"], batch.get("attention_mask")).float()
         losses = F.cross_entropy(logits, batch["labels"], reduction="none")
-        self._outputs.append({**_predicted(logits, batch), "labels": batch["labels"], "loss": losses})
-
-    test_step = validation_step
+        self._seeing[split].append({**_predicted(logits, batch), "labels": batch["labels"], "loss": losses})
 
     def on_validation_epoch_end(self) -> None:
         """Log loss and metrics of all rows of all ranks."""
-        self._evaluate("val")
+        self._summarise("val")
 
     def on_test_epoch_end(self) -> None:
         """Log loss and metrics of all rows of all ranks."""
-        self._evaluate("test")
+        self._summarise("test")
 
-    def _evaluate(self, split: str) -> None:
-        rows = self.evaluated[split] = predictions.gather(self._outputs)
-        self._outputs = []
+    def _summarise(self, split: str) -> None:
+        """Gather the rows of all ranks, and log the metrics of them: the same values on every rank."""
+        rows = self.seen[split] = predictions.gather(self._seeing[split])
+        self._seeing[split] = []
         if not rows:
             return
-        metrics = self.evaluation.cpu()
-        metrics.update(rows["probs"], rows["labels"])
-        values = {**metrics.compute(), "loss": rows["loss"].double().mean().float()}
+        metrics = self.metrics[split]
+        metrics.update(rows.get("probs", rows["pred"]), rows["labels"])
+        values = metrics.compute()
         metrics.reset()
+        if "loss" in rows:
+            values["loss"] = rows["loss"].double().mean().float()
         self.log_dict({f"{split}/{name}": value for name, value in values.items()}, batch_size=len(rows["index"]))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def gather(batches: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Join batches from all ranks, in the order of `index`.
+    """Join batches from all ranks, each row once, in the order of `index`.
 
     Args:
         batches: Of this rank, with the same names, among them `index`; each value's first dimension is the rows'.
@@ -23,15 +23,19 @@ def gather(batches: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
     Returns:
         The batches as one, in the main memory of every rank; nothing if no rank has any.
     """
-    mine = [{name: value.cpu() for name, value in batch.items()} for batch in batches]
+    listed = list(batches)
+    mine = {name: torch.cat([batch[name] for batch in listed]).cpu() for name in (listed[0] if listed else ())}
+    shares = [mine]
     if distributed.is_available() and distributed.is_initialized():
-        shares: list[list[dict[str, Tensor]] | None] = [None] * distributed.get_world_size()
+        shares *= distributed.get_world_size()
         distributed.all_gather_object(shares, mine)
-        mine = [batch for share in shares for batch in share or []]
-    if not mine:
+    shares = [share for share in shares if share]
+    if not shares:
         return {}
-    joined = {name: torch.cat([batch[name] for batch in mine]) for name in mine[0]}
-    order = joined["index"].argsort()
+    joined = {name: torch.cat([share[name] for share in shares]) for name in shares[0]}
+    order = joined["index"].argsort(stable=True)
+    index = joined["index"][order]
+    order = order[torch.cat([index[:1] >= 0, index[1:] > index[:-1]])]
     return {name: value[order] for name, value in joined.items()}
 
 

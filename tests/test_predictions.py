@@ -17,6 +17,7 @@ def test_batches_in_any_order_become_one_ordered_file(tmp_path: Path) -> None:
     rows = Dataset.from_dict({"index": [5, 7, 2], "text": texts, "label": [0, 1, 1]}, features=features)
     batches = [
         {"index": torch.tensor([7]), "pred": torch.tensor([1]), "probs": torch.tensor([[0.25, 0.75]])},
+        {"index": torch.tensor([7]), "pred": torch.tensor([0]), "probs": torch.tensor([[0.75, 0.25]])},  # repeated
         {"index": torch.tensor([2, 5]), "pred": torch.tensor([0, 0]), "probs": torch.tensor([[0.5, 0.5], [1.0, 0.0]])},
     ]
     predictions.write(tmp_path / "predictions.csv", predictions.gather(batches), rows)
