@@ -24,7 +24,7 @@ class LengthGroupedSampler(DistributedSampler[int]):
     are spread over ranks and accumulated batches. The longest come first: running out of memory shows at once.
 
     In evaluation, whole batches of falling length are dealt to the ranks in turn: a batch is the same for any number of
-    ranks, and no row is repeated, so that metrics are the same, too.
+    ranks, so that metrics are the same, too. A rank for which none is left repeats the last, for each must have one.
 
     It is a `DistributedSampler`, for use with PyTorch's own `BatchSampler`: Lightning tells such a one the epoch and
     leaves it in place, whereas it re-creates custom batch samplers and never tells them the epoch.
@@ -98,8 +98,9 @@ class LengthGroupedSampler(DistributedSampler[int]):
         if self.shuffle:  # all ranks take equally many, or they would wait for each other: a few rows come twice
             repeated = np.resize(order[::-1], -len(order) % self.num_replicas)
             return np.concatenate([order, repeated])[self.rank :: self.num_replicas]
-        starts = range(self.rank * self.batch_size, len(order), self.num_replicas * self.batch_size)
-        return np.concatenate([order[:0], *(order[start : start + self.batch_size] for start in starts)])
+        batches = -(-len(order) // self.batch_size)
+        mine = range(min(self.rank, batches - 1), batches, self.num_replicas)
+        return np.concatenate([order[number * self.batch_size :][: self.batch_size] for number in mine])
 
     def _evaluation_order(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         return np.argsort(-self.lengths, kind="stable") if self.group_by_length else np.arange(len(self.lengths))

@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,18 @@ def read(path: _PATH) -> dict[str, Any]:
     return content
 
 
+def newest(folders: Iterable[Path]) -> Path | None:
+    """Return the newest checkpoint that can be read in any of some folders."""
+    found = [file for folder in folders for file in folder.glob("*.ckpt")]
+    for path in sorted(found, key=lambda file: file.stat().st_mtime_ns, reverse=True):
+        try:
+            read(path)
+        except UserError:
+            continue
+        return path
+    return None
+
+
 def _nearby(path: Path) -> str:
     """Name the newest other checkpoint of the folder."""
     found = [file for file in path.parent.glob("*.ckpt") if file != path]
@@ -62,12 +75,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: _PATH, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Return what `read` does; neither argument makes a difference.
+        """Return what `read` does, names of checkpoints beside it as they are now; neither argument makes a difference.
 
         Raises:
             UserError: As `read` does.
         """
-        return read(path)
+        content = read(path)
+        here = Path(path).absolute().parent
+        for state in content.get("callbacks", {}).values():
+            if "best_model_path" in state and Path(state["dirpath"]).name == here.name:  # the run may have been moved
+                for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+                    state[name] = state[name] and str(here / Path(state[name]).name)
+                state["best_k_models"] = {str(here / Path(k).name): v for k, v in state["best_k_models"].items()}
+                state["dirpath"] = str(here)
+        return content
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
         """Write `checkpoint` to the local file `path`.
@@ -76,5 +97,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             UserError: The disk is full, or the folder cannot be written; the older checkpoint at `path` is intact.
         """
         advice = "checkpoints written before are intact: make room, and resume from the newest with --ckpt_path"
-        with files.replacing(Path(path), advice) as partial, partial.open("wb") as file:
-            torch.save(checkpoint, file)
+        with files.replacing(Path(path), advice) as partial:
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
+            with zipfile.ZipFile(partial) as archive:
+                if damaged := archive.testzip():
+                    raise OSError(None, f"{damaged} in it does not read back as written")

@@ -2,12 +2,16 @@
 
 import logging
 import os
+import signal
 import sys
 import time
 import warnings
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -21,7 +25,9 @@ from lit_bert.datamodule import RottenTomatoesDataModule
 from lit_bert.errors import UserError
 from lit_bert.module import BertClassifier
 from lit_bert.parser import Parser
+from lit_bert.provenance import Provenance
 from lit_bert.recipe import default_recipe
+from lit_bert.resume import Interrupted, Resumable
 from lit_bert.throughput import Throughput
 
 
@@ -32,12 +38,19 @@ def main(args: list[str] | None = None) -> LightningCLI:
         The CLI object, with `trainer`, `model`, `datamodule` and `config`.
 
     Raises:
-        SystemExit: With status 2 after a user's mistake, which has been explained on standard error.
+        SystemExit: With status 2 after a user's mistake, which has been explained on standard error; with 128 and the
+            signal's number after a signal that stopped training.
     """
     silence_chatter()
     machine.keep_freed_memory()
     try:
         return BertCLI(args)
+    except Interrupted as stop:
+        name = signal.Signals(stop.signal_number).name
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            path = run_folder.shown(stop.checkpoint)
+            sys.stderr.write(f"stopped by {name}; go on with\npython train.py fit --ckpt_path {path}\n")
+        raise SystemExit(128 + stop.signal_number) from None
     except Exception as error:
         if not isinstance(error, UserError) and not _raised_by_lightning(error):
             raise
@@ -64,6 +77,7 @@ def silence_chatter() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",  # it does when a run is resumed
         ".*The dirpath has changed from .*",  # it has when a checkpoint was moved
         ".*The number of training batches .* is smaller than the logging interval.*",
+        ".*your dataloader is not resumable.*",  # the data module is
         ".*when logging on epoch level in distributed setting.*",  # every rank logs the same value
     ):
         warnings.filterwarnings("ignore", message)
@@ -79,6 +93,7 @@ class BertCLI(LightningCLI):
     def __init__(self, args: ArgsType = None) -> None:
         self.console = Console(highlight=False, soft_wrap=True, quiet=rank_zero_only.rank != 0)  # type: ignore[attr-defined]
         self._claimed: Path | None = None
+        self._stored: dict[str, Any] = {}
         try:
             super().__init__(
                 BertClassifier,
@@ -117,8 +132,15 @@ class BertCLI(LightningCLI):
         parser.add_argument(
             "--test_after_fit", type=bool, default=True, help="Whether `fit` ends with a test of the best checkpoint."
         )
+        parser.add_argument(
+            "--checkpoint_minutes",
+            type=float,
+            default=5.0,
+            help="Minutes between two checkpoints within an epoch; each epoch ends with one.",
+        )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         defaults = {"monitor": "val/acc", "mode": "max", "auto_insert_metric_name": False}
+        defaults["enable_version_counter"] = False  # a resumed run writes the same files again
         parser.set_defaults({f"checkpoint.{name}": value for name, value in defaults.items()})
         parser.link_arguments("data.class_names", "model.class_names")
 
@@ -139,18 +161,56 @@ class BertCLI(LightningCLI):
         given = parser.parse_args(plain)  # ends here for --help, and for a mistake
         settings = given[given.subcommand]
         config = None
-        if settings.ckpt_path:
-            self._default_to(checkpoints.read(settings.ckpt_path), given.subcommand)
-            if run := run_folder.owner(settings.ckpt_path):
+        path = self._checkpoint(settings, given.subcommand)
+        if path != settings.ckpt_path:
+            words.append(f"--ckpt_path={path or 'null'}")
+        if path:
+            self._default_to(checkpoints.read(path), given.subcommand)
+            if run := run_folder.owner(path):
                 config = run_folder.config(run)
         elif not (settings.config or given.config):
             config, why = default_recipe()
-            if rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # not where --print_config writes
-                sys.stderr.write(f"recipe   {config.name}: {why}; choose with --config configs/NAME.yaml\n")
+            self._tell("recipe", f"{config.name}: {why}; choose with --config configs/NAME.yaml")
         if config and not (settings.config or given.config):
             at = words.index(given.subcommand) + 1
             words[at:at] = ["--config", str(config)]
         self.config = parser.parse_args(words)
+
+    def _checkpoint(self, settings: Any, subcommand: str) -> Path | None:
+        """Return the checkpoint to start from: the one named, the newest for "last", that of the job put back in queue.
+
+        If training cannot go on from the one named, for it is damaged, the newest whole one beside it is taken.
+        """
+        path = settings.ckpt_path
+        root = Path(settings.trainer.default_root_dir or "runs")
+        if path == "last" or (subcommand == "fit" and not path and run_folder.requeued()):
+            found = checkpoints.newest(folder / run_folder.CHECKPOINTS for folder in run_folder.candidates(root))
+            if found is None and subcommand != "fit":
+                raise UserError(f"--ckpt_path last: there is no checkpoint in {root}; name its file")
+            self._tell(
+                "resume", f"from {run_folder.shown(found)}" if found else f"no checkpoint in {root} yet: from scratch"
+            )
+            return found
+        if not path:
+            return None
+        try:
+            checkpoints.read(path)
+        except UserError as error:
+            folder = Path(path).parent
+            other = (
+                checkpoints.newest([folder]) if subcommand == "fit" and folder.name == run_folder.CHECKPOINTS else None
+            )
+            if other is None:
+                raise
+            self._tell("resume", f"{str(error).partition(';')[0]}; from {run_folder.shown(other)} instead")
+            return other
+        return Path(path)
+
+    @staticmethod
+    def _tell(topic: str, line: str) -> None:
+        """Say something while arguments are read: not where --print_config writes."""
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            sys.stderr.write(f"{topic:8} {line}\n")
 
     def _default_to(self, checkpoint: dict[str, Any], subcommand: str) -> None:
         """Make what a checkpoint stored the defaults of the parser, so that flags and config files come first.
@@ -158,6 +218,7 @@ class BertCLI(LightningCLI):
         LightningCLI does it the other way round (Lightning-AI/pytorch-lightning#21455).
         """
         parser = self._subcommand_parsers[subcommand]
+        self._stored = checkpoint
         stored = {f"model.{key}": value for key, value in checkpoint["hyper_parameters"].items()}
         stored |= {f"data.{key}": value for key, value in checkpoint.get("datamodule_hyper_parameters", {}).items()}
         linked = {"model.class_names", "data.tokenizer"}
@@ -192,21 +253,29 @@ class BertCLI(LightningCLI):
             checkpoint.dirpath = str(self.run_dir / run_folder.CHECKPOINTS)
         if settings.logger in (None, True):
             fit = self.subcommand == "fit"
+            # Of what was logged after the checkpoint, nothing is to be seen: it comes again.
+            after = self._stored and {"purge_step": self._stored["global_step"]}
             kwargs["logger"] = (
-                TensorBoardLogger(self.run_dir, name="", version="", default_hp_metric=False) if fit else False
+                TensorBoardLogger(self.run_dir, name="", version="", default_hp_metric=False, **after) if fit else False
             )
         self.throughput = Throughput()
         callbacks = [*_listed(settings.callbacks), progress.Opening(self.console), self.throughput]
         if settings.enable_progress_bar is not False:
             callbacks.append(progress.ProgressBar())
-        if settings.enable_checkpointing is not False and not settings.fast_dev_run:
-            # `save_last` writes only when a best one is written, too.
-            callbacks.append(
-                ModelCheckpoint(checkpoint.dirpath, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-            )
+        if self.subcommand == "fit" and not settings.fast_dev_run:
+            callbacks.append(Provenance(run_folder.unused(self.run_dir / run_folder.PROVENANCE)))
         kwargs["callbacks"] = callbacks
         kwargs["plugins"] = [*_listed(settings.plugins), checkpoints.AtomicCheckpointIO()]
-        return super().instantiate_trainer(**kwargs)
+        if SLURMEnvironment.detect():
+            kwargs["plugins"].append(
+                SLURMEnvironment(auto_requeue=False)
+            )  # it would save elsewhere; `Resumable` does it
+        trainer = super().instantiate_trainer(**kwargs)
+        if settings.enable_checkpointing is not False and not settings.fast_dev_run:
+            every = timedelta(minutes=self._get(self.config, "checkpoint_minutes"))
+            # The last of all callbacks, for its checkpoint holds the state of the others.
+            cast(Any, trainer).callbacks.append(Resumable(Path(checkpoint.dirpath) / "last.ckpt", every))
+        return trainer
 
     def _make_run_dir(self, root: Path, fast_dev_run: Any) -> Path:
         """Return the folder of the run that the checkpoint belongs to, else a new one, made by rank 0 alone."""
@@ -229,6 +298,23 @@ class BertCLI(LightningCLI):
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         self.trainer.ckpt_path = kwargs.pop("ckpt_path")
         return kwargs
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; for want of memory, say what takes it."""
+        try:
+            super()._run_subcommand(subcommand)
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            data = self.datamodule
+            training = subcommand == "fit" and not self.trainer.validating
+            option = "batch_size" if training else "eval_batch_size"
+            longest = max(max(map(len, rows["input_ids"])) for rows in data.splits.values())
+            raise UserError(
+                f"out of memory with --data.{option} {getattr(data, option)} and sentences of up to {longest} tokens: "
+                f"halve the batch{' and set --trainer.accumulate_grad_batches 2' if training else ''}, or lower "
+                "--data.max_length; checkpoints written before are intact"
+            ) from error
 
     def before_fit(self) -> None:
         """Take the time."""

@@ -190,6 +190,11 @@ class RottenTomatoesDataModule(LightningDataModule):
         self.max_length, self._pad_token_id = batch["max_length"], batch["pad_token_id"]
         self.tokenizer_files = {file.name: file.read_text("utf-8") for file in (self._folder / "tokenizer").iterdir()}
 
+    @property
+    def fingerprint(self) -> str:
+        """A key made of everything that the tokenised rows depend on, their content included."""
+        return self._key
+
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the loader of the training rows, in a new order each epoch."""
         return self._loader("train", self.batch_size, shuffle=True)
@@ -249,16 +254,29 @@ class RottenTomatoesDataModule(LightningDataModule):
     # --- in a checkpoint ----------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where training stands: `epoch`, and how many of its `batches` are done, on each rank."""
+        """Return where training stands: `epoch`, how many of its `batches` are done on each rank, and their `rows`."""
         if self.trainer is None:
             return {}
         done = cast(Any, self.trainer.fit_loop.epoch_loop.batch_progress.current).processed
-        over = done >= self.trainer.num_training_batches
-        epoch = self.trainer.current_epoch
-        return {"epoch": epoch + 1, "batches": 0} if over else {"epoch": epoch, "batches": done}
+        epoch, rows = self.trainer.current_epoch, self.batch_size * self.trainer.world_size
+        if done >= self.trainer.num_training_batches:
+            epoch, done = epoch + 1, 0
+        return {"epoch": epoch, "batches": done, "rows": rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Let training go on from there. Lightning forgets it (Lightning-AI/pytorch-lightning#20550, #21938)."""
+        """Let training go on from there. Lightning forgets it (Lightning-AI/pytorch-lightning#20550, #21938).
+
+        Raises:
+            UserError: It is within an epoch, and batches are of another size now.
+        """
+        if self.trainer is None or not self.trainer.training:
+            return
+        rows = self.batch_size * self.trainer.world_size
+        if state_dict["batches"] and state_dict["rows"] != rows:
+            raise UserError(
+                f"--data.batch_size {self.batch_size} on {self.trainer.world_size} devices: the checkpoint was written "
+                f"within an epoch, in batches of {state_dict['rows']} rows on all devices, not {rows}; keep that"
+            )
         self._resumed = state_dict["epoch"], state_dict["batches"]
 
 

@@ -27,6 +27,11 @@ def replacing(path: Path, advice: str = "make room, or choose another folder") -
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
             partial.replace(path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # the new name, too
+            finally:
+                os.close(folder)
         finally:
             partial.unlink(missing_ok=True)
     except (OSError, RuntimeError) as error:

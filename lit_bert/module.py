@@ -75,6 +75,8 @@ class BertClassifier(LightningModule):
         self.encoder_files: dict[str, str] = {}
         self.seen: dict[str, Batch] = {}
         """The rows of the last whole epoch of "train", "val" and "test", as `predictions.gather` returns them."""
+        self.finite = torch.ones((), dtype=torch.bool)
+        """Whether every loss and gradient of this training was a finite number; on the module's device."""
         self._seeing: dict[str, list[Batch]] = {"train": [], "val": [], "test": []}
         self._graphs: Graphs | None = None
 
@@ -160,11 +162,12 @@ class BertClassifier(LightningModule):
             self.encoder_files |= data.tokenizer_files
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the encoder's config, the tokenizer and the last validation metrics beside the weights."""
+        """Put beside the weights: the encoder's config, the tokenizer, metrics, and what this epoch has seen so far."""
         assert self.model is not None
         config = cast(Any, self.model).config.to_json_string(use_diff=False)
         checkpoint["encoder"] = {**self.encoder_files, "config.json": config}
         checkpoint["val_metrics"] = self.val_metrics()
+        checkpoint["train_rows"] = predictions.gather(self._seeing["train"])
 
     def val_metrics(self) -> dict[str, float]:
         """Return the last validation's metrics, such as "val/acc", and how many rows they are of: "val/rows"."""
@@ -179,6 +182,8 @@ class BertClassifier(LightningModule):
         Raises:
             UserError: It was fine-tuned from another model, or its classes are not those of the data.
         """
+        if self._trainer is not None and self.trainer.training and self.trainer.is_global_zero:
+            self._seeing["train"] = [rows] if (rows := checkpoint["train_rows"]) else []
         start = checkpoint["hyper_parameters"]["pretrained"]
         if self._trainer is not None and start != self.pretrained:
             raise UserError(
@@ -222,6 +227,8 @@ class BertClassifier(LightningModule):
 
     def on_train_start(self) -> None:
         """Compile, if asked; on resuming, let today's learning rate and weight decay count, not the checkpoint's."""
+        self.finite = self.finite.to(self.device)
+        self._seeing["train"] = [{k: v.to(self.device) for k, v in rows.items()} for rows in self._seeing["train"]]
         if self.compiled:
             self._graphs = Graphs(cast(nn.Module, self.model), self.trainer)
         schedule = cast(torch.optim.lr_scheduler.LambdaLR, self.lr_schedulers())
@@ -242,7 +249,9 @@ class BertClassifier(LightningModule):
         )
         if self._is_logged():
             self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(logits))
-        return (losses * batch["weights"]).sum() if "weights" in batch else losses.mean()
+        loss = (losses * batch["weights"]).sum() if "weights" in batch else losses.mean()
+        self.finite = self.finite & loss.detach().isfinite()
+        return loss
 
     def _is_logged(self) -> bool:
         """Whether Lightning writes the values of this step, or it is the first and the progress bar would be empty."""
@@ -265,6 +274,8 @@ class BertClassifier(LightningModule):
         by_value = gradient_clip_algorithm == "value"
         max_norm = gradient_clip_val if gradient_clip_val and not by_value else float("inf")
         norm = nn.utils.clip_grad_norm_(self.parameters(), max_norm)
+        if self.trainer.precision != "16-mixed":  # there an infinite gradient is skipped, and the scale lowered
+            self.finite = self.finite & norm.isfinite()
         if self._is_logged():
             self.log_dict({"train/grad_norm": norm, "train/lr": optimizer.param_groups[0]["lr"]})
         if by_value and gradient_clip_val:

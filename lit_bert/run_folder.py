@@ -1,6 +1,7 @@
 """A folder for each run: claimed by one run alone, and given back if nothing came of it."""
 
 import itertools
+import os
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from lit_bert.errors import UserError
 
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
+PROVENANCE = "provenance.json"
 
 
 def owner(checkpoint: str | Path | None) -> Path | None:
@@ -24,13 +26,27 @@ def config(folder: Path) -> Path:
     return max(folder.glob(f"{Path(CONFIG).stem}*.yaml"), key=lambda file: file.stat().st_mtime_ns)
 
 
+def requeued() -> bool:
+    """Tell whether this is a SLURM job that was put back into the queue, and runs again."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+
+
+def _job() -> str:
+    return f"_job-{os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
+
+
+def candidates(root: Path) -> list[Path]:
+    """Return the runs below `root`; those of this SLURM job alone, if it is one that runs again."""
+    return list(root.absolute().glob(f"*{_job()}*" if requeued() else "*"))
+
+
 def claim(root: Path, recipe: str) -> Path:
-    """Make `root/<recipe>_<time>`, or the first of -2, -3 ... that another run has not made.
+    """Make `root/<recipe>_<time>`, with a SLURM job's number, or the first of -2, -3 ... that no other run has made.
 
     Raises:
         UserError: The folder cannot be made.
     """
-    name = f"{recipe}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    name = f"{recipe}_{datetime.now():%Y-%m-%d_%H-%M-%S}{_job()}"
     try:
         root.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(1):
@@ -49,7 +65,8 @@ def claim(root: Path, recipe: str) -> Path:
 
 def discard(folder: Path) -> None:
     """Remove the folder of a run that ended before its first step, unless it has results."""
-    if folder.is_dir() and all(file.name.startswith((CONFIG, "hparams.yaml", "events.")) for file in folder.iterdir()):
+    passing = (CONFIG, PROVENANCE, "hparams.yaml", "events.")
+    if folder.is_dir() and all(file.name.startswith(passing) for file in folder.iterdir()):
         shutil.rmtree(folder)
 
 

@@ -1,0 +1,75 @@
+"""Commands in processes of their own, one for each rank; they are forked from a server that has done the imports."""
+
+import multiprocessing
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+CONTEXT: Any = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["lit_bert.cli", "datasets", "transformers.models.bert.modeling_bert", "transformers"])
+
+Change = Callable[[], None]
+"""What is done in each process before the command: a function of a module, for its name is what is passed on."""
+
+
+def _run(words: list[str], log: Path, variables: dict[str, str], change: Change | None) -> None:
+    import torch
+
+    os.environ.update(variables)
+    with log.open("ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    torch.set_num_threads(1)
+    sys.argv = ["train.py", *words]
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from lit_bert.cli import main
+
+    rank_zero_only.rank = int(variables.get("RANK", 0))  # it was looked up when the server imported it
+    if change is not None:
+        change()
+    main(words)
+
+
+def start(
+    words: list[str], log: Path, ranks: int = 1, change: Change | None = None, **variables: str
+) -> list[BaseProcess]:
+    """Start a command on some ranks, as torchrun does; what they print is appended to `log`."""
+    if ranks > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
+        variables |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0"}
+        words = [*words, f"--trainer.devices={ranks}", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
+    started = []
+    for rank in range(ranks):
+        mine = {**variables, "RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else variables
+        process = CONTEXT.Process(target=_run, args=(words, log, mine, change))
+        process.start()
+        started.append(process)
+    return started
+
+
+def finish(processes: list[BaseProcess], seconds: float = 60) -> list[int | None]:
+    """Wait for all to end, and return their exit codes: None is of one that had to be killed."""
+    end = time.monotonic() + seconds
+    codes = []
+    for process in processes:
+        process.join(max(0, end - time.monotonic()))
+        codes.append(process.exitcode)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+    return codes
+
+
+def run(words: list[str], log: Path, ranks: int = 1, change: Change | None = None, **variables: str) -> None:
+    """Run a command to its good end."""
+    codes = finish(start(words, log, ranks, change, **variables))
+    assert codes == [0] * ranks, log.read_text()

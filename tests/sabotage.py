@@ -1,0 +1,92 @@
+"""What goes wrong in a process, at a step of training: `processes.start` takes these."""
+
+import os
+import signal
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+
+def _at(step: int, rank: int, act: Callable[[Any], object]) -> None:
+    """Let `act` happen on a rank before a training step: it gets the module."""
+    from lit_bert import BertClassifier
+
+    original = BertClassifier.training_step
+
+    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+        if self.trainer.global_step == step and self.trainer.global_rank == rank:
+            act(self)
+        return original(self, batch, batch_idx)
+
+    BertClassifier.training_step = training_step  # type: ignore[method-assign]
+
+
+def signal_at(step: int, number: int, rank: int = 0) -> partial[None]:
+    """Send a signal to this very process."""
+    return partial(_at, step, rank, partial(_send, number))
+
+
+def _send(number: int, module: Any) -> None:
+    os.kill(os.getpid(), number)
+
+
+def error_at(step: int, rank: int = 0) -> partial[None]:
+    """Raise an exception."""
+    return partial(_at, step, rank, _raise)
+
+
+def _raise(module: Any) -> None:
+    raise ZeroDivisionError("sabotage")
+
+
+def infinity_at(step: int, rank: int = 0) -> partial[None]:
+    """Make a weight infinite."""
+    return partial(_at, step, rank, _overflow)
+
+
+def _overflow(module: Any) -> None:
+    with torch.no_grad():
+        next(module.parameters())[:] = float("inf")
+
+
+def memory_at(step: int) -> partial[None]:
+    """Ask for more memory than there is."""
+    return partial(_at, step, 0, _devour)
+
+
+def _devour(module: Any) -> None:
+    torch.empty(1 << 50)
+
+
+def full_disk_at(step: int, rank: int = 0) -> partial[None]:
+    """Let no file grow beyond 10 kB from then on."""
+    return partial(_at, step, rank, _fill)
+
+
+def _fill(module: Any) -> None:
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+
+
+def killed_while_writing(count: int) -> partial[None]:
+    """Be killed when a checkpoint is written for the count-th time, before it takes its name."""
+    return partial(_interrupt_write, count)
+
+
+def _interrupt_write(count: int) -> None:
+    from zipfile import ZipFile
+
+    left = [count]
+    original = ZipFile.testzip
+
+    def testzip(self: ZipFile) -> Any:
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self)
+
+    ZipFile.testzip = testzip  # type: ignore[method-assign]

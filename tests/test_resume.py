@@ -1,0 +1,97 @@
+"""A run that is stopped anywhere goes on as if nothing had happened: equal to the last bit."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import events
+from tensorboard.summary.writer import event_file_writer
+
+from lit_bert import BertClassifier, checkpoints
+from lit_bert.cli import main
+
+Rows = list[tuple[int, list[int]]]
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
+    """Which rows each training step sees, with the step's number; and `signals`, which are sent as steps begin."""
+    seen: Rows = []
+    original = BertClassifier.training_step
+
+    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+        seen.append((self.trainer.global_step, batch["index"].tolist()))
+        if (number := SIGNALS.pop(self.trainer.global_step, None)) is not None:
+            os.kill(os.getpid(), number)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(BertClassifier, "training_step", training_step)
+    # Event files of one process and second are told apart by this number, which readers sort as text.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(10_000))
+    SIGNALS.clear()
+    return seen
+
+
+SIGNALS: dict[int, int] = {}
+
+
+def same(one: Any, other: Any, where: str = "") -> None:
+    """Assert that two nested values are equal to the last bit."""
+    assert type(one) is type(other), where
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            same(one[key], other[key], f"{where}/{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            same(a, b, f"{where}/{number}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    else:
+        assert one == other or one != one, where
+
+
+def equal_runs(one: Path, other: Path) -> None:
+    """Assert that two runs end with the same checkpoints and have the same curves."""
+    first, second = (checkpoints.read(run / "checkpoints" / "last.ckpt") for run in (one, other))
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "loops", "val_metrics", "global_step", "epoch"):
+        same(first[part], second[part], part)
+    same(first["callbacks"]["Resumable"], second["callbacks"]["Resumable"])
+    assert [file.name for file in sorted(one.glob("*/*.ckpt"))] == [
+        file.name for file in sorted(other.glob("*/*.ckpt"))
+    ]
+    curves, again = events(one), events(other)
+    timed = {"train/sentences_per_s", "train/tokens_per_s", "train/gflops", "train/padding_waste"}
+    assert {tag: again[tag] for tag in again if tag not in timed} == {t: v for t, v in curves.items() if t not in timed}
+
+
+SETTINGS = [
+    [],
+    ["--trainer.accumulate_grad_batches=2"],
+    ["--data.num_workers=2"],
+    ["--trainer.val_check_interval=2", "--checkpoint.save_top_k=2"],
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "accumulated", "workers", "validated within epochs"])
+def test_it_goes_on_at_the_very_step(recipe: str, rows: Rows, settings: list[str]) -> None:
+    words = ["--config", recipe, "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1", *settings]
+    whole = main(["fit", *words])
+    expected = list(rows)
+    rows.clear()
+    steps = whole.trainer.global_step
+    SIGNALS.update({1: signal.SIGTERM, steps // 3 - 1: signal.SIGINT, steps // 2: signal.SIGTERM})
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", *words])
+        assert stop.value.code == 128 + number
+        path = max(Path("runs").glob("*/checkpoints/last.ckpt"), key=os.path.getmtime)
+        words = [f"--ckpt_path={path}"]
+    cli = main(["fit", *words])
+    assert rows == expected
+    assert len(list(Path("runs").iterdir())) == 2
+    equal_runs(whole.run_dir, cli.run_dir)
