@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help fit test bench
+.PHONY: help fit test bench faults
 help:  ## say what each target does
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 8
 
@@ -16,6 +16,9 @@ fit: .venv/installed  ## fine-tune BERT on Rotten Tomatoes and print its held-ou
 
 bench: .venv/installed  ## measure speed beside the Hugging Face Trainer, and write runs/bench.json
 	$(BIN)/python benchmarks/throughput.py
+
+faults: .venv/installed  ## kill and disturb runs in every way, and see that they end as if nothing had happened
+	$(BIN)/python tests/faults.py
 
 test: .venv/installed  ## lint, check types, and run all tests
 	$(BIN)/ruff format --check .

@@ -356,7 +356,7 @@ class BertCLI(LightningCLI):
             params = {**self.model.hparams, **self.datamodule.hparams, **chosen, "seed": settings.seed_everything}
             metrics = {f"final/{split}_acc": record["acc"] for split, record in records.items()}
             plain = {key: value if isinstance(value, int | float) else str(value) for key, value in params.items()}
-            self.trainer.logger.log_hyperparams(plain, metrics)
+            self.trainer.logger.log_hyperparams(plain, metrics, step=self.trainer.global_step)
             self.trainer.logger.finalize("success")
         if speed:
             self._say(

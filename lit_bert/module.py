@@ -32,8 +32,8 @@ class BertClassifier(LightningModule):
     class names and tokenizer beside its weights, so that nothing else is needed to use one.
 
     Args:
-        pretrained: Encoder to start from: Hub model id, local folder, or "packaged" (MiniLM-L6, a BERT of 22.7 M
-            parameters, from the Python package index).
+        pretrained: Encoder to start from: Hub model id (with "@" and a revision, if it is to be pinned), local folder,
+            or "packaged" (MiniLM-L6, a BERT of 22.7 M parameters, from the Python package index).
         class_names: Names of the classes, in the order of their numbers; null takes the data module's.
         learning_rate: Peak learning rate of AdamW, reached after the warm-up.
         warmup_ratio: Fraction of optimizer steps over which the learning rate rises from 0, in [0, 1]; it then falls

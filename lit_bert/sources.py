@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -216,14 +217,19 @@ def hub_cached(repo_id: str, kind: str) -> Path | None:
     """Return the folder of a Hub repository in the local Hugging Face cache, or None if it is not there whole.
 
     Args:
-        repo_id: The repository's id, such as "google-bert/bert-base-cased".
+        repo_id: The repository's id, such as "google-bert/bert-base-cased", with "@" and a revision if that is pinned:
+            a commit, tag or branch.
         kind: "model" or "dataset".
     """
     from huggingface_hub import snapshot_download
 
+    repo_id, _, revision = repo_id.partition("@")
+
     for patterns in [_DATA_FILES] if kind == "dataset" else [_ENCODER_FILES + _SAFETENSORS, _ENCODER_FILES + _PICKLED]:
         try:
-            folder = snapshot_download(repo_id, repo_type=kind, allow_patterns=patterns, local_files_only=True)
+            folder = snapshot_download(
+                repo_id, repo_type=kind, revision=revision or None, allow_patterns=patterns, local_files_only=True
+            )
         except (OSError, ValueError):
             continue
         path = Path(folder)
@@ -237,31 +243,32 @@ def hub_cached(repo_id: str, kind: str) -> Path | None:
 
 
 def hub_answers(repo_id: str, kind: str) -> Any:
-    """Return what the Hub says of a repository (its files among it).
+    """Return what the Hub says of a repository (its files among it), whose id may end in "@" and a revision.
 
     Raises:
         OSError: There is no such repository, or the Hub cannot be reached within `HUB_SECONDS`.
     """
     from huggingface_hub import HfApi
 
-    return within(HUB_SECONDS, lambda: HfApi().repo_info(repo_id, repo_type=kind, timeout=HUB_SECONDS))
+    name, _, revision = repo_id.partition("@")
+    ask = partial(HfApi().repo_info, name, repo_type=kind, revision=revision or None, timeout=HUB_SECONDS)
+    return within(HUB_SECONDS, ask)
 
 
 def fetch_hub(repo_id: str, kind: str) -> Path:
     """Return a local folder with the files of a Hub repository, from the Hugging Face cache or downloaded into it.
 
     Args:
-        repo_id: The repository's id, such as "google-bert/bert-base-cased".
+        repo_id: The repository's id, such as "google-bert/bert-base-cased", with "@" and a revision if that is pinned.
         kind: "model" or "dataset".
 
     Raises:
-        UserError: The Hub cannot be reached, knows no such repository, or wants a login for it.
+        UserError: The Hub cannot be reached, knows no such repository or revision, or wants a login for it.
     """
     cached = hub_cached(repo_id, kind)
     if cached is not None:
         return cached
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub import constants, errors, snapshot_download
 
     option = "--model.pretrained" if kind == "model" else "--data.dataset"
     here = f"{option} {repo_id}"
@@ -271,17 +278,20 @@ def fetch_hub(repo_id: str, kind: str) -> Path:
         patterns = _DATA_FILES
         if kind == "model":
             patterns = _ENCODER_FILES + (_SAFETENSORS if any(n.endswith(".safetensors") for n in names) else _PICKLED)
-        return Path(snapshot_download(repo_id, repo_type=kind, allow_patterns=patterns))
-    except GatedRepoError as error:
+        name, _, revision = repo_id.partition("@")
+        return Path(snapshot_download(name, repo_type=kind, revision=revision or None, allow_patterns=patterns))
+    except errors.GatedRepoError as error:
         raise UserError(
             f"{here}: this {kind} is gated; ask for access at {constants.ENDPOINT}/{repo_id}, then `hf auth login`"
         ) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
+    except errors.RevisionNotFoundError as error:
+        raise UserError(f"{here}: the Hub ({constants.ENDPOINT}) has no such revision of this {kind}") from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise UserError(
             f"{here}: the Hub ({constants.ENDPOINT}) has no such {kind}, and there is no such local folder; "
             "check the spelling (owner/name), or `hf auth login` if it is private"
         ) from error
-    except OfflineModeIsEnabled as error:
+    except errors.OfflineModeIsEnabled as error:
         raise UserError(f"{here}: not in the Hugging Face cache, and HF_HUB_OFFLINE is set; {packaged}") from error
     except Exception as error:  # the Hub's client lets its HTTP library's own exceptions through
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -311,7 +321,7 @@ def fetch_encoder(name: str) -> Path:
     """Return a folder with an encoder's config, tokenizer and weights (from a checkpoint: without the weights).
 
     Args:
-        name: "packaged", a checkpoint file, a local folder, or a Hub model id.
+        name: "packaged", a checkpoint file, a local folder, or a Hub model id, with "@" and a revision if it is pinned.
 
     Raises:
         UserError: It cannot be had, or the folder lacks a part.

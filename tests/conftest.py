@@ -7,18 +7,20 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-with socket.socket() as _free:
-    _free.bind(("127.0.0.1", 0))
-    HUB_PORT = _free.getsockname()[1]  # refused until a test starts a Hub there
-_HOME = tempfile.TemporaryDirectory(prefix="lit_bert_tests_")
-os.environ |= {
-    "LIT_BERT_CACHE": f"{_HOME.name}/lit_bert",
-    "HF_HOME": f"{_HOME.name}/huggingface",
-    "HF_ENDPOINT": f"http://127.0.0.1:{HUB_PORT}",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_XET": "1",
-    "JSONARGPARSE_DEPRECATION_WARNINGS": "off",  # of calls that LightningCLI makes
-}
+if "lit_bert_tests_" not in os.environ.get("LIT_BERT_CACHE", ""):  # processes that a test starts inherit these
+    _HOME = tempfile.TemporaryDirectory(prefix="lit_bert_tests_")
+    with socket.socket() as _free:
+        _free.bind(("127.0.0.1", 0))
+        _port = _free.getsockname()[1]  # refused until a test starts a Hub there
+    os.environ |= {
+        "LIT_BERT_CACHE": f"{_HOME.name}/lit_bert",
+        "HF_HOME": f"{_HOME.name}/huggingface",
+        "HF_ENDPOINT": f"http://127.0.0.1:{_port}",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_XET": "1",
+        "JSONARGPARSE_DEPRECATION_WARNINGS": "off",  # of calls that LightningCLI makes
+    }
+HUB_PORT = int(os.environ["HF_ENDPOINT"].rpartition(":")[2])
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -60,10 +62,8 @@ def hub() -> Iterator[Hub]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with a BERT of two layers, its tokenizer, and random weights."""
-    folder = tmp_path_factory.mktemp("tiny_bert")
+def make_bert(folder: Path) -> str:
+    """Save a BERT of two layers, its tokenizer, and random weights, and return the folder."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     vocab = {token: number for number, token in enumerate([*special, *WORDS])}
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
@@ -83,6 +83,12 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
         torch.manual_seed(0)
         BertForMaskedLM(config).save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a tiny BERT."""
+    return make_bert(tmp_path_factory.mktemp("tiny_bert"))
 
 
 @pytest.fixture
@@ -118,24 +124,32 @@ def write_csv(path: Path, copies: int) -> None:
     path.write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
 
 
-@pytest.fixture
-def recipe(tiny_bert: str, reviews: Path, tmp_path: Path) -> str:
-    """A config file that trains the tiny BERT on those rows for two epochs, in a second."""
+def make_reviews(folder: Path, copies: int = 1) -> Path:
+    """Write 40 training, 20 validation and 30 test rows, or some times as many, as CSV."""
+    folder.mkdir()
+    for split, more in (("train", 4), ("validation", 2), ("test", 3)):
+        write_csv(folder / f"{split}.csv", copies * more)
+    return folder
+
+
+def make_recipe(path: Path, bert: str, reviews: Path) -> str:
+    """Write a config file that trains a BERT on such rows for two epochs."""
     config = {
         "trainer": {"max_epochs": 2, "precision": "32-true"},
-        "model": {"pretrained": tiny_bert, "learning_rate": 0.003},
+        "model": {"pretrained": bert, "learning_rate": 0.003},
         "data": {"dataset": str(reviews), "batch_size": 8},
     }
-    path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(config))
     return str(path)
 
 
 @pytest.fixture
+def recipe(tiny_bert: str, reviews: Path, tmp_path: Path) -> str:
+    """A config file that trains the tiny BERT on those rows for two epochs, in a second."""
+    return make_recipe(tmp_path / "tiny.yaml", tiny_bert, reviews)
+
+
+@pytest.fixture
 def reviews(tmp_path: Path) -> Path:
     """A folder with 40 training, 20 validation and 30 test rows, as CSV."""
-    folder = tmp_path / "reviews"
-    folder.mkdir()
-    for split, copies in (("train", 4), ("validation", 2), ("test", 3)):
-        write_csv(folder / f"{split}.csv", copies)
-    return folder
+    return make_reviews(tmp_path / "reviews")

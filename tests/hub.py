@@ -62,7 +62,11 @@ class Answer(BaseHTTPRequestHandler):
             self._send(b"{}", 403, {"X-Error-Code": "GatedRepo"})
         elif repo not in self.server.repos:
             self._send(b"{}", 404, {"X-Error-Code": "RepoNotFound"})
-        return repo in self.server.gated or repo not in self.server.repos
+        elif "no-such-tag" in self.path:
+            self._send(b"{}", 404, {"X-Error-Code": "RevisionNotFound"})
+        else:
+            return False
+        return True
 
     def _send(self, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)

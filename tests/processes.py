@@ -56,16 +56,31 @@ def start(
     return started
 
 
-def finish(processes: list[BaseProcess], seconds: float = 60) -> list[int | None]:
-    """Wait for all to end, and return their exit codes: None is of one that had to be killed."""
+def finish(processes: list[BaseProcess], seconds: float = 60, patience: float = 60) -> list[int | None]:
+    """Wait for all to end, and return their exit codes.
+
+    Args:
+        processes: What `start` returned.
+        seconds: How long they may take.
+        patience: How many seconds after one has failed the others get SIGTERM, as torchrun does it.
+
+    Raises:
+        AssertionError: One did not end in time, and had to be killed.
+    """
     end = time.monotonic() + seconds
-    codes = []
+    while time.monotonic() < end and any(process.is_alive() for process in processes):
+        time.sleep(0.02)
+        if any(process.exitcode for process in processes):
+            patience -= 0.02
+            if patience < 0:
+                for process in processes:
+                    process.terminate()
+                patience = seconds
+    codes = [process.exitcode for process in processes]
     for process in processes:
-        process.join(max(0, end - time.monotonic()))
-        codes.append(process.exitcode)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
+        process.kill()
+        process.join()
+    assert None not in codes, f"a process did not end: {codes}"
     return codes
 
 

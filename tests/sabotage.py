@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+Change = partial[None]
+
 
 def _at(step: int, rank: int, act: Callable[[Any], object]) -> None:
     """Let `act` happen on a rank before a training step: it gets the module."""
@@ -23,7 +25,7 @@ def _at(step: int, rank: int, act: Callable[[Any], object]) -> None:
     BertClassifier.training_step = training_step  # type: ignore[method-assign]
 
 
-def signal_at(step: int, number: int, rank: int = 0) -> partial[None]:
+def signal_at(step: int, number: int, rank: int = 0) -> Change:
     """Send a signal to this very process."""
     return partial(_at, step, rank, partial(_send, number))
 
@@ -32,7 +34,7 @@ def _send(number: int, module: Any) -> None:
     os.kill(os.getpid(), number)
 
 
-def error_at(step: int, rank: int = 0) -> partial[None]:
+def error_at(step: int, rank: int = 0) -> Change:
     """Raise an exception."""
     return partial(_at, step, rank, _raise)
 
@@ -41,7 +43,7 @@ def _raise(module: Any) -> None:
     raise ZeroDivisionError("sabotage")
 
 
-def infinity_at(step: int, rank: int = 0) -> partial[None]:
+def infinity_at(step: int, rank: int = 0) -> Change:
     """Make a weight infinite."""
     return partial(_at, step, rank, _overflow)
 
@@ -51,7 +53,7 @@ def _overflow(module: Any) -> None:
         next(module.parameters())[:] = float("inf")
 
 
-def memory_at(step: int) -> partial[None]:
+def memory_at(step: int) -> Change:
     """Ask for more memory than there is."""
     return partial(_at, step, 0, _devour)
 
@@ -60,7 +62,7 @@ def _devour(module: Any) -> None:
     torch.empty(1 << 50)
 
 
-def full_disk_at(step: int, rank: int = 0) -> partial[None]:
+def full_disk_at(step: int, rank: int = 0) -> Change:
     """Let no file grow beyond 10 kB from then on."""
     return partial(_at, step, rank, _fill)
 
@@ -72,7 +74,7 @@ def _fill(module: Any) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 
 
-def killed_while_writing(count: int) -> partial[None]:
+def killed_while_writing(count: int) -> Change:
     """Be killed when a checkpoint is written for the count-th time, before it takes its name."""
     return partial(_interrupt_write, count)
 

@@ -116,10 +116,10 @@ def test_a_flag_beats_what_the_checkpoint_stored(recipe: str, tmp_path: Path, mo
 
 
 def test_the_rows_of_the_table_are_those_evaluated(recipe: str) -> None:
-    limits = ["--trainer.limit_val_batches=1", "--trainer.limit_test_batches=2", "--data.eval_batch_size=7"]
+    limits = ["--trainer.limit_val_batches=2", "--trainer.limit_test_batches=3", "--data.eval_batch_size=7"]
     cli = main(["fit", "--config", recipe, *limits])
     metrics = json.loads((cli.run_dir / "metrics.json").read_text())
-    assert (metrics["val"]["rows"], metrics["test"]["rows"]) == (7, 14)
+    assert (metrics["val"]["rows"], metrics["test"]["rows"]) == (14, 21)
 
 
 def test_two_runs_get_two_folders_and_a_failed_one_leaves_none(recipe: str) -> None:

@@ -98,3 +98,15 @@ def test_a_download_that_breaks_off_is_taken_up_again(hub: Hub, tiny_bert: str) 
         sources.fetch_encoder("some/bert")
     hub.breaks_off = False
     assert sources.has_weights(sources.fetch_encoder("some/bert"))
+
+
+def test_a_pinned_revision_is_what_is_asked_for_and_kept(hub: Hub, tiny_bert: str) -> None:
+    hub.repos["models/some/bert"] = Path(tiny_bert)
+    folder = sources.fetch_encoder("some/bert@v2")
+    assert [path for path in hub.asked if "/revision/v2" in path]
+    assert not [path for path in hub.asked if "/main" in path]
+    hub.asked.clear()
+    assert sources.fetch_encoder("some/bert@v2") == folder
+    assert hub.asked == []
+    with pytest.raises(UserError, match=r"--model.pretrained some/bert@no-such-tag: .* no such revision of this model"):
+        sources.fetch_encoder("some/bert@no-such-tag")

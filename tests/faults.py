@@ -1,0 +1,143 @@
+"""A campaign of faults: runs of a tiny BERT are disturbed until they have ended, and must end as an undisturbed one.
+
+Prints a table of the faults, how often each was tried and survived, and how many runs ended otherwise than to the last
+bit alike; exits with status 1 if any did. It takes about three minutes on two cores.
+"""
+
+import argparse
+import logging
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import sabotage
+from conftest import make_bert, make_recipe, make_reviews
+from processes import finish, run, start
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from test_resume import equal_runs
+
+STEPS = 60
+
+
+class Campaign:
+    """A folder with what a run needs, and the undisturbed runs.
+
+    Args:
+        folder: An empty folder, which is the current one.
+        seed: Of the moments at which things happen.
+    """
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.log = folder / "log"
+        config = make_recipe(folder / "tiny.yaml", make_bert(folder / "bert"), make_reviews(folder / "reviews", 4))
+        self.words = ["fit", "--config", config, "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1"]
+        self.words += ["--checkpoint_minutes=0.001"]
+        self.whole: dict[int, Path] = {}
+        self.seconds: dict[int, float] = {}
+        for name, ranks in (("warm", 1), ("whole", 1), ("whole2", 2)):
+            begun = time.monotonic()
+            run([*self.words, f"--trainer.default_root_dir={folder / name}"], self.log, ranks)
+            self.seconds[ranks] = time.monotonic() - begun
+            [self.whole[ranks]] = (folder / name).iterdir()
+
+    def again(self) -> list[str]:
+        """Return the command that goes on, or begins if there is nothing to go on from."""
+        return [*self.words, "--ckpt_path=last"] if Path("runs").exists() else self.words
+
+    def step(self, ranks: int) -> int:
+        """Return a random step of training."""
+        return self.random.randrange(STEPS // ranks)
+
+    def sent(self, number: int, ranks: int = 1) -> bool:
+        """Send a signal to a random rank at a random moment, and return whether the run had not ended before."""
+        started = start(self.again(), self.log, ranks)
+        time.sleep(self.random.uniform(0, self.seconds[ranks]))
+        struck = self.random.choice(started)
+        if struck.is_alive():
+            os.kill(struck.pid or 0, number)
+        return any(finish(started, 30, patience=3))
+
+    def changed(self, change: sabotage.Change, ranks: int = 1) -> bool:
+        """Let something go wrong within a process, and return whether it did before the run ended."""
+        return any(finish(start(self.again(), self.log, ranks, change), 30, patience=3))
+
+    def damaged(self) -> bool:
+        """Cut last.ckpt short after a kill."""
+        struck = self.changed(sabotage.signal_at(self.step(1), signal.SIGKILL))
+        for path in Path("runs").glob("*/checkpoints/last.ckpt"):
+            os.truncate(path, self.random.randrange(path.stat().st_size))
+        return struck
+
+    def disturb(self, ranks: int, tries: int, fault: Callable[["Campaign"], bool]) -> tuple[int, int]:
+        """Let a fault happen `tries` times, up to 4 times to a run; return how many runs were lost, of how many."""
+        lost = runs = 0
+        while tries:
+            shutil.rmtree("runs", ignore_errors=True)
+            for _ in range(min(tries, 4)):
+                if not fault(self):
+                    break
+                tries -= 1
+            runs += 1
+            try:
+                run(self.again(), self.log, ranks)
+                ended = [path.parent for path in Path("runs").absolute().glob("*/metrics.json")]
+                equal_runs(self.whole[ranks], max(ended, key=os.path.getmtime))
+            except AssertionError:
+                lost += 1
+                traceback.print_exc()
+        return lost, runs
+
+
+FAULTS: dict[str, tuple[int, int, Callable[[Campaign], bool]]] = {  # how often, on how many ranks, what happens
+    "SIGKILL at a random moment": (24, 1, lambda it: it.sent(signal.SIGKILL)),
+    "SIGKILL while a checkpoint is written": (8, 1, lambda it: it.changed(sabotage.killed_while_writing(5))),
+    "SIGTERM at a random moment": (8, 1, lambda it: it.sent(signal.SIGTERM)),
+    "SIGINT at a random moment": (8, 1, lambda it: it.sent(signal.SIGINT)),
+    "disk full": (4, 1, lambda it: it.changed(sabotage.full_disk_at(it.step(1)))),
+    "exception": (4, 1, lambda it: it.changed(sabotage.error_at(it.step(1)))),
+    "loss not finite": (4, 1, lambda it: it.changed(sabotage.infinity_at(it.step(1)))),
+    "last.ckpt cut short": (4, 1, Campaign.damaged),
+    "SIGTERM to one rank of 2": (4, 2, lambda it: it.sent(signal.SIGTERM, 2)),
+    "SIGKILL of one rank of 2": (4, 2, lambda it: it.sent(signal.SIGKILL, 2)),
+    "exception on one rank of 2": (4, 2, lambda it: it.changed(sabotage.error_at(it.step(2), 1), 2)),
+}
+
+
+def main() -> None:
+    """Run the campaign."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="the faults whose names contain this (default: all)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the random moments (default: 1)")
+    options = parser.parse_args()
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of what resumed runs replace
+    table = Table(box=box.SIMPLE_HEAD)
+    for title in ("fault", "times tried", "runs", "ended alike", "lost"):
+        table.add_column(title, justify="left" if title == "fault" else "right")
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        campaign = Campaign(Path(folder), options.seed)
+        for title, (tries, ranks, fault) in FAULTS.items():
+            if options.only not in title:
+                continue
+            sys.stderr.write(f"{title}\n")
+            lost, runs = campaign.disturb(ranks, tries, fault)
+            table.add_row(title, str(tries), str(runs), str(runs - lost), str(lost))
+            failed += lost
+        os.chdir("/")
+    Console(highlight=False).print(table)
+    raise SystemExit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()
