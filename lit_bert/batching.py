@@ -64,10 +64,13 @@ class LengthGroupedSampler(DistributedSampler[int]):
         return len(self._share(np.arange(len(self.lengths))))
 
     def __iter__(self) -> Iterator[int]:
-        """Iterate over this rank's row numbers."""
+        """Iterate over this rank's row numbers, those left out that were trained on before."""
         epoch, done = self.resumed
-        rows = self._share(self._training_order() if self.shuffle else self._evaluation_order())
-        return iter(rows[done * self.batch_size if epoch == self.epoch else 0 :].tolist())
+        return iter(self.rows()[done * self.batch_size if epoch == self.epoch else 0 :].tolist())
+
+    def rows(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return this rank's row numbers of the whole epoch, in their order."""
+        return self._share(self._training_order() if self.shuffle else self._evaluation_order())
 
     def weights(self, batch_idx: int, batches: int) -> Tensor:
         """Return each row's weight in the loss of a training batch, shape (B,), 0 for a row that is only repeated.

@@ -19,6 +19,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
+from torch import distributed
 
 from lit_bert import checkpoints, files, machine, predictions, progress, report, run_folder
 from lit_bert.datamodule import RottenTomatoesDataModule
@@ -38,8 +39,8 @@ def main(args: list[str] | None = None) -> LightningCLI:
         The CLI object, with `trainer`, `model`, `datamodule` and `config`.
 
     Raises:
-        SystemExit: With status 2 after a user's mistake, which has been explained on standard error; with 128 and the
-            signal's number after a signal that stopped training.
+        SystemExit: With status 2 after a user's mistake, which has been explained on standard error; with 1 if another
+            rank is gone; with 128 and the signal's number after a signal that stopped training.
     """
     silence_chatter()
     machine.keep_freed_memory()
@@ -52,10 +53,23 @@ def main(args: list[str] | None = None) -> LightningCLI:
             sys.stderr.write(f"stopped by {name}; go on with\npython train.py fit --ckpt_path {path}\n")
         raise SystemExit(128 + stop.signal_number) from None
     except Exception as error:
+        if _lost_a_rank(error):
+            line = str(error).partition("] ")[2].partition(". ")[0] or str(error).splitlines()[0]
+            sys.stderr.write(
+                f"error: rank {distributed.get_rank()} lost another rank, whose message says why ({line})\n"
+            )
+            raise SystemExit(1) from error
         if not isinstance(error, UserError) and not _raised_by_lightning(error):
             raise
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(2) from error
+
+
+def _lost_a_rank(error: Exception) -> bool:
+    """Tell whether a collective failed because the process of another rank has ended."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return False
+    return isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
 
 
 def _raised_by_lightning(error: Exception) -> bool:

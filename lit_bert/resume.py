@@ -82,6 +82,7 @@ class Resumable(Checkpoint):
             if "cuda" in state and torch.cuda.is_available():
                 torch.cuda.set_rng_state(state["cuda"])
         self._saved_at = time.monotonic()
+        trainer.ckpt_path = None  # or Lightning would keep that file for ever, though it be no longer the best
         if trainer.is_global_zero:
             for partial in self.path.parent.glob(".*.partial"):  # left by a process that was killed
                 partial.unlink()

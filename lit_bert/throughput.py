@@ -52,21 +52,24 @@ class Throughput(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         sampler: LengthGroupedSampler = trainer.train_dataloader.sampler  # type: ignore[union-attr]
         epoch, before = sampler.resumed
-        batches = trainer.fit_loop.epoch_loop.batch_idx + 1 - (before if epoch == sampler.epoch else 0)
-        if batches < 1:
+        before *= epoch == sampler.epoch
+        batches = trainer.fit_loop.epoch_loop.batch_idx + 1
+        if batches <= before:
             return
-        lengths = sampler.lengths[np.fromiter(sampler, np.int64)][: batches * sampler.batch_size]
+        lengths = sampler.lengths[sampler.rows()][: batches * sampler.batch_size]
         starts = np.arange(0, len(lengths), sampler.batch_size)
         longest = [
             padded_length(length, data.padded_lengths) for length in np.maximum.reduceat(lengths, starts).tolist()
         ]
         computed = (np.diff([*starts, len(lengths)]) * longest).sum()
+        waste = 1 - lengths.sum() / computed
+        lengths = lengths[before * sampler.batch_size :]  # of these it knows the time
         seconds = self._seconds
         weights = sum(p.numel() for name, p in pl_module.named_parameters() if "embeddings" not in name)
         self.last = {
             "train/sentences_per_s": len(lengths) * trainer.world_size / seconds,
             "train/tokens_per_s": lengths.sum() * trainer.world_size / seconds,
-            "train/padding_waste": 1 - lengths.sum() / computed,
+            "train/padding_waste": waste,
             "train/gflops": 6 * weights * lengths.sum() / seconds / 1e9,
         }
         pl_module.log_dict(self.last)

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,11 @@ def test_fit_leaves_a_whole_run(recipe: str, capsys: pytest.CaptureFixture[str])
     assert re.fullmatch(r"epoch=\d-val_acc=\d\.\d{4}\.ckpt", best.name)
     assert f"{metrics['val']['acc']:.4f}" in best.name
     assert {file.name for file in (run / "checkpoints").iterdir()} == {best.name, "last.ckpt"}
+    origin = json.loads((run / "provenance.json").read_text())
+    assert origin["data"]["rows"] == {"train": 40, "val": 20, "test": 30}
+    assert re.fullmatch("[0-9a-f]{20}", origin["data"]["fingerprint"])
+    assert origin["versions"]["torch"] == version("torch")
+    assert re.fullmatch("[0-9a-f]{40}", origin["git"] or "0" * 40)
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["learning_rate"] == 0.003
     assert config["trainer"]["precision"] == "32-true"

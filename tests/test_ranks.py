@@ -1,12 +1,15 @@
 """Any number of ranks gives the same numbers."""
 
 import json
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from processes import run
+from processes import finish, run, start
 
 from lit_bert import checkpoints
 
@@ -56,3 +59,49 @@ def test_evaluation_and_prediction_are_equal_to_the_last_bit(recipe: str, tmp_pa
     assert found[0] == found[1] == found[2]
     assert found[0][0]["rows"] == 30
     assert len(found[0][1].splitlines()) == 31
+
+
+TRAIN = str(Path(__file__).parent.parent / "train.py")
+TORCHRUN = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--nnodes=2",
+    "--nproc_per_node=1",
+    "--master_addr=127.0.0.1",
+]
+
+
+def finished(commands: list[list[str]]) -> list[str]:
+    """Run commands side by side to their good end, and return what they print."""
+    started = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for command in commands
+    ]
+    said = [process.communicate(timeout=120)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * len(commands), "\n".join(said)
+    return said
+
+
+def test_two_devices_and_two_nodes_by_the_words_of_the_readme(recipe: str) -> None:
+    """One command that starts both ranks, then two torchrun agents, as on two nodes, that meet on the loopback."""
+    words = ["fit", "--config", recipe, "--trainer.accelerator=cpu", "--trainer.strategy=ddp"]
+    [said] = finished([[sys.executable, TRAIN, *words, "--trainer.devices=2"]])
+    assert "device   2 x cpu" in said
+    assert "Traceback" not in said
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    agents = [[*TORCHRUN, f"--master_port={port}", f"--node_rank={node}", TRAIN] for node in (0, 1)]
+    finished([[*agent, *words, "--trainer.devices=1", "--trainer.num_nodes=2"] for agent in agents])
+    first, second = sorted(Path("runs").iterdir())
+    one, two = (json.loads((run / "metrics.json").read_text()) for run in (first, second))
+    assert (one["val"], one["test"]) == (two["val"], two["test"])
+    assert json.loads((second / "provenance.json").read_text())["hardware"]["devices"] == ["cpu", "cpu"]
+
+
+def test_a_mistake_on_two_ranks_is_told_once_and_ends_both(recipe: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert finish(start(["fit", "--config", recipe, "--data.train_rows=41"], log, 2), 60) == [2, 1]
+    assert log.read_text().count("error: --data.train_rows 41: the train split of") == 1
+    assert "error: rank 1 lost another rank, whose message says why (" in log.read_text()
+    assert "Traceback" not in log.read_text()
