@@ -7,6 +7,7 @@ machine slows all of them alike; a ratio is the median of the rounds' ratios.
     tuned       transformers.Trainer as an expert sets it: batch 32, dynamic padding, length grouping, bfloat16;
                 prediction with pipeline("text-classification"), in as large batches
     ours        lit_bert, batch 32, with --compiled through CUDA graphs
+    bare        the same without what makes a run resumable: random states, signals, checks of the loss
     machine     products of large matrices
 """
 
@@ -23,7 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-CONTESTANTS = ("machine", "ours", "tuned", "reference")
+CONTESTANTS = ("machine", "ours", "bare", "tuned", "reference")
 WARM_UP = 5  # steps that are not counted
 SHAPES = [16, 24, 32, 40, 48, 64, 80]  # padded lengths, for --compiled
 
@@ -96,7 +97,7 @@ def machine(options: argparse.Namespace, started: float) -> dict[str, float]:
     return {"bf16_gflops": matmul_rate(device, bf16=True), "fp32_gflops": matmul_rate(device, bf16=False)}
 
 
-def ours(options: argparse.Namespace, started: float) -> dict[str, float]:
+def ours(options: argparse.Namespace, started: float, resumable: bool = True) -> dict[str, float]:
     """Time this project, with the settings of its command line."""
     import torch
     from lightning.pytorch import Callback, Trainer, seed_everything
@@ -104,6 +105,7 @@ def ours(options: argparse.Namespace, started: float) -> dict[str, float]:
 
     from lit_bert import BertClassifier, RottenTomatoesDataModule, machine
     from lit_bert.cli import silence_chatter
+    from lit_bert.resume import Resumable
 
     silence_chatter()
     machine.keep_freed_memory()
@@ -114,7 +116,7 @@ def ours(options: argparse.Namespace, started: float) -> dict[str, float]:
         def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
             clock.step(batch.get("attention_mask", torch.ones_like(batch["input_ids"])))
 
-        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # before a checkpoint is written
             clock.end()
 
     model = BertClassifier(options.encoder, learning_rate=1e-4, compiled=options.compiled)
@@ -131,8 +133,8 @@ def ours(options: argparse.Namespace, started: float) -> dict[str, float]:
             gradient_clip_val=1.0,
             logger=TensorBoardLogger(folder),
             log_every_n_steps=10,
-            callbacks=[Timed()],
-            enable_checkpointing=False,
+            callbacks=[Timed(), *([Resumable(Path(folder) / "last.ckpt")] if resumable else [])],
+            enable_checkpointing=resumable,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -148,6 +150,11 @@ def ours(options: argparse.Namespace, started: float) -> dict[str, float]:
             rates[task] = len(data.splits["test"]) / (time.perf_counter() - begin)
     parameters = sum(p.numel() for name, p in model.named_parameters() if "embeddings" not in name)
     return {**clock.record(warm_up), **rates, "parameters": parameters}
+
+
+def bare(options: argparse.Namespace, started: float) -> dict[str, float]:
+    """Time this project without its callback for resuming."""
+    return ours(options, started, resumable=False)
 
 
 def reference(options: argparse.Namespace, started: float) -> dict[str, float]:
@@ -251,7 +258,7 @@ class StepClock:
 
     def __init__(self, started: float) -> None:
         self.started = started
-        self.first = 0.0
+        self.first = self.ended = 0.0
         self.begun: list[float] = []
         self.masks: list[Any] = []
 
@@ -264,13 +271,13 @@ class StepClock:
         self.masks.append(attention_mask)
 
     def end(self) -> None:
-        """Note the end of the last step."""
+        """Note the end of the last step so far."""
         _settle()
-        self.begun.append(time.perf_counter())
+        self.ended = time.perf_counter()
 
     def record(self, warm_up: int = WARM_UP) -> dict[str, float]:
         """Return rates per second, the share of computed tokens that is padding, and peak memory."""
-        seconds = self.begun[-1] - self.begun[warm_up]
+        seconds = self.ended - self.begun[warm_up]
         sentences = sum(len(mask) for mask in self.masks[warm_up:])
         real = sum(int(mask.sum()) for mask in self.masks[warm_up:])
         computed = sum(mask.numel() for mask in self.masks[warm_up:])
@@ -283,7 +290,7 @@ class StepClock:
         }
 
 
-RUN = {"machine": machine, "ours": ours, "tuned": tuned, "reference": reference}
+RUN = {"machine": machine, "ours": ours, "bare": bare, "tuned": tuned, "reference": reference}
 
 # --- report -----------------------------------------------------------------------------------------------------------
 
@@ -305,6 +312,7 @@ def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespa
     summary = {
         "train_vs_reference": ratio("train", "reference"),
         "train_vs_tuned": ratio("train", "tuned"),
+        "train_vs_bare": ratio("train", "bare"),
         "evaluate_vs_tuned": ratio("evaluate", "tuned"),
         "predict_vs_pipeline": ratio("predict", "tuned"),
         "fraction_of_matmul_rate": statistics.median(gflops) / middle("machine", "bf16_gflops"),
@@ -321,7 +329,7 @@ def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespa
     }
     for title in ("", *titles.values()):
         table.add_column(title, justify="right" if title else "left", no_wrap=True)
-    for name in CONTESTANTS[1:]:
+    for name in ("ours", "tuned", "reference"):
         cells = []
         for key in titles:
             values = sorted(record[key] for record in records[name] if key in record)

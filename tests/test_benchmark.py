@@ -24,7 +24,7 @@ def test_counts_sentences_tokens_and_padding_after_the_warm_up(throughput: Modul
     for _ in range(4):
         clock.step(mask)
     clock.end()
-    clock.begun = [0.0, 10.0, 11.0, 12.0, 14.0]
+    clock.begun, clock.ended = [0.0, 10.0, 11.0, 12.0], 14.0
     record = clock.record(warm_up=1)
     assert (record["train"], record["tokens"], record["padding_waste"]) == (6 / 4, 18 / 4, 0.25)
 
@@ -37,6 +37,7 @@ def test_reports_medians_of_ratios(throughput: ModuleType, tmp_path: Path, capsy
     records = {
         "machine": rounds(bf16_gflops=1200.0, fp32_gflops=100.0),
         "ours": rounds(train=200.0, evaluate=600.0, predict=500.0, tokens=5e3, parameters=2e7, **rest),
+        "bare": rounds(train=250.0, **rest),
         "tuned": rounds(train=100.0, evaluate=400.0, predict=250.0, **rest),
         "reference": rounds(train=2.0, **rest),
     }
@@ -46,6 +47,7 @@ def test_reports_medians_of_ratios(throughput: ModuleType, tmp_path: Path, capsy
     throughput.report(records, options)
     written = json.loads(options.out.read_text())
     assert written["train_vs_reference"] == 100
+    assert written["train_vs_bare"] == 0.8
     assert (written["train_vs_tuned"], written["evaluate_vs_tuned"], written["predict_vs_pipeline"]) == (2, 1.5, 2)
     assert written["fraction_of_matmul_rate"] == pytest.approx(6 * 5e3 * 2e7 / 1e9 / 1200)
     assert written["records"]["ours"][2]["train"] == 600
