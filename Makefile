@@ -17,7 +17,7 @@ fit: .venv/installed  ## fine-tune BERT on Rotten Tomatoes and print its held-ou
 bench: .venv/installed  ## measure speed beside the Hugging Face Trainer, and write runs/bench.json
 	$(BIN)/python benchmarks/throughput.py
 
-faults: .venv/installed  ## kill and disturb runs in every way, and see that they end as if nothing had happened
+faults: .venv/installed  ## kill and disturb runs in eleven ways, and see that they end as if nothing had happened
 	$(BIN)/python tests/faults.py
 
 test: .venv/installed  ## lint, check types, and run all tests

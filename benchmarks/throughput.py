@@ -140,7 +140,6 @@ def ours(options: argparse.Namespace, started: float, resumable: bool = True) ->
             num_sanity_val_steps=0,
         )
         trainer.fit(model, data)
-        trainer.limit_val_batches = 1.0
         rates = {}
         for task, run in (("evaluate", trainer.test), ("predict", trainer.predict)):
             run(model, data)  # warm
@@ -302,6 +301,8 @@ def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespa
     from rich.console import Console
     from rich.table import Table
 
+    from lit_bert.provenance import processor
+
     def middle(name: str, key: str) -> float:
         return statistics.median(record[key] for record in records[name])
 
@@ -341,7 +342,7 @@ def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespa
     Console(highlight=False).print(table)
     for key, value in summary.items():
         print(f"{key:24} {value:.3g}")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     about = {
         "machine": device,
         "threads": torch.get_num_threads(),
@@ -356,11 +357,6 @@ def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespa
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps({**summary, **about, "records": records}, indent=2) + "\n")
     print(f"{'report':24} {options.out}")
-
-
-def _processor() -> str:
-    found = [line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    return f"{found[0]}, {len(found)} cores" if found else platform.processor()
 
 
 if __name__ == "__main__":

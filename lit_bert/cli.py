@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -193,12 +194,15 @@ class BertCLI(LightningCLI):
     def _checkpoint(self, settings: Any, subcommand: str) -> Path | None:
         """Return the checkpoint to start from: the one named, the newest for "last", that of the job put back in queue.
 
-        If training cannot go on from the one named, for it is damaged, the newest whole one beside it is taken.
+        If training is to go on from a `last.ckpt` that is damaged or gone, the newest whole one beside it is taken.
         """
         path = settings.ckpt_path
         root = Path(settings.trainer.default_root_dir or "runs")
         if path == "last" or (subcommand == "fit" and not path and run_folder.requeued()):
-            found = checkpoints.newest(folder / run_folder.CHECKPOINTS for folder in run_folder.candidates(root))
+            runs = run_folder.of_this_job(root) if run_folder.requeued() else []
+            found = checkpoints.newest(folder / run_folder.CHECKPOINTS for folder in runs)
+            if path and not found:
+                found = checkpoints.newest(root.absolute().glob(f"*/{run_folder.CHECKPOINTS}"))
             if found is None and subcommand != "fit":
                 raise UserError(f"--ckpt_path last: there is no checkpoint in {root}; name its file")
             self._tell(
@@ -210,11 +214,8 @@ class BertCLI(LightningCLI):
         try:
             checkpoints.read(path)
         except UserError as error:
-            folder = Path(path).parent
-            other = (
-                checkpoints.newest([folder]) if subcommand == "fit" and folder.name == run_folder.CHECKPOINTS else None
-            )
-            if other is None:
+            other = checkpoints.newest([Path(path).parent])
+            if other is None or subcommand != "fit" or Path(path).name != run_folder.LAST:
                 raise
             self._tell("resume", f"{str(error).partition(';')[0]}; from {run_folder.shown(other)} instead")
             return other
@@ -280,15 +281,15 @@ class BertCLI(LightningCLI):
             callbacks.append(Provenance(run_folder.unused(self.run_dir / run_folder.PROVENANCE)))
         kwargs["callbacks"] = callbacks
         kwargs["plugins"] = [*_listed(settings.plugins), checkpoints.AtomicCheckpointIO()]
-        if SLURMEnvironment.detect():
+        if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
             kwargs["plugins"].append(
                 SLURMEnvironment(auto_requeue=False)
             )  # it would save elsewhere; `Resumable` does it
         trainer = super().instantiate_trainer(**kwargs)
-        if settings.enable_checkpointing is not False and not settings.fast_dev_run:
+        if not settings.fast_dev_run:
             every = timedelta(minutes=self._get(self.config, "checkpoint_minutes"))
             # The last of all callbacks, for its checkpoint holds the state of the others.
-            cast(Any, trainer).callbacks.append(Resumable(Path(checkpoint.dirpath) / "last.ckpt", every))
+            cast(Any, trainer).callbacks.append(Resumable(Path(checkpoint.dirpath) / run_folder.LAST, every))
         return trainer
 
     def _make_run_dir(self, root: Path, fast_dev_run: Any) -> Path:
@@ -321,7 +322,7 @@ class BertCLI(LightningCLI):
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
             data = self.datamodule
-            training = subcommand == "fit" and not self.trainer.validating
+            training = self.model.training
             option = "batch_size" if training else "eval_batch_size"
             longest = max(max(map(len, rows["input_ids"])) for rows in data.splits.values())
             raise UserError(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -234,6 +235,7 @@ class RottenTomatoesDataModule(LightningDataModule):
             collate_fn=partial(collate, pad_token_id=self._pad_token_id, lengths=self.padded_lengths),
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_ignore_signals,
             generator=torch.Generator(),  # or each epoch would draw a number that dropout misses in a resumed run
         )
 
@@ -247,38 +249,58 @@ class RottenTomatoesDataModule(LightningDataModule):
     def on_before_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """Add each row's weight in the loss to a training batch: `weights`, shape (B,)."""
         if self.trainer is not None and self.trainer.training:
-            sampler = cast(LengthGroupedSampler, self.trainer.train_dataloader.sampler)  # type: ignore[union-attr]
+            sampler = self.trainer.train_dataloader.sampler  # type: ignore[union-attr]
             number = self.trainer.fit_loop.epoch_loop.batch_idx + 1
-            batch["weights"] = sampler.weights(number, int(self.trainer.num_training_batches))
+            if isinstance(sampler, LengthGroupedSampler):  # `--trainer.overfit_batches` replaces it
+                batch["weights"] = sampler.weights(number, int(self.trainer.num_training_batches))
         return batch
 
     # --- in a checkpoint ----------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where training stands: `epoch`, how many of its `batches` are done on each rank, and their `rows`."""
+        """Return where training stands: `epoch`, how many of its `batches` each rank has done, and what a step is."""
         if self.trainer is None:
             return {}
-        done = cast(Any, self.trainer.fit_loop.epoch_loop.batch_progress.current).processed
-        epoch, rows = self.trainer.current_epoch, self.batch_size * self.trainer.world_size
+        loop = self.trainer.fit_loop
+        done = cast(Any, loop.epoch_loop.batch_progress.current).processed
+        epoch, ended = self.trainer.current_epoch, cast(Any, loop.epoch_progress.current).processed
         if done >= self.trainer.num_training_batches:
             epoch, done = epoch + 1, 0
-        return {"epoch": epoch, "batches": done, "rows": rows}
+        step = [self.batch_size * self.trainer.world_size, self.trainer.accumulate_grad_batches]
+        return {"epoch": epoch, "batches": done, "step": step, "broken_off": ended > epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Let training go on from there. Lightning forgets it (Lightning-AI/pytorch-lightning#20550, #21938).
 
         Raises:
-            UserError: It is within an epoch, and batches are of another size now.
+            UserError: It is within an epoch, and steps have other rows now, or Lightning counts that epoch as ended.
         """
         if self.trainer is None or not self.trainer.training:
             return
-        rows = self.batch_size * self.trainer.world_size
-        if state_dict["batches"] and state_dict["rows"] != rows:
+        rows, accumulate = state_dict["step"]
+        ranks = self.trainer.world_size
+        if state_dict["broken_off"]:
             raise UserError(
-                f"--data.batch_size {self.batch_size} on {self.trainer.world_size} devices: the checkpoint was written "
-                f"within an epoch, in batches of {state_dict['rows']} rows on all devices, not {rows}; keep that"
+                "--ckpt_path: it was written when the run ended within an epoch; go on from last.ckpt instead"
+            )
+        if state_dict["batches"] and (rows, accumulate) != (
+            self.batch_size * ranks,
+            self.trainer.accumulate_grad_batches,
+        ):
+            raise UserError(
+                f"--data.batch_size {self.batch_size} on {ranks} devices, --trainer.accumulate_grad_batches "
+                f"{self.trainer.accumulate_grad_batches}: the checkpoint was written within an epoch, with {rows} rows "
+                f"a batch on all devices together and {accumulate} batches a step; set --data.batch_size "
+                f"{max(1, rows // ranks)} --trainer.accumulate_grad_batches {accumulate}"
             )
         self._resumed = state_dict["epoch"], state_dict["batches"]
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leave to the training process what to do when a terminal or SLURM sends a signal to all of them."""
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _tokenizer(folder: Path, name: str) -> tuple[Any, int]:

@@ -72,7 +72,7 @@ def fetch(dataset: str | dict[str, str]) -> tuple[str | dict[str, str], str]:
     folder = Path(dataset).expanduser()
     if folder.is_dir():
         return str(folder.absolute()), _digest(sorted(file for file in folder.rglob("*") if file.is_file()))
-    if folder.exists() or dataset.startswith((".", "/", "~")) or dataset.count("/") > 1:
+    if folder.exists() or dataset.startswith((".", "/", "~")) or dataset.partition("@")[0].count("/") > 1:
         raise UserError(
             f"--data.dataset {dataset}: there is no such folder; give a folder, a Hub id, "
             "or one file a split (--data.dataset.train FILE and so on)"

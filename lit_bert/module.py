@@ -156,7 +156,8 @@ class BertClassifier(LightningModule):
         self._adopt(model)
 
     def setup(self, stage: str) -> None:
-        """Take the tokenizer's files along for the checkpoint."""
+        """Take the tokenizer's files along for the checkpoint; forget the rows of an epoch that was broken off."""
+        self._seeing = {"train": [], "val": [], "test": []}
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             self.encoder_files |= data.tokenizer_files
@@ -183,7 +184,7 @@ class BertClassifier(LightningModule):
             UserError: It was fine-tuned from another model, or its classes are not those of the data.
         """
         if self._trainer is not None and self.trainer.training and self.trainer.is_global_zero:
-            self._seeing["train"] = [rows] if (rows := checkpoint["train_rows"]) else []
+            self._seeing["train"] = [rows] if (rows := checkpoint.get("train_rows")) else []
         start = checkpoint["hyper_parameters"]["pretrained"]
         if self._trainer is not None and start != self.pretrained:
             raise UserError(
@@ -227,7 +228,7 @@ class BertClassifier(LightningModule):
 
     def on_train_start(self) -> None:
         """Compile, if asked; on resuming, let today's learning rate and weight decay count, not the checkpoint's."""
-        self.finite = self.finite.to(self.device)
+        self.finite = torch.ones((), dtype=torch.bool, device=self.device)
         self._seeing["train"] = [{k: v.to(self.device) for k, v in rows.items()} for rows in self._seeing["train"]]
         if self.compiled:
             self._graphs = Graphs(cast(nn.Module, self.model), self.trainer)
@@ -255,8 +256,8 @@ class BertClassifier(LightningModule):
 
     def _is_logged(self) -> bool:
         """Whether Lightning writes the values of this step, or it is the first and the progress bar would be empty."""
-        step = self.trainer.global_step
-        return step == 0 or (step + 1) % cast(Any, self.trainer).log_every_n_steps == 0
+        step, every = self.trainer.global_step, cast(Any, self.trainer).log_every_n_steps
+        return step == 0 or (every > 0 and (step + 1) % every == 0)
 
     def on_train_epoch_end(self) -> None:
         """Log the metrics of all rows of all ranks, as they were predicted while the weights changed."""

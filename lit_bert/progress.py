@@ -54,7 +54,7 @@ class ProgressBar(RichProgressBar):
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return the metrics to show."""
-        if trainer.training and self._shown and trainer.global_step % cast(Any, trainer).log_every_n_steps:
+        if trainer.training and self._shown and trainer.global_step % (cast(Any, trainer).log_every_n_steps or 10):
             return self._shown
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)

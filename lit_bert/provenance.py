@@ -1,4 +1,4 @@
-"""Where a run comes from: enough to repeat it from its folder alone."""
+"""Where a run comes from: with its config, what is needed to repeat it."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 from datetime import datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,9 @@ def _record(trainer: Trainer) -> dict[str, Any]:
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
         "git": _git("rev-parse", "HEAD"),
-        "changed_files": (_git("status", "--porcelain") or "").splitlines(),
+        "uncommitted": _git("diff", "HEAD"),
         "data": {"fingerprint": data.fingerprint, "rows": {name: len(rows) for name, rows in data.splits.items()}},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "hardware": {
             "processor": processor(),
             "threads": torch.get_num_threads(),
@@ -58,8 +58,15 @@ def _record(trainer: Trainer) -> dict[str, Any]:
     }
 
 
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def _git(*words: str) -> str | None:
-    """Return what git says of this code, or None if it is not under git."""
+    """Return what git says of this code, or None if it says nothing."""
     try:
         done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

@@ -15,6 +15,9 @@ from torch import distributed
 
 from lit_bert.errors import UserError
 
+CHECK_STEPS = 10
+"""Optimizer steps between two looks at whether losses are finite: to look waits for a GPU."""
+
 STOP, NOT_FINITE, DUE = range(3)
 
 
@@ -113,11 +116,14 @@ class Resumable(Checkpoint):
         Neither before a validation: Lightning would leave it out when the run goes on.
         """
         loop = cast(Any, trainer.fit_loop.epoch_loop)
-        ends = loop._num_ready_batches_reached() or loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
-        if loop._should_accumulate() or ends:
+        if loop._should_accumulate() or loop._num_ready_batches_reached():
+            return
+        stops = trainer.should_stop and cast(Any, trainer.fit_loop)._can_stop_early
+        last = stops or trainer.global_step == trainer.max_steps  # within an epoch
+        if loop._should_check_val_fx(trainer.fit_loop._data_fetcher) and not last:
             return
         found = self._agreed(trainer, pl_module)
-        if found[STOP] or found[DUE]:
+        if found[STOP] or found[DUE] or last:
             if found[STOP]:  # or Lightning would log the values of this step after this hook
                 cast(Any, trainer)._logger_connector.update_train_step_metrics()
             self._save(trainer, pl_module)
@@ -126,11 +132,13 @@ class Resumable(Checkpoint):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse to judge, or to save as the best, a model whose loss is not finite."""
-        self._agreed(trainer, pl_module, certain=True)
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._agreed(trainer, pl_module, certain=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save; what the epoch has to log follows this hook, and only then may training stop."""
-        self._save(trainer, pl_module)
+        """Save, if the epoch is whole; what it has to log follows this hook, and only then may training stop."""
+        if cast(Any, trainer.fit_loop.epoch_loop)._num_ready_batches_reached():
+            self._save(trainer, pl_module)
         self._stopping = self._agreed(trainer, pl_module)[STOP]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -157,7 +165,7 @@ class Resumable(Checkpoint):
         """
         found = torch.zeros(3, dtype=torch.int64)
         found[STOP] = self._asked
-        if certain or trainer.global_step % cast(Any, trainer).log_every_n_steps == 0:  # to know it waits for a GPU
+        if certain or trainer.global_step % CHECK_STEPS == 0:
             found[NOT_FINITE] = not bool(pl_module.finite)
         found[DUE] = time.monotonic() - self._saved_at > self.every.total_seconds()
         if trainer.world_size > 1:
@@ -177,7 +185,7 @@ class Resumable(Checkpoint):
         kept = f"; {self.path} is of before" if self.path.is_file() else ""
         raise UserError(
             f"the loss or its gradient is not a finite number, at step {trainer.global_step} or up to "
-            f"{cast(Any, trainer).log_every_n_steps} steps before; lower --model.learning_rate, or raise "
+            f"{CHECK_STEPS} steps before; lower --model.learning_rate, or raise "
             f"--model.warmup_ratio or the precision (--trainer.precision {trainer.precision} now){kept}"
         )
 
@@ -187,5 +195,8 @@ class Resumable(Checkpoint):
         if self._stopping == getattr(signal, "SIGUSR1", None) and trainer.is_global_zero:
             array = os.environ.get("SLURM_ARRAY_JOB_ID")
             job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
-            subprocess.run(["scontrol", "requeue", job], check=False)
+            try:
+                subprocess.run(["scontrol", "requeue", job], check=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                trainer.print(f"queue    job {job} could not be put back into it ({error}); submit it again")
         raise Interrupted(self._stopping, self.path)

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from lit_bert.errors import UserError
 
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
+LAST = "last.ckpt"
 PROVENANCE = "provenance.json"
 
 
@@ -35,9 +37,9 @@ def _job() -> str:
     return f"_job-{os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
 
 
-def candidates(root: Path) -> list[Path]:
-    """Return the runs below `root`; those of this SLURM job alone, if it is one that runs again."""
-    return list(root.absolute().glob(f"*{_job()}*" if requeued() else "*"))
+def of_this_job(root: Path) -> list[Path]:
+    """Return the runs below `root` that this SLURM job made when it ran before."""
+    return [folder for folder in root.absolute().glob("*_job-*") if re.search(rf"{_job()}(-\d+)?$", folder.name)]
 
 
 def claim(root: Path, recipe: str) -> Path:

@@ -273,16 +273,16 @@ def fetch_hub(repo_id: str, kind: str) -> Path:
     option = "--model.pretrained" if kind == "model" else "--data.dataset"
     here = f"{option} {repo_id}"
     packaged = f"to do without the Hub, give {option} packaged, or the path of a local folder"
+    name, _, revision = repo_id.partition("@")
     try:
         names = {file.rfilename for file in hub_answers(repo_id, kind).siblings or []}
         patterns = _DATA_FILES
         if kind == "model":
             patterns = _ENCODER_FILES + (_SAFETENSORS if any(n.endswith(".safetensors") for n in names) else _PICKLED)
-        name, _, revision = repo_id.partition("@")
         return Path(snapshot_download(name, repo_type=kind, revision=revision or None, allow_patterns=patterns))
     except errors.GatedRepoError as error:
         raise UserError(
-            f"{here}: this {kind} is gated; ask for access at {constants.ENDPOINT}/{repo_id}, then `hf auth login`"
+            f"{here}: this {kind} is gated; ask for access at {constants.ENDPOINT}/{name}, then `hf auth login`"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise UserError(f"{here}: the Hub ({constants.ENDPOINT}) has no such revision of this {kind}") from error
@@ -334,7 +334,7 @@ def fetch_encoder(name: str) -> Path:
     if path.is_file():
         raise UserError(f"--model.pretrained {name}: this is a file; give the folder it is in")
     if not path.is_dir():
-        if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        if name.startswith((".", "/", "~")) or name.partition("@")[0].count("/") > 1:
             raise UserError(f"--model.pretrained {name}: there is no such folder")
         return fetch_hub(name, "model")
     if not (path / "config.json").is_file():

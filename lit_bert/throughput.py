@@ -50,12 +50,12 @@ class Throughput(Callback):
         """Log the epoch's figures."""
         self._pause(trainer)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        sampler: LengthGroupedSampler = trainer.train_dataloader.sampler  # type: ignore[union-attr]
+        sampler = trainer.train_dataloader.sampler  # type: ignore[union-attr]
+        if not self._seconds or not isinstance(sampler, LengthGroupedSampler):  # nothing trained, or `overfit_batches`
+            return
         epoch, before = sampler.resumed
         before *= epoch == sampler.epoch
         batches = trainer.fit_loop.epoch_loop.batch_idx + 1
-        if batches <= before:
-            return
         lengths = sampler.lengths[sampler.rows()][: batches * sampler.batch_size]
         starts = np.arange(0, len(lengths), sampler.batch_size)
         longest = [

@@ -81,19 +81,20 @@ class Campaign:
     def disturb(self, ranks: int, tries: int, fault: Callable[["Campaign"], bool]) -> tuple[int, int]:
         """Let a fault happen `tries` times, up to 4 times to a run; return how many runs were lost, of how many."""
         lost = runs = 0
-        while tries:
+        while tries > 0:
             shutil.rmtree("runs", ignore_errors=True)
-            for _ in range(min(tries, 4)):
-                if not fault(self):
-                    break
-                tries -= 1
             runs += 1
             try:
+                for _ in range(min(tries, 4)):
+                    if not fault(self):
+                        break
+                    tries -= 1
                 run(self.again(), self.log, ranks)
                 ended = [path.parent for path in Path("runs").absolute().glob("*/metrics.json")]
                 equal_runs(self.whole[ranks], max(ended, key=os.path.getmtime))
             except AssertionError:
                 lost += 1
+                tries -= 1
                 traceback.print_exc()
         return lost, runs
 

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
 from lit_bert import BertClassifier, RottenTomatoesDataModule
+from lit_bert.cli import main
 from lit_bert.errors import UserError
 from lit_bert.graphs import Graphs
 
@@ -247,3 +248,22 @@ def test_where_graphs_cannot_serve_training_goes_on_without(
     [line] = capsys.readouterr().out.splitlines()
     assert line.startswith("compile  --model.compiled failed (backend='no_compiler' raised:")
     assert line.endswith("training goes on without")
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit", "ignore:`ModelCheckpoint")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"overfit_batches": 2},
+        {"log_every_n_steps": 0},
+        {"limit_val_batches": 0},
+        {"num_sanity_val_steps": 1},
+        {"fast_dev_run": True},
+        {"max_steps": 3},
+    ],
+    ids=str,
+)
+def test_settings_of_the_trainer_that_change_its_loops(recipe: str, settings: dict[str, object]) -> None:
+    [(name, value)] = settings.items()
+    cli = main(["fit", "--config", recipe, f"--trainer.{name}={value}"])
+    assert cli.trainer.global_step > 0

@@ -1,6 +1,7 @@
 """A run that is stopped anywhere goes on as if nothing had happened: equal to the last bit."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,14 @@ SETTINGS = [
     ["--trainer.accumulate_grad_batches=2"],
     ["--data.num_workers=2"],
     ["--trainer.val_check_interval=2", "--checkpoint.save_top_k=2"],
+    ["--trainer.max_steps=13"],
+    ["--trainer.limit_train_batches=4"],
 ]
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "accumulated", "workers", "validated within epochs"])
+@pytest.mark.parametrize(
+    "settings", SETTINGS, ids=["plain", "accumulated", "workers", "validated within epochs", "steps", "limited"]
+)
 def test_it_goes_on_at_the_very_step(recipe: str, rows: Rows, settings: list[str]) -> None:
     words = ["--config", recipe, "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1", *settings]
     whole = main(["fit", *words])
@@ -97,3 +102,48 @@ def test_it_goes_on_at_the_very_step(recipe: str, rows: Rows, settings: list[str
     assert rows == expected
     assert len(list(Path("runs").iterdir())) == 2
     equal_runs(whole.run_dir, cli.run_dir)
+
+
+@pytest.mark.parametrize("interval", ["1.0", "2"])
+def test_it_goes_on_from_the_best_checkpoint_too(recipe: str, rows: Rows, interval: str) -> None:
+    words = [
+        "--config",
+        recipe,
+        "--trainer.max_epochs=2",
+        "--checkpoint.save_top_k=-1",
+        "--trainer.log_every_n_steps=1",
+    ]
+    words.append(f"--trainer.val_check_interval={interval}")
+    whole = main(["fit", *words])
+    expected = list(rows)
+    for path in sorted(whole.run_dir.glob("checkpoints/epoch=*.ckpt")):
+        rows.clear()
+        step = checkpoints.read(path)["global_step"]
+        copy = shutil.copy(path, f"{path.stem}.ckpt")  # elsewhere, so that a run of its own begins
+        cli = main(["fit", *words, f"--ckpt_path={copy}"])
+        assert rows == [seen for seen in expected if seen[0] >= step]
+        same(cli.trainer.optimizers[0].state_dict(), whole.trainer.optimizers[0].state_dict())
+
+
+def test_a_run_that_max_steps_ended_within_an_epoch_goes_on(recipe: str, rows: Rows) -> None:
+    words = ["--config", recipe, "--trainer.max_epochs=-1", "--test_after_fit=false", "--model.learning_rate=0"]
+    main(["fit", *words, "--trainer.max_steps=13", "--trainer.default_root_dir=whole"])
+    expected = list(rows)
+    rows.clear()
+    cut = main(["fit", *words, "--trainer.max_steps=7"])
+    main(["fit", f"--ckpt_path={cut.run_dir}/checkpoints/last.ckpt", "--trainer.max_steps=13"])
+    assert rows == expected
+
+
+def test_steps_of_other_rows_are_refused_within_an_epoch(
+    recipe: str, rows: Rows, capsys: pytest.CaptureFixture[str]
+) -> None:
+    SIGNALS[1] = signal.SIGTERM
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", recipe])
+    for words in (["--data.batch_size=4"], ["--trainer.accumulate_grad_batches=2"]):
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", "--ckpt_path=last", *words])
+        assert stop.value.code == 2
+        said = capsys.readouterr().err
+        assert "set --data.batch_size 8 --trainer.accumulate_grad_batches 1\n" in said
