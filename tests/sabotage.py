@@ -1,7 +1,9 @@
 """What goes wrong in a process, at a step of training: `processes.start` takes these."""
 
+import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -32,6 +34,20 @@ def signal_at(step: int, number: int, rank: int = 0) -> Change:
 
 def _send(number: int, module: Any) -> None:
     os.kill(os.getpid(), number)
+
+
+def workers_signalled_at(step: int) -> Change:
+    """Send SIGINT, as a terminal does, and SIGUSR1, as SLURM does, to the processes that assemble batches."""
+    return partial(_at, step, 0, _signal_workers)
+
+
+def _signal_workers(module: Any) -> None:
+    workers = multiprocessing.active_children()
+    assert workers
+    for worker in workers:
+        for number in (signal.SIGINT, signal.SIGUSR1):
+            os.kill(worker.pid or 0, number)
+    time.sleep(0.5)
 
 
 def error_at(step: int, rank: int = 0) -> Change:

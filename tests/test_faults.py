@@ -61,6 +61,18 @@ def test_killed_within_an_epoch_or_while_it_writes_it_loses_nothing(words: list[
     assert not list(only_run().glob("checkpoints/.*"))
 
 
+def test_what_was_logged_after_the_checkpoint_is_not_seen_twice(words: list[str], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    run([*words, "--trainer.default_root_dir=whole"], log)
+    assert finish(start(words, log, 1, sabotage.error_at(8))) == [1]  # the last checkpoint is of step 5
+    run(["fit", "--ckpt_path=last"], log)
+    equal_runs(only_run("whole"), only_run())
+
+
+def test_a_signal_that_reaches_the_loaders_processes_is_left_to_their_parent(words: list[str], tmp_path: Path) -> None:
+    run([*words, "--data.num_workers=2"], tmp_path / "log", 1, sabotage.workers_signalled_at(2))
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_an_exception_on_one_rank_shows_and_ends_all(words: list[str], tmp_path: Path, rank: int) -> None:
     log = tmp_path / "log"
@@ -163,9 +175,9 @@ def test_a_slurm_job_put_back_in_the_queue_goes_on_in_its_folder(words: list[str
     queue.chmod(0o755)
     job = {"PATH": f"{queue.parent}:{os.environ['PATH']}", "SLURM_JOB_ID": "17", "SLURM_NTASKS": "1"}
     job |= {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_JOB_NAME": "lit"}
-    run([*words, "--trainer.max_epochs=1"], log, SLURM_JOB_ID="170")  # another job's
     assert finish(start(words, log, 1, sabotage.signal_at(7, signal.SIGUSR1), **job)) == [128 + signal.SIGUSR1]
     assert Path("queued").read_text() == "requeue 17\n"
+    run([*words, "--trainer.max_epochs=1"], log, SLURM_JOB_ID="170")  # another job's, and newer
     run(words, log, SLURM_RESTART_COUNT="1", **job)
     [folder] = Path("runs").absolute().glob("*_job-17")
     equal_runs(only_run("whole"), folder)

@@ -104,7 +104,7 @@ def test_it_goes_on_at_the_very_step(recipe: str, rows: Rows, settings: list[str
     equal_runs(whole.run_dir, cli.run_dir)
 
 
-@pytest.mark.parametrize("interval", ["1.0", "2"])
+@pytest.mark.parametrize("interval", ["1.0", "2", "5"])
 def test_it_goes_on_from_the_best_checkpoint_too(recipe: str, rows: Rows, interval: str) -> None:
     words = [
         "--config",
@@ -130,9 +130,13 @@ def test_a_run_that_max_steps_ended_within_an_epoch_goes_on(recipe: str, rows: R
     main(["fit", *words, "--trainer.max_steps=13", "--trainer.default_root_dir=whole"])
     expected = list(rows)
     rows.clear()
-    cut = main(["fit", *words, "--trainer.max_steps=7"])
+    cut = main(["fit", *words, "--trainer.max_steps=7", "--checkpoint.save_top_k=-1"])
+    found = cut.run_dir.glob("checkpoints/epoch=*.ckpt")
+    [broken_off] = [shutil.copy(path, ".") for path in found if checkpoints.read(path)["global_step"] == 7]
     main(["fit", f"--ckpt_path={cut.run_dir}/checkpoints/last.ckpt", "--trainer.max_steps=13"])
     assert rows == expected
+    with pytest.raises(SystemExit):
+        main(["fit", *words, f"--ckpt_path={broken_off}", "--trainer.max_steps=13"])
 
 
 def test_steps_of_other_rows_are_refused_within_an_epoch(
@@ -147,3 +151,13 @@ def test_steps_of_other_rows_are_refused_within_an_epoch(
         assert stop.value.code == 2
         said = capsys.readouterr().err
         assert "set --data.batch_size 8 --trainer.accumulate_grad_batches 1\n" in said
+
+
+def test_a_run_that_has_ended_is_not_told_twice_and_its_old_best_makes_room(recipe: str, rows: Rows) -> None:
+    cli = main(["fit", "--config", recipe])
+    [first] = cli.run_dir.glob("checkpoints/epoch=*.ckpt")
+    main(["fit", "--ckpt_path=last"])
+    assert len(events(cli.run_dir)["final/test_acc"]) == 1
+    main(["fit", f"--ckpt_path={first}", "--trainer.max_epochs=8"])  # until a later epoch is better
+    assert not first.exists()
+    assert len(list(cli.run_dir.glob("checkpoints/*"))) == 2
