@@ -177,7 +177,7 @@ class BertCLI(LightningCLI):
         settings = given[given.subcommand]
         config = None
         path = self._checkpoint(settings, given.subcommand)
-        if path != settings.ckpt_path:
+        if path or settings.ckpt_path:
             words.append(f"--ckpt_path={path or 'null'}")
         if path:
             self._default_to(checkpoints.read(path), given.subcommand)
@@ -282,9 +282,8 @@ class BertCLI(LightningCLI):
         kwargs["callbacks"] = callbacks
         kwargs["plugins"] = [*_listed(settings.plugins), checkpoints.AtomicCheckpointIO()]
         if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
-            kwargs["plugins"].append(
-                SLURMEnvironment(auto_requeue=False)
-            )  # it would save elsewhere; `Resumable` does it
+            # Lightning's own requeueing would save elsewhere; `Resumable` does it.
+            kwargs["plugins"].append(SLURMEnvironment(auto_requeue=False))
         trainer = super().instantiate_trainer(**kwargs)
         if not settings.fast_dev_run:
             every = timedelta(minutes=self._get(self.config, "checkpoint_minutes"))
