@@ -10,7 +10,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
 
-from lit_bert import files
+from lit_bert import files, run_folder
 from lit_bert.errors import UserError
 
 
@@ -46,14 +46,22 @@ def read(path: _PATH) -> dict[str, Any]:
 
 
 def newest(folders: Iterable[Path]) -> Path | None:
-    """Return the newest checkpoint that can be read in any of some folders."""
-    found = [file for folder in folders for file in folder.glob("*.ckpt")]
-    for path in sorted(found, key=lambda file: file.stat().st_mtime_ns, reverse=True):
-        try:
-            read(path)
-        except UserError:
-            continue
-        return path
+    """Return the newest checkpoint that can be read in any of some folders; of a folder that is `last.ckpt`.
+
+    A best checkpoint may be newer, if the run was killed between the two; but not all that belongs to it is done then.
+    """
+
+    def age(file: Path) -> int:
+        return -file.stat().st_mtime_ns
+
+    found = (sorted(folder.glob("*.ckpt"), key=age) for folder in folders)
+    for written in sorted((written for written in found if written), key=lambda written: age(written[0])):
+        for path in sorted(written, key=lambda file: file.name != run_folder.LAST):
+            try:
+                read(path)
+            except UserError:
+                continue
+            return path
     return None
 
 

@@ -5,7 +5,7 @@ Legend: B rows of a batch, T tokens of its longest row, C classes.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -79,6 +79,7 @@ class BertClassifier(LightningModule):
         """Whether every loss and gradient of this training was a finite number; on the module's device."""
         self._seeing: dict[str, list[Batch]] = {"train": [], "val": [], "test": []}
         self._graphs: Graphs | None = None
+        self._loss = torch.zeros(())
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return the logits, shape (B, C), of token ids and their mask, both of shape (B, T); None masks nothing."""
@@ -249,15 +250,25 @@ class BertClassifier(LightningModule):
             {"index": batch["index"], "pred": logits.argmax(dim=-1).detach(), "labels": batch["labels"]}
         )
         if self._is_logged():
-            self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(logits))
+            self._loss = losses.detach().mean()
+            self.log("train/loss", self._loss, prog_bar=True, logger=False, batch_size=len(logits))
         loss = (losses * batch["weights"]).sum() if "weights" in batch else losses.mean()
         self.finite = self.finite & loss.detach().isfinite()
         return loss
 
     def _is_logged(self) -> bool:
-        """Whether Lightning writes the values of this step, or it is the first and the progress bar would be empty."""
+        """Whether the values of this step are logged: those of the first, and of each `--trainer.log_every_n_steps`."""
         step, every = self.trainer.global_step, cast(Any, self.trainer).log_every_n_steps
-        return step == 0 or (every > 0 and (step + 1) % every == 0)
+        return every > 0 and (step == 0 or (step + 1) % every == 0)
+
+    def log_now(self, values: Mapping[str, Any], step: int) -> None:
+        """Hand values of training to the loggers at once.
+
+        Lightning would do so after the hooks in which checkpoints are written: a run killed in between and resumed from
+        one would lack them.
+        """
+        for logger in self.loggers:
+            logger.log_metrics({name: float(value) for name, value in values.items()}, step)
 
     def on_train_epoch_end(self) -> None:
         """Log the metrics of all rows of all ranks, as they were predicted while the weights changed."""
@@ -278,7 +289,8 @@ class BertClassifier(LightningModule):
         if self.trainer.precision != "16-mixed":  # there an infinite gradient is skipped, and the scale lowered
             self.finite = self.finite & norm.isfinite()
         if self._is_logged():
-            self.log_dict({"train/grad_norm": norm, "train/lr": optimizer.param_groups[0]["lr"]})
+            values = {"train/loss": self._loss, "train/grad_norm": norm, "train/lr": optimizer.param_groups[0]["lr"]}
+            self.log_now(values, self.global_step)
         if by_value and gradient_clip_val:
             nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
 
@@ -321,7 +333,10 @@ class BertClassifier(LightningModule):
         metrics.reset()
         if "loss" in rows:
             values["loss"] = rows["loss"].double().mean().float()
-        self.log_dict({f"{split}/{name}": value for name, value in values.items()}, batch_size=len(rows["index"]))
+        values = {f"{split}/{name}": value for name, value in values.items()}
+        self.log_dict(values, logger=False if split == "train" else None, batch_size=len(rows["index"]))
+        if split == "train":
+            self.log_now(values, self.global_step - 1)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Return each row's `index` in its split (B,), predicted class `pred` (B,) and probabilities `probs` (B, C)."""

@@ -124,8 +124,6 @@ class Resumable(Checkpoint):
             return
         found = self._agreed(trainer, pl_module)
         if found[STOP] or found[DUE] or last:
-            if found[STOP]:  # or Lightning would log the values of this step after this hook
-                cast(Any, trainer)._logger_connector.update_train_step_metrics()
             self._save(trainer, pl_module)
             self._stopping = found[STOP]
             self._stop(trainer)

@@ -1,7 +1,7 @@
 """How fast training goes, and what share of it is spent on padding."""
 
 import time
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ class Throughput(Callback):
         self._pause(trainer)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         sampler = trainer.train_dataloader.sampler  # type: ignore[union-attr]
-        if not self._seconds or not isinstance(sampler, LengthGroupedSampler):  # nothing trained, or `overfit_batches`
+        if not isinstance(sampler, LengthGroupedSampler):  # `--trainer.overfit_batches` replaces it
             return
         epoch, before = sampler.resumed
         before *= epoch == sampler.epoch
@@ -63,23 +63,23 @@ class Throughput(Callback):
         ]
         computed = (np.diff([*starts, len(lengths)]) * longest).sum()
         waste = 1 - lengths.sum() / computed
-        lengths = lengths[before * sampler.batch_size :]  # of these it knows the time
-        seconds = self._seconds
-        weights = sum(p.numel() for name, p in pl_module.named_parameters() if "embeddings" not in name)
-        self.last = {
-            "train/sentences_per_s": len(lengths) * trainer.world_size / seconds,
-            "train/tokens_per_s": lengths.sum() * trainer.world_size / seconds,
-            "train/padding_waste": waste,
-            "train/gflops": 6 * weights * lengths.sum() / seconds / 1e9,
-        }
-        pl_module.log_dict(self.last)
+        self.last = {"train/padding_waste": waste}
+        lengths, seconds = lengths[before * sampler.batch_size :], self._seconds  # of these rows it knows the time
+        if seconds:  # there is none if the epoch was resumed at its very end
+            weights = sum(p.numel() for name, p in pl_module.named_parameters() if "embeddings" not in name)
+            self.last |= {
+                "train/sentences_per_s": len(lengths) * trainer.world_size / seconds,
+                "train/tokens_per_s": lengths.sum() * trainer.world_size / seconds,
+                "train/gflops": 6 * weights * lengths.sum() / seconds / 1e9,
+            }
+        cast(Any, pl_module).log_now(self.last, trainer.global_step - 1)
 
     def summary(self, trainer: Trainer) -> dict[str, float]:
         """Return the last epoch's figures, and `share_of_matmul_rate`: of what this device does with large matrices.
 
-        It is empty if no epoch was trained to its end.
+        It is empty if no batch was trained on, or no epoch ended.
         """
-        if not self.last:
+        if "train/gflops" not in self.last:
             return {}
         rate = machine.matmul_rate(trainer.strategy.root_device.type, bf16="bf16" in str(trainer.precision))
         share = self.last["train/gflops"] / rate

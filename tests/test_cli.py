@@ -116,8 +116,8 @@ def test_a_flag_beats_what_the_checkpoint_stored(recipe: str, tmp_path: Path, mo
     assert (cli.run_dir == fit.run_dir) is not moved
     assert cli.trainer.global_step == 16
     rates = events(cli.run_dir)["train/lr"]
-    assert len(rates) == 8
-    assert rates == pytest.approx([0.001 * (16 - step) / 16 for step in range(8, 16)])
+    assert len(rates) == 8 if moved else 9  # the first step, of the run before
+    assert rates[-8:] == pytest.approx([0.001 * (16 - step) / 16 for step in range(8, 16)])
     assert [group["weight_decay"] for group in cli.trainer.optimizers[0].param_groups] == [0.5, 0.0]
 
 
