@@ -77,6 +77,18 @@ class Resumable(Checkpoint):
 
     # --- hooks --------------------------------------------------------------------------------------------------------
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let SIGTERM end this process before and after training, too, and with it those that it started."""
+
+        # Lightning's own handler starts a collective, at whatever moment, on this rank alone
+        # (Lightning-AI/pytorch-lightning#20806, #21487).
+        def end(number: int, frame: Any) -> NoReturn:
+            if (launcher := trainer.strategy.launcher) is not None:
+                launcher.kill(number)
+            raise SystemExit(128 + number)
+
+        cast(Any, trainer)._signal_connector._sigterm_notifier_fn = end
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore random states, and listen to signals."""
         if len(self._random) == trainer.world_size:
@@ -89,8 +101,7 @@ class Resumable(Checkpoint):
         if trainer.is_global_zero:
             for partial in self.path.parent.glob(".*.partial"):  # left by a process that was killed
                 partial.unlink()
-        # Lightning would ask rank 0 alone, before each batch, whether it was told to end, and wait for a GPU to hear it
-        # (Lightning-AI/pytorch-lightning#20806, #21487). These handlers come after its own.
+        # Lightning would ask rank 0 alone, before each batch, whether it was told to end, and wait for a GPU to hear it.
         cast(Any, trainer.fit_loop.epoch_loop)._broadcast_sigterm_tensor = lambda: None
         if trainer.world_size > 1:
             self._group = distributed.new_group(backend="gloo")

@@ -32,6 +32,24 @@ def signal_at(step: int, number: int, rank: int = 0) -> Change:
     return partial(_at, step, rank, partial(_send, number))
 
 
+def signal_in(hook: str, number: int, rank: int) -> Change:
+    """Send a signal to this very process on a rank, in a hook of the module."""
+    return partial(_in, hook, number, rank)
+
+
+def _in(hook: str, number: int, rank: int) -> None:
+    from lit_bert import BertClassifier
+
+    original = getattr(BertClassifier, hook)
+
+    def hooked(self: Any, *args: Any) -> Any:
+        if self.trainer.global_rank == rank:
+            os.kill(os.getpid(), number)
+        return original(self, *args)
+
+    setattr(BertClassifier, hook, hooked)
+
+
 def _send(number: int, module: Any) -> None:
     os.kill(os.getpid(), number)
 

@@ -48,6 +48,15 @@ def test_a_signal_to_any_rank_stops_all_and_the_run_goes_on_as_it_was(
     equal_runs(only_run("whole"), only_run())
 
 
+@pytest.mark.parametrize("receiver", [0, 1])
+def test_a_signal_to_any_rank_after_training_ends_all(words: list[str], tmp_path: Path, receiver: int) -> None:
+    """Lightning's own handler would start a collective that the other rank takes for another: both would wait."""
+    log = tmp_path / "log"
+    codes = finish(start(words, log, 2, sabotage.signal_in("test_step", signal.SIGTERM, receiver)), 30, patience=5)
+    assert codes[receiver] == 143, log.read_text()
+    assert all(codes), log.read_text()
+
+
 def test_killed_within_an_epoch_or_while_it_writes_it_loses_nothing(words: list[str], tmp_path: Path) -> None:
     log = tmp_path / "log"
     run([*words, "--trainer.default_root_dir=whole"], log)
