@@ -14,6 +14,10 @@ from lit_bert import files, run_folder
 from lit_bert.errors import UserError
 
 
+FULL = "checkpoints written before are intact: make room, and resume from the newest with --ckpt_path"
+"""What to do if a disk is full."""
+
+
 def read(path: _PATH) -> dict[str, Any]:
     """Return the content of a checkpoint of `lit_bert.BertClassifier`, its tensors mapped from the file, not copied.
 
@@ -37,7 +41,7 @@ def read(path: _PATH) -> dict[str, Any]:
         raise UserError(
             f"--ckpt_path {path}: cannot be read ({str(error).splitlines()[0]}){_nearby(Path(path))}"
         ) from error
-    wanted = {"encoder", "state_dict", "hyper_parameters"}
+    wanted = {"encoder", "state_dict", "hyper_parameters", "train_rows", "val_rows"}
     if not isinstance(content, dict) or not wanted <= content.keys():
         raise UserError(
             f"--ckpt_path {path}: not a checkpoint of BertClassifier (it lacks {', '.join(sorted(wanted))})"
@@ -104,8 +108,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             UserError: The disk is full, or the folder cannot be written; the older checkpoint at `path` is intact.
         """
-        advice = "checkpoints written before are intact: make room, and resume from the newest with --ckpt_path"
-        with files.replacing(Path(path), advice) as partial:
+        with files.replacing(Path(path), FULL) as partial:
             with partial.open("wb") as file:
                 torch.save(checkpoint, file)
             with zipfile.ZipFile(partial) as archive:

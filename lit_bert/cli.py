@@ -1,5 +1,6 @@
 """The command line: LightningCLI with this project's classes, links and defaults, and a folder for each run."""
 
+import errno
 import logging
 import os
 import signal
@@ -8,7 +9,7 @@ import time
 import warnings
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -22,11 +23,25 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from torch import distributed
 
-from lit_bert import checkpoints, files, machine, predictions, progress, report, run_folder
+from lit_bert import (
+    board,
+    checkpoints,
+    evaluation,
+    export,
+    files,
+    machine,
+    predictions,
+    progress,
+    report,
+    run_folder,
+    streaming,
+    texts,
+)
 from lit_bert.datamodule import RottenTomatoesDataModule
 from lit_bert.errors import UserError
 from lit_bert.module import BertClassifier
 from lit_bert.parser import Parser
+from lit_bert.predictor import Predictor
 from lit_bert.provenance import Provenance
 from lit_bert.recipe import default_recipe
 from lit_bert.resume import Interrupted, Resumable
@@ -60,6 +75,8 @@ def main(args: list[str] | None = None) -> LightningCLI:
                 f"error: rank {distributed.get_rank()} lost another rank, whose message says why ({line})\n"
             )
             raise SystemExit(1) from error
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # TensorBoard's
+            error = UserError(f"cannot write {error.filename or 'events'}: {error.strerror}; {checkpoints.FULL}")
         if not isinstance(error, UserError) and not _raised_by_lightning(error):
             raise
         sys.stderr.write(f"error: {error}\n")
@@ -148,6 +165,18 @@ class BertCLI(LightningCLI):
             "--test_after_fit", type=bool, default=True, help="Whether `fit` ends with a test of the best checkpoint."
         )
         parser.add_argument(
+            "--export_after_fit",
+            type=bool,
+            default=True,
+            help="Whether `fit` ends with a folder that transformers loads, of the best checkpoint: `export`.",
+        )
+        parser.add_argument(
+            "--projector",
+            type=bool,
+            default=False,
+            help="Whether `fit` ends with the validation rows' [CLS] vectors in TensorBoard's projector.",
+        )
+        parser.add_argument(
             "--checkpoint_minutes",
             type=float,
             default=5.0,
@@ -160,8 +189,26 @@ class BertCLI(LightningCLI):
         parser.link_arguments("data.class_names", "model.class_names")
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
-        """Link the tokenizer to the encoder, or to the checkpoint: an option that is there only now."""
+        """Add the options of `predict`, and link the tokenizer to encoder or checkpoint: all are there only now."""
         super().setup_parser(*args, **kwargs)
+        predict = self._subcommand_parsers["predict"]
+        predict.add_argument(
+            "--input",
+            type=str | None,
+            help="File of texts to predict in place of the data set's: .txt (one a line), .csv, .jsonl or .parquet (of "
+            "these --data.text_column); - for lines of standard input.",
+        )
+        predict.add_argument(
+            "--output",
+            type=str | None,
+            help="File for the predictions of --input; - for standard output. By default it is in the run's folder, "
+            "or, if --input is -, standard output.",
+        )
+        predict.add_argument(
+            "--format",
+            type=Literal["csv", "jsonl"] | None,
+            help="Format of --output; null goes by its name, and is csv for standard output.",
+        )
         for parser in self._subcommand_parsers.values():
             parser.link_arguments(("model.pretrained", "ckpt_path"), "data.tokenizer", lambda name, path: path or name)
 
@@ -176,6 +223,12 @@ class BertCLI(LightningCLI):
         given = parser.parse_args(plain)  # ends here for --help, and for a mistake
         settings = given[given.subcommand]
         config = None
+        if given.subcommand == "predict" and settings.input is not None:
+            if not settings.ckpt_path:
+                raise UserError(f"--input {settings.input}: give a checkpoint, or an exported folder, with --ckpt_path")
+            if Path(settings.ckpt_path).is_dir():
+                self.config = given
+                return
         path = self._checkpoint(settings, given.subcommand)
         if path or settings.ckpt_path:
             words.append(f"--ckpt_path={path or 'null'}")
@@ -274,7 +327,7 @@ class BertCLI(LightningCLI):
                 TensorBoardLogger(self.run_dir, name="", version="", default_hp_metric=False, **after) if fit else False
             )
         self.throughput = Throughput()
-        callbacks = [*_listed(settings.callbacks), progress.Opening(self.console), self.throughput]
+        callbacks = [*_listed(settings.callbacks), progress.Opening(self.console), self.throughput, board.Board()]
         if settings.enable_progress_bar is not False:
             callbacks.append(progress.ProgressBar())
         if self.subcommand == "fit" and not settings.fast_dev_run:
@@ -342,69 +395,92 @@ class BertCLI(LightningCLI):
         best: str | None = self._get(self.config_init, "checkpoint").best_model_path
         if not best or not Path(best).is_file():  # there is none, or it was removed before the run was resumed
             best = None
-        values: Any = checkpoints.read(best)["val_metrics"] if best else self.model.val_metrics()
-        records = {}
-        if values:
-            records["val"] = report.summary(values, "val", int(values["val/rows"]))
-        if self.config.fit.test_after_fit:
+        rows = {"val": checkpoints.read(best)["val_rows"] if best else self.model.seen.get("val")}
+        settings = self.config.fit
+        if settings.test_after_fit:
             self.trainer.ckpt_path = None
-            for tested in self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False):
-                records["test"] = report.summary(tested, "test", len(self.model.seen["test"]["index"]))
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
+            rows["test"] = self.model.seen["test"]
+        vectors = None
+        if settings.projector and rows["val"]:
+            self.model.keeps_vectors, self.datamodule.predict_split = True, "val"
+            found = self.trainer.predict(self.model, datamodule=self.datamodule, ckpt_path=best)
+            vectors = predictions.gather(found or []).get("vectors")  # type: ignore[arg-type]
         if not self.trainer.is_global_zero:
             return
+        rows = {split: of for split, of in rows.items() if of}
+        records = {split: evaluation.record(self.model, self.datamodule, split, of) for split, of in rows.items()}
         report.show(self.console, records)
+        trust = evaluation.trust(rows["val"], rows["test"]) if len(rows) == 2 else {}
         speed = self.throughput.summary(self.trainer)
-        settings = self.config.fit
         report.save(
-            self.run_dir / "metrics.json",
+            self.run_dir / run_folder.METRICS,
             {
                 **records,
+                "calibration": trust,
                 "checkpoint": best and os.path.relpath(best, self.run_dir),
                 "fit_seconds": round(seconds, 1),
                 "throughput": speed,
                 "seed": settings.seed_everything,
             },
         )
-        if isinstance(self.trainer.logger, TensorBoardLogger):
+        if to := board.writer(self.trainer):
             chosen = {key: settings.trainer[key] for key in ("max_epochs", "precision", "gradient_clip_val")}
             params = {**self.model.hparams, **self.datamodule.hparams, **chosen, "seed": settings.seed_everything}
-            metrics = {f"final/{split}_acc": record["acc"] for split, record in records.items()}
-            plain = {key: value if isinstance(value, int | float) else str(value) for key, value in params.items()}
-            self.trainer.logger.log_hyperparams(plain, metrics, step=self.trainer.global_step)
-            self.trainer.logger.finalize("success")
+            board.finish(to, self.trainer, rows, records, trust.get("temperature"), params)
+            if vectors is not None:
+                board.write_projection(to, self.trainer, rows["val"], vectors)
         if speed:
             self._say(
                 f"speed    {speed['sentences_per_s']:,.0f} sentences/s, {speed['tokens_per_s']:,.0f} tokens/s, "
                 f"{speed['padding_waste']:.1%} padding, {speed['share_of_matmul_rate']:.0%} of the device's matrix rate"
             )
+        if trust:
+            self._say(
+                "trust    calibration error of test rows {test_ece:.3f}, and {test_ece_calibrated:.3f} at temperature "
+                "{temperature:.2f}: python -m lit_bert.export --calibrate".format(**trust)
+            )
         self._say(f"run      {run_folder.shown(self.run_dir)} (trained in {seconds:.0f} s)")
-        if isinstance(self.trainer.logger, TensorBoardLogger):
+        if to:
             self._say(f"look     tensorboard --logdir {run_folder.shown(self.run_dir.parent)}")
         if best:
             path = run_folder.shown(best)
             self._say(f"test     python train.py test --ckpt_path {path}")
             self._say(f"predict  python train.py predict --ckpt_path {path}")
+            if settings.export_after_fit:
+                folder = run_folder.unused(self.run_dir / run_folder.EXPORT)
+                export.export(Path(best), folder, records, say=self._say)
+                self._say(f'export   {run_folder.shown(folder)}, for transformers.pipeline("text-classification", ...)')
 
     def validate(self, **kwargs: Any) -> None:
         """Evaluate on the validation rows."""
-        self._evaluate(self.trainer.validate(**kwargs, verbose=False), "val")
+        self.trainer.validate(**kwargs, verbose=False)
+        self._evaluated("val")
 
     def test(self, **kwargs: Any) -> None:
         """Evaluate on the test rows."""
-        self._evaluate(self.trainer.test(**kwargs, verbose=False), "test")
+        self.trainer.test(**kwargs, verbose=False)
+        self._evaluated("test")
 
-    def _evaluate(self, results: Any, split: str) -> None:
-        if not results or not results[0]:
+    def _evaluated(self, split: str) -> None:
+        rows = self.model.seen.get(split)
+        if not rows:
             raise UserError(f"--trainer.limit_{split}_batches: nothing was evaluated")
-        records = {split: report.summary(results[0], split, len(self.model.seen[split]["index"]))}
+        if not self.trainer.is_global_zero:
+            return
+        records = {split: evaluation.record(self.model, self.datamodule, split, rows)}
         report.show(self.console, records)
-        if self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:
+        if not self._get(self.config, "trainer").fast_dev_run:
             path = run_folder.unused(self.run_dir / f"metrics-{split}.json")
             report.save(path, {**records, "checkpoint": self.config[self.subcommand].ckpt_path})
             self._say(f"metrics  {run_folder.shown(path)}")
 
     def predict(self, **kwargs: Any) -> None:
-        """Predict, and write `predictions.csv`."""
+        """Predict the test split, or the rows of `--input`."""
+        settings = self.config.predict
+        if settings.input is not None:
+            self._predict_input(settings)
+            return
         joined = predictions.gather(self.trainer.predict(**kwargs) or [])  # type: ignore[arg-type]
         if not joined:
             raise UserError("--trainer.limit_predict_batches: nothing was predicted")
@@ -412,6 +488,23 @@ class BertCLI(LightningCLI):
             path = run_folder.unused(self.run_dir / "predictions.csv")
             predictions.write(path, joined, self.datamodule.splits[self.datamodule.predict_split])
             self._say(f"{len(joined['index']):,} predictions are in {run_folder.shown(path)}")
+
+    def _predict_input(self, settings: Any) -> None:
+        """Predict the rows of a file, or the lines of standard input."""
+        if self.trainer.world_size > 1:
+            raise UserError(f"--input {settings.input}: it is read on one device; set --trainer.devices 1")
+        output = settings.output
+        if output is None and settings.input == texts.STDIN:
+            output = streaming.STDOUT
+        elif output is None:
+            stem = Path(settings.input).stem
+            output = str(run_folder.unused(self.run_dir / f"predictions-{stem}.{settings.format or 'csv'}"))
+        format = settings.format or ("jsonl" if Path(output).suffix == ".jsonl" else "csv")
+        device = self.trainer.strategy.root_device
+        predictor = Predictor(settings.ckpt_path, str(device), str(settings.trainer.precision))
+        columns = settings.data.text_column, settings.data.label_column
+        console = Console(highlight=False, soft_wrap=True, stderr=True)
+        streaming.Stream(predictor, settings.input, *columns, console).write(output, format)
 
 
 def _listed(value: Any) -> list[Any]:

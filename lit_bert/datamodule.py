@@ -9,13 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lit_bert import dataset, sources
+from lit_bert import dataset, pretrained, sources
 from lit_bert.batching import LengthGroupedSampler, collate
 from lit_bert.errors import UserError
 
@@ -125,7 +127,7 @@ class RottenTomatoesDataModule(LightningDataModule):
 
         encoder = sources.fetch_encoder(self.tokenizer)
         location, content = dataset.fetch(self.dataset)
-        tokenizer, limit = _tokenizer(encoder, self.tokenizer)
+        tokenizer, limit = pretrained.tokenizer(encoder, f"--model.pretrained {self.tokenizer}")
         max_length = self.max_length or limit
         if max_length > limit:
             raise UserError(
@@ -191,6 +193,20 @@ class RottenTomatoesDataModule(LightningDataModule):
         batch = json.loads((self._folder / "batch.json").read_text())
         self.max_length, self._pad_token_id = batch["max_length"], batch["pad_token_id"]
         self.tokenizer_files = {file.name: file.read_text("utf-8") for file in (self._folder / "tokenizer").iterdir()}
+
+    def texts(self, name: str, index: Tensor) -> tuple[list[str], list[int]]:
+        """Return sentences and their tokens' number, of some rows of "train", "val" or "test".
+
+        Args:
+            name: Which.
+            index: The rows' places in their split, shape (rows,), as batches have them.
+        """
+        table = self.splits[name].data
+        places = table.column("index").to_numpy()
+        order = places.argsort()
+        found = pa.array(order[np.searchsorted(places, index.numpy(), sorter=order)])
+        lengths = pc.list_value_length(table.column("input_ids"))
+        return table.column("text").take(found).to_pylist(), lengths.take(found).to_pylist()
 
     @property
     def fingerprint(self) -> str:
@@ -301,27 +317,3 @@ def _ignore_signals(worker: int) -> None:
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-
-
-def _tokenizer(folder: Path, name: str) -> tuple[Any, int]:
-    """Return an encoder's tokenizer, and the most tokens that the encoder takes."""
-    from transformers import AutoConfig, AutoTokenizer
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        # As saved by others, it may cut and pad on its own.
-        tokenizer.backend_tokenizer.no_truncation()
-        tokenizer.backend_tokenizer.no_padding()
-    except Exception as error:  # a damaged file makes transformers and tokenizers raise many things
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"--model.pretrained {name}: its config or tokenizer cannot be used: {reason}") from error
-    if len(tokenizer) > config.vocab_size:
-        raise UserError(
-            f"--model.pretrained {name}: its tokenizer has {len(tokenizer)} tokens, its encoder {config.vocab_size}; "
-            "they do not belong together"
-        )
-    positions = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
-    if "roberta" in config.model_type or config.model_type in ("camembert", "mpnet"):
-        positions -= config.pad_token_id + 1  # these count positions from there
-    return tokenizer, min(tokenizer.model_max_length, positions)

@@ -3,7 +3,7 @@
 Legend: B rows of a batch, T tokens of its longest row, C classes.
 """
 
-import json
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import Accuracy, MulticlassAUROC, MulticlassCalibrationError, MulticlassF1Score
 
-from lit_bert import dropout, predictions, sources
+from lit_bert import dropout, predictions, pretrained, sources
 from lit_bert.errors import UserError
 from lit_bert.graphs import Graphs
 from lit_bert.optim import decay_groups, linear_factor
@@ -75,6 +75,8 @@ class BertClassifier(LightningModule):
         self.encoder_files: dict[str, str] = {}
         self.seen: dict[str, Batch] = {}
         """The rows of the last whole epoch of "train", "val" and "test", as `predictions.gather` returns them."""
+        self.keeps_vectors = False
+        """Whether predictions bring the last hidden state of each row's first token."""
         self.finite = torch.ones((), dtype=torch.bool)
         """Whether every loss and gradient of this training was a finite number; on the module's device."""
         self._seeing: dict[str, list[Batch]] = {"train": [], "val": [], "test": []}
@@ -115,8 +117,6 @@ class BertClassifier(LightningModule):
         """Build the encoder from `pretrained`, unless there is one; to be evaluated, its classifier must be trained."""
         if self.model is not None:
             return
-        from transformers import AutoModelForSequenceClassification
-
         data = getattr(self.trainer, "datamodule", None)
         names = self.class_names or getattr(data, "class_names", None)
         if names is None:
@@ -124,37 +124,8 @@ class BertClassifier(LightningModule):
         if self.pretrained.endswith(".ckpt"):
             raise UserError(f"--model.pretrained {self.pretrained}: give a checkpoint with --ckpt_path")
         folder = sources.fetch_encoder(self.pretrained)
-        config = _encoder_config(str(folder), self.pretrained)
-        config.num_labels = len(names)
-        config.id2label = dict(enumerate(names))
-        config.label2id = {name: number for number, name in enumerate(names)}
-        try:
-            with _without_load_report():
-                model, loading = AutoModelForSequenceClassification.from_pretrained(
-                    folder,
-                    config=config,
-                    dtype=torch.float32,
-                    local_files_only=True,
-                    output_loading_info=True,
-                    ignore_mismatched_sizes=True,
-                )
-        except Exception as error:  # whatever a damaged file makes safetensors, pickle or transformers raise
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"--model.pretrained {self.pretrained}: cannot be loaded: {reason}") from error
-        fresh = [key for key in loading["missing_keys"] if ".pooler." not in key]
-        fresh += [str(key[0] if isinstance(key, tuple) else key) for key in loading["mismatched_keys"]]
-        body = [key for key in fresh if key.startswith(f"{model.base_model_prefix}.")]
-        if body:
-            raise UserError(
-                f"--model.pretrained {self.pretrained}: its weights are not those of a {config.model_type} encoder "
-                f"({len(body)} missing, among them {body[0]})"
-            )
-        if fresh and not self.trainer.training:
-            raise UserError(
-                f"--model.pretrained {self.pretrained}: it has no trained classifier for {', '.join(names)}; "
-                "give a fine-tuned checkpoint with --ckpt_path"
-            )
-        self._adopt(model)
+        called = f"--model.pretrained {self.pretrained}"
+        self._adopt(pretrained.classifier(folder, called, names, trained=not self.trainer.training))
 
     def setup(self, stage: str) -> None:
         """Take the tokenizer's files along for the checkpoint; forget the rows of an epoch that was broken off."""
@@ -164,19 +135,12 @@ class BertClassifier(LightningModule):
             self.encoder_files |= data.tokenizer_files
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put beside the weights: the encoder's config, the tokenizer, metrics, and what this epoch has seen so far."""
+        """Put beside the weights: the encoder's config, the tokenizer, what validation and this epoch have seen."""
         assert self.model is not None
         config = cast(Any, self.model).config.to_json_string(use_diff=False)
         checkpoint["encoder"] = {**self.encoder_files, "config.json": config}
-        checkpoint["val_metrics"] = self.val_metrics()
+        checkpoint["val_rows"] = self.seen.get("val", {})
         checkpoint["train_rows"] = predictions.gather(self._seeing["train"])
-
-    def val_metrics(self) -> dict[str, float]:
-        """Return the last validation's metrics, such as "val/acc", and how many rows they are of: "val/rows"."""
-        if not self.seen.get("val"):
-            return {}
-        found = {name: float(v) for name, v in self.trainer.callback_metrics.items() if name.startswith("val/")}
-        return {**found, "val/rows": len(self.seen["val"]["index"])}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the encoder that the checkpoint describes.
@@ -184,8 +148,9 @@ class BertClassifier(LightningModule):
         Raises:
             UserError: It was fine-tuned from another model, or its classes are not those of the data.
         """
-        if self._trainer is not None and self.trainer.training and self.trainer.is_global_zero:
-            self._seeing["train"] = [rows] if (rows := checkpoint.get("train_rows")) else []
+        if self._trainer is not None and self.trainer.training:
+            self.seen["val"] = checkpoint["val_rows"]
+            self._seeing["train"] = [rows] if (rows := checkpoint["train_rows"]) and self.trainer.is_global_zero else []
         start = checkpoint["hyper_parameters"]["pretrained"]
         if self._trainer is not None and start != self.pretrained:
             raise UserError(
@@ -193,12 +158,8 @@ class BertClassifier(LightningModule):
                 f"{self.pretrained}; leave out one of the two"
             )
         if self.model is None:
-            from transformers import AutoConfig, AutoModelForSequenceClassification
-
-            self.encoder_files = dict(checkpoint["encoder"])
-            config = json.loads(self.encoder_files.pop("config.json"))
-            model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(**config))
-            self._adopt(model)
+            self.encoder_files = {name: text for name, text in checkpoint["encoder"].items() if name != "config.json"}
+            self._adopt(copy.deepcopy(pretrained.restored(checkpoint)))
         data = getattr(self._trainer, "datamodule", None)
         if data is not None and data.class_names != self.class_names:
             raise UserError(
@@ -223,7 +184,6 @@ class BertClassifier(LightningModule):
             "train": MetricCollection({"acc": accuracy, "f1": f1}),  # of predictions made while it learns
             "val": MetricCollection({"acc": accuracy, "f1": f1, "auroc": auroc, "ece": ece}),
         }
-        self.metrics["test"] = self.metrics["val"]
         dropout.install(model)
         self.to(self.device)
 
@@ -327,20 +287,30 @@ class BertClassifier(LightningModule):
         self._seeing[split] = []
         if not rows:
             return
-        metrics = self.metrics[split]
-        metrics.update(rows.get("probs", rows["pred"]), rows["labels"])
-        values = metrics.compute()
-        metrics.reset()
-        if "loss" in rows:
-            values["loss"] = rows["loss"].double().mean().float()
+        values = self.measure(rows)
         values = {f"{split}/{name}": value for name, value in values.items()}
         self.log_dict(values, logger=False if split == "train" else None, batch_size=len(rows["index"]))
         if split == "train":
             self.log_now(values, self.global_step - 1)
 
+    def measure(self, rows: Batch) -> dict[str, Tensor]:
+        """Return the metrics of rows of `seen`: "acc", "f1", and of evaluated ones "auroc", "ece" and "loss"."""
+        metrics = self.metrics["val" if "probs" in rows else "train"]
+        metrics.update(rows.get("probs", rows["pred"]), rows["labels"])
+        values = dict(metrics.compute())
+        metrics.reset()
+        if "loss" in rows:
+            values["loss"] = rows["loss"].double().mean().float()
+        return values
+
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Return each row's `index` in its split (B,), predicted class `pred` (B,) and probabilities `probs` (B, C)."""
-        return _predicted(self(batch["input_ids"], batch.get("attention_mask")).float(), batch)
+        """Return each row's `index` in its split (B,), predicted class `pred` (B,) and probabilities `probs` (B, C).
+
+        With `keeps_vectors` there are `vectors` (B, hidden size) as well.
+        """
+        with _first_vectors(cast(Any, self.model).base_model, self.keeps_vectors) as vectors:
+            logits = self(batch["input_ids"], batch.get("attention_mask")).float()
+        return {**_predicted(logits, batch), **vectors}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW over two decay groups, and the linear schedule, stepped after each optimizer step."""
@@ -363,38 +333,16 @@ def _predicted(logits: Tensor, batch: Batch) -> Batch:
 
 
 @contextmanager
-def _without_load_report() -> Iterator[None]:
-    """Keep transformers from showing a bar for each tensor, and from warning of a classifier that has to be new."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def _encoder_config(folder: str, name: str) -> Any:
-    """Read a model's config, and refuse what is no encoder: it must have a masked-language-model head as well."""
-    from transformers import AutoConfig
-    from transformers.models.auto import modeling_auto
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"--model.pretrained {name}: its config.json cannot be used: {str(error).splitlines()[0]}"
-        ) from error
-    kinds = (
-        modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-        modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+def _first_vectors(encoder: nn.Module, keep: bool) -> Iterator[Batch]:
+    """Yield a dict that gets `vectors` (B, hidden size), the first token's last hidden states, as the encoder runs."""
+    found: Batch = {}
+    if not keep:
+        yield found
+        return
+    handle = encoder.register_forward_hook(
+        lambda module, args, output: found.update(vectors=output.last_hidden_state[:, 0].float())
     )
-    if any(config.model_type not in kind for kind in kinds) or config.is_encoder_decoder:
-        raise UserError(
-            f"--model.pretrained {name}: a {config.model_type} model is not an encoder; give a BERT-like one"
-        )
-    return config
+    try:
+        yield found
+    finally:
+        handle.remove()

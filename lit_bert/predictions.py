@@ -1,17 +1,22 @@
-"""The predictions file: one row per sentence, in the order of the data."""
+"""Predictions: joined from all ranks, and as a file of one row per sentence, in the order of the data."""
 
 import csv
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 from torch import Tensor, distributed
 
 from lit_bert import files
+from lit_bert.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+FORMATS = ("csv", "jsonl")
 
 
 def gather(batches: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -39,8 +44,47 @@ def gather(batches: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: value[order] for name, value in joined.items()}
 
 
-def write(path: Path, predictions: dict[str, Tensor], rows: "Dataset") -> None:
-    """Write `index,text,label,pred,score,prob_<class>...` as CSV; `score` is the probability of `pred`.
+class Writer:
+    """Writes `index,text,label,pred,score,prob_<class>...`, a row at a time; `score` is the probability of `pred`.
+
+    Args:
+        file: Where to.
+        class_names: Names of the classes.
+        format: "csv", or "jsonl" for an object a line.
+    """
+
+    def __init__(self, file: TextIO, class_names: Sequence[str], format: str) -> None:
+        self.file = file
+        self.class_names = class_names
+        self.csv = csv.writer(file) if format == "csv" else None
+        self.names = ["index", "text", "label", "pred", "score", *(f"prob_{name}" for name in class_names)]
+        if self.csv:
+            self.csv.writerow(self.names)
+
+    def write(self, index: int, text: str, label: str | None, probs: Sequence[float] | None) -> str | None:
+        """Write a row, and return the predicted class; what is None is left empty (in JSON null).
+
+        Args:
+            index: Its place in the data, from 0.
+            text: The sentence.
+            label: Its true class, if that is known.
+            probs: Probabilities of the classes, if there is a prediction.
+        """
+        pred: str | None = None
+        numbers: list[float | None] = [None] * (1 + len(self.class_names))
+        if probs is not None:
+            best = max(range(len(probs)), key=probs.__getitem__)
+            pred, numbers = self.class_names[best], [probs[best], *probs]
+        if self.csv:
+            self.csv.writerow([index, text, label, pred, *("" if n is None else f"{n:.6f}" for n in numbers)])
+        else:
+            row = (index, text, label, pred, *(n if n is None else round(n, 6) for n in numbers))
+            self.file.write(json.dumps(dict(zip(self.names, row, strict=True)), ensure_ascii=False) + "\n")
+        return pred
+
+
+def write(path: Path, predictions: Mapping[str, Tensor], rows: "Dataset") -> None:
+    """Write the predictions of a split as CSV, as `Writer` does.
 
     Args:
         path: The file.
@@ -51,11 +95,66 @@ def write(path: Path, predictions: dict[str, Tensor], rows: "Dataset") -> None:
     place = {index: row for row, index in enumerate(rows["index"])}
     texts, labels = rows["text"], rows["label"]
     with files.replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["index", "text", "label", "pred", "score", *(f"prob_{name}" for name in names)])
-        for index, pred, probs in zip(
-            *(predictions[name].tolist() for name in ("index", "pred", "probs")), strict=True
-        ):
-            row = place[index]
-            numbers = [f"{value:.6f}" for value in (probs[pred], *probs)]
-            writer.writerow([index, texts[row], names[labels[row]], names[pred], *numbers])
+        writer = Writer(file, names, "csv")
+        for index, probs in zip(predictions["index"].tolist(), predictions["probs"].tolist(), strict=True):
+            writer.write(index, texts[place[index]], names[labels[place[index]]], probs)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A predictions file whose rows have labels: the columns of `Writer`, without texts and scores.
+
+    Args:
+        path: The file.
+        class_names: Names of the classes, in the order of their probabilities.
+        index: Place of each row in the data.
+        label: True class of each row.
+        pred: Predicted class of each row.
+    """
+
+    path: Path
+    class_names: list[str]
+    index: list[int]
+    label: list[str]
+    pred: list[str]
+
+
+def read(path: Path) -> Labelled:
+    """Read a predictions file, told apart by its name: `.jsonl`, or else CSV.
+
+    Raises:
+        UserError: It cannot be read, is not such a file, or has a row without label or prediction.
+    """
+    rows: list[tuple[int, str, str]] = []
+    class_names: list[str] = []
+    number = 0
+    try:
+        for number, row in enumerate(_rows(path), 1):
+            if number == 1:
+                class_names = [name.removeprefix("prob_") for name in row if name.startswith("prob_")]
+            for name in ("label", "pred"):
+                if not row[name]:
+                    raise UserError(f"{path}, row {number}: no {name}; only rows with label and prediction compare")
+            rows.append((int(row["index"]), row["label"], row["pred"]))
+    except KeyError as error:
+        raise UserError(f"{path}: no column {error}; give a file that `train.py predict` wrote") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8; give a file that `train.py predict` wrote") from error
+    except (ValueError, TypeError, AttributeError, csv.Error) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}, row {max(1, number)}: cannot be read ({error})") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if not rows:
+        raise UserError(f"{path}: the file has no rows")
+    index, label, pred = (list(column) for column in zip(*rows, strict=True))
+    return Labelled(path, class_names, index, label, pred)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        if path.suffix == ".jsonl":
+            yield from map(json.loads, file)
+        else:
+            yield from csv.DictReader(file)

@@ -2,13 +2,14 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from lit_bert import files
 
@@ -31,33 +32,84 @@ def wilson_interval(correct: int, rows: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def summary(metrics: Mapping[str, Any], split: str, rows: int) -> dict[str, Any]:
-    """Return the record of a split: `rows`, `acc`, `acc_low`, `acc_high`, `f1`, `auroc`, `ece` and `loss`.
+def accuracy(right: Tensor) -> dict[str, Any]:
+    """Return `rows`, `acc` and its 95 % interval `acc_low`, `acc_high`, of which rows are predicted right (rows,)."""
+    correct, rows = int(right.sum()), len(right)
+    low, high = wilson_interval(correct, rows)
+    return {"rows": rows, "acc": correct / rows, "acc_low": low, "acc_high": high}
+
+
+def classes(pred: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return of each class its `rows`, how many are `predicted` to be of it, and precision, recall and F1.
+
+    A figure that has no rows to stand on is None; `recall_low` and `recall_high` are a 95 % interval, as are
+    `precision_low` and `precision_high`.
+    """
+    found = {}
+    for number, name in enumerate(names):
+        rows, predicted = int((labels == number).sum()), int((pred == number).sum())
+        right = int(((labels == number) & (pred == number)).sum())
+        record: dict[str, Any] = {"rows": rows, "predicted": predicted}
+        for key, of in (("precision", predicted), ("recall", rows)):
+            ends = wilson_interval(right, of) if of else (None, None)
+            record |= {key: right / of if of else None, f"{key}_low": ends[0], f"{key}_high": ends[1]}
+        record["f1"] = 2 * right / (rows + predicted) if rows + predicted else None
+        found[name] = record
+    return found
+
+
+def summary(metrics: Mapping[str, Any], rows: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Any]:
+    """Return the record of a split: that of `accuracy`, then `f1`, `auroc`, `ece`, `loss`, and `classes`.
 
     Args:
-        metrics: Values by name, such as "test/acc".
-        split: The prefix: "val" or "test".
-        rows: Rows evaluated.
+        metrics: What `BertClassifier.measure` returned of the rows.
+        rows: Their predictions, among them `pred` and `labels`.
+        names: The classes.
     """
-    values = {name: float(metrics[f"{split}/{name}"]) for name in ("acc", "f1", "auroc", "ece", "loss")}
-    low, high = wilson_interval(round(values["acc"] * rows), rows)
-    return {"rows": rows, "acc": values.pop("acc"), "acc_low": low, "acc_high": high, **values}
+    return {
+        **accuracy(rows["pred"] == rows["labels"]),
+        **{name: float(metrics[name]) for name in ("f1", "auroc", "ece", "loss")},
+        "classes": classes(rows["pred"], rows["labels"], names),
+    }
 
 
-def show(console: Console, records: dict[str, dict[str, Any]]) -> None:
-    """Print a row for each split.
+def show(console: Console, records: Mapping[str, dict[str, Any]]) -> None:
+    """Print a row for each split, those of its `baselines` below it; then one for each class of the last split.
 
     Args:
         console: Where to.
-        records: What `summary` returned, by the split's title.
+        records: What `summary` returned, by the split's title, with `baselines` if there are any.
     """
-    table = Table(box=box.SIMPLE_HEAD)
-    for title in ("split", "rows", "accuracy", "95 % interval", "macro F1", "loss"):
-        table.add_column(title, justify="left" if title == "split" else "right", no_wrap=True)
+    splits = table("split", "rows", "accuracy", "95 % interval", "macro F1", "loss")
     for title, record in records.items():
-        accuracy, low, high, f1, loss = (f"{record[name]:.4f}" for name in ("acc", "acc_low", "acc_high", "f1", "loss"))
-        table.add_row(title, f"{record['rows']:,}", accuracy, f"{low} to {high}", f1, loss)
-    console.print(table)
+        splits.add_row(title, f"{record['rows']:,}", *_accuracy(record), f"{record['loss']:.4f}")
+        for name, baseline in record.get("baselines", {}).items():
+            splits.add_row(f"  {name}", f"{baseline['rows']:,}", *_accuracy(baseline), "", style="dim")
+    console.print(splits)
+    for title, record in list(records.items())[-1:]:
+        kinds = table(f"class ({title})", "rows", "precision", "recall", "95 % interval", "F1")
+        for name, of in record["classes"].items():
+            shares = (_shown(of["precision"]), _shown(of["recall"]))
+            interval = f"{of['recall_low']:.4f} to {of['recall_high']:.4f}" if of["rows"] else "-"
+            kinds.add_row(name, f"{of['rows']:,}", *shares, interval, _shown(of["f1"]))
+        console.print(kinds)
+
+
+def table(*titles: str) -> Table:
+    """Return an empty table with these columns, the first of them text and the others numbers."""
+    empty = Table(box=box.SIMPLE_HEAD)
+    for title in titles:
+        empty.add_column(title, justify="left" if title == titles[0] else "right", no_wrap=True)
+    return empty
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _accuracy(record: Mapping[str, Any]) -> tuple[str, str, str]:
+    accuracy, low, high, f1 = (f"{record[name]:.4f}" for name in ("acc", "acc_low", "acc_high", "f1"))
+    return accuracy, f"{low} to {high}", f1
 
 
 def save(path: Path, record: dict[str, Any]) -> None:

@@ -101,7 +101,7 @@ class Resumable(Checkpoint):
         if trainer.is_global_zero:
             for partial in self.path.parent.glob(".*.partial"):  # left by a process that was killed
                 partial.unlink()
-        # Lightning would ask rank 0 alone, before each batch, whether it was told to end, and wait for a GPU to hear it.
+        # Lightning would ask rank 0 alone, before each batch, whether it was told to end, and wait for a GPU.
         cast(Any, trainer.fit_loop.epoch_loop)._broadcast_sigterm_tensor = lambda: None
         if trainer.world_size > 1:
             self._group = distributed.new_group(backend="gloo")

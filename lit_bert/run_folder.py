@@ -13,6 +13,8 @@ CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
 PROVENANCE = "provenance.json"
+METRICS = "metrics.json"
+EXPORT = "export"
 
 
 def owner(checkpoint: str | Path | None) -> Path | None:

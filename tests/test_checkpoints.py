@@ -11,7 +11,13 @@ from lit_bert import checkpoints
 from lit_bert.checkpoints import AtomicCheckpointIO
 from lit_bert.errors import UserError
 
-WHOLE = {"encoder": {}, "state_dict": {"weight": torch.ones(3)}, "hyper_parameters": {"pretrained": "x"}}
+WHOLE = {
+    "encoder": {},
+    "state_dict": {"weight": torch.ones(3)},
+    "hyper_parameters": {"pretrained": "x"},
+    "train_rows": {},
+    "val_rows": {},
+}
 
 
 def test_what_is_written_is_read_and_nothing_else_is_left(tmp_path: Path) -> None:

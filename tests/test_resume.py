@@ -59,7 +59,7 @@ def same(one: Any, other: Any, where: str = "") -> None:
 def equal_runs(one: Path, other: Path) -> None:
     """Assert that two runs end with the same checkpoints and have the same curves."""
     first, second = (checkpoints.read(run / "checkpoints" / "last.ckpt") for run in (one, other))
-    for part in ("state_dict", "optimizer_states", "lr_schedulers", "loops", "val_metrics", "global_step", "epoch"):
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "loops", "val_rows", "global_step", "epoch"):
         same(first[part], second[part], part)
     same(first["callbacks"]["Resumable"], second["callbacks"]["Resumable"])
     assert [file.name for file in sorted(one.glob("*/*.ckpt"))] == [

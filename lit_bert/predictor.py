@@ -1,0 +1,111 @@
+"""A trained classifier for use from Python: sentences in, probabilities out, in their order.
+
+Legend: C classes.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from lit_bert import checkpoints, machine, pretrained, sources
+from lit_bert.batching import collate
+from lit_bert.errors import UserError
+
+WINDOW = 4096
+"""Sentences that are read, sorted by length and predicted together: so many are in memory at a time."""
+
+BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
+"""Tokens per batch, padding included."""
+
+
+class Prediction(NamedTuple):
+    """What is predicted of a sentence.
+
+    Args:
+        label: Name of the most probable class.
+        score: Its probability, in [0, 1].
+        probs: Probability of each class, by its name.
+    """
+
+    label: str
+    score: float
+    probs: dict[str, float]
+
+
+class Predictor:
+    """Predicts sentences with a checkpoint, or with an exported folder.
+
+    `Predictor("runs/<run>/export")(["A warm and funny film."])` returns a list of one `Prediction`. Sentences that are
+    longer than the encoder takes are cut.
+
+    Args:
+        source: A checkpoint file of `BertClassifier`, or a folder that `transformers` can load as a classifier.
+        device: "cpu", "cuda", "cuda:1" and so on; "auto" is a GPU if there is one.
+        precision: "32-true", or "bf16-mixed" for matrix products in bfloat16; "auto" is the latter where the hardware
+            has them.
+
+    Raises:
+        UserError: There is no such file or folder, or it is no trained classifier; or a value is not one of these.
+    """
+
+    def __init__(self, source: str | Path, device: str = "auto", precision: str = "auto") -> None:
+        if precision not in ("auto", "32-true", "bf16-mixed"):
+            raise UserError(f'Predictor: precision "{precision}"; it must be auto, 32-true or bf16-mixed')
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        self.bf16 = machine.fast_bf16(self.device.type) if precision == "auto" else precision == "bf16-mixed"
+        max_length = None
+        if Path(source).is_dir():
+            model = pretrained.classifier(Path(source), str(source), None, trained=True)
+            folder = Path(source)
+        else:
+            checkpoint = checkpoints.read(source)
+            model = pretrained.restored(checkpoint)
+            folder = sources.fetch_encoder(str(source))
+            max_length = checkpoint.get("datamodule_hyper_parameters", {}).get("max_length")
+        self.model = model.to(self.device)
+        self.tokenizer, limit = pretrained.tokenizer(folder, str(source))
+        self.max_length = min(max_length or limit, limit)
+        self.class_names = [str(model.config.id2label[number]) for number in range(model.config.num_labels)]
+
+    def __call__(self, texts: Sequence[str]) -> list[Prediction]:
+        """Return a prediction for each sentence."""
+        predictions = []
+        for probs in self.stream(texts):
+            best = int(np.argmax(probs))
+            named = dict(zip(self.class_names, probs.tolist(), strict=True))
+            predictions.append(Prediction(self.class_names[best], float(probs[best]), named))
+        return predictions
+
+    def stream(self, texts: Iterable[str]) -> Iterator[np.ndarray[tuple[int], np.dtype[np.float32]]]:
+        """Yield the probabilities of each sentence, shape (C,), in their order, without holding more than a window."""
+        remaining = iter(texts)
+        while window := list(islice(remaining, WINDOW)):
+            yield from self._window(window)
+
+    @torch.inference_mode()
+    def _window(self, texts: list[str]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        """Return the probabilities of some sentences, shape (len(texts), C)."""
+        tokens = self.tokenizer(texts, truncation=True, max_length=self.max_length).input_ids
+        lengths = np.array([len(row) for row in tokens])
+        order = np.argsort(-lengths, kind="stable")
+        found, start = [], 0
+        while start < len(order):
+            rows = order[start : start + max(1, BATCH_TOKENS[self.device.type] // int(lengths[order[start]]))]
+            batch = collate(
+                [{"input_ids": tokens[row], "label": 0, "index": row} for row in rows], self.tokenizer.pad_token_id
+            )
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                logits = self.model(
+                    **{name: batch[name].to(self.device) for name in ("input_ids", "attention_mask") if name in batch}
+                ).logits
+            found.append(logits.float().softmax(dim=-1))
+            start += len(rows)
+        probs = np.empty((len(texts), len(self.class_names)), dtype=np.float32)
+        probs[order] = torch.cat(found).cpu().numpy()
+        return probs
