@@ -13,7 +13,6 @@ from lightning.fabric.utilities.types import _PATH
 from lit_bert import files, run_folder
 from lit_bert.errors import UserError
 
-
 FULL = "checkpoints written before are intact: make room, and resume from the newest with --ckpt_path"
 """What to do if a disk is full."""
 

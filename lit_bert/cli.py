@@ -348,7 +348,8 @@ class BertCLI(LightningCLI):
         """Return the folder of the run that the checkpoint belongs to, else a new one, made by rank 0 alone."""
         settings = self.config[self.subcommand]
         run = run_folder.owner(settings.ckpt_path)
-        if fast_dev_run or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+        elsewhere = self.subcommand == "predict" and (settings.output is not None or settings.input == texts.STDIN)
+        if fast_dev_run or elsewhere or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
             return run or root  # this process writes nothing there
         if run is None:
             recipe = Path(str(settings.config[-1])).stem if settings.get("config") else "run"

@@ -54,7 +54,7 @@ class Predictor:
 
     def __init__(self, source: str | Path, device: str = "auto", precision: str = "auto") -> None:
         if precision not in ("auto", "32-true", "bf16-mixed"):
-            raise UserError(f'Predictor: precision "{precision}"; it must be auto, 32-true or bf16-mixed')
+            raise UserError(f"Predictor: precision {precision}: it must be auto, 32-true or bf16-mixed")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)

@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import BAD, GOOD
+
+from lit_bert import BertClassifier, Predictor, checkpoints, predictor, pretrained, sources
+from lit_bert.errors import UserError
+
+
+def expected(path: Path, text: str) -> torch.Tensor:
+    """The module's own probabilities of one sentence, without a batch or padding."""
+    module = BertClassifier.load_from_checkpoint(path).eval()
+    tokenizer, _ = pretrained.tokenizer(sources.fetch_encoder(str(path)), "")
+    with torch.inference_mode():
+        return module(torch.tensor([tokenizer(text).input_ids])).softmax(dim=-1)[0]
+
+
+@pytest.mark.parametrize("source", ["checkpoint", "folder"])
+def test_its_probabilities_are_the_modules_in_the_order_of_the_texts(
+    trained: Path, best: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor, "WINDOW", 3)
+    monkeypatch.setitem(predictor.BATCH_TOKENS, "cpu", 12)
+    texts = [*GOOD, *BAD]
+    found = Predictor(best if source == "checkpoint" else trained / "export", precision="32-true")
+    assert found.class_names == ["neg", "pos"]
+    answers = found(texts)
+    for text, probs, answer in zip(texts, found.stream(iter(texts)), answers, strict=True):
+        wanted = expected(best, text).numpy()
+        np.testing.assert_allclose(probs, wanted, rtol=0, atol=1e-6)
+        assert (answer.label, answer.score) == (["neg", "pos"][wanted.argmax()], pytest.approx(wanted.max(), abs=1e-6))
+        assert list(answer.probs.values()) == pytest.approx(wanted.tolist(), abs=1e-6)
+    assert len({answer.score for answer in answers}) == len(texts)  # so that another order would be noticed
+
+
+def test_a_text_longer_than_the_encoder_takes_is_cut(best: Path) -> None:
+    found = Predictor(best, precision="32-true")
+    long, cut = found(["great fun " * 50, "great fun " * 15])
+    assert long == cut
+
+
+def test_no_texts_are_no_predictions(best: Path) -> None:
+    assert Predictor(best)([]) == []
+
+
+def test_a_shorter_max_length_of_training_is_kept(best: Path, tmp_path: Path) -> None:
+    content = checkpoints.read(best)
+    content["datamodule_hyper_parameters"]["max_length"] = 4
+    torch.save(content, tmp_path / "short.ckpt")
+    one, other = Predictor(tmp_path / "short.ckpt")(["great fun no", "great fun awful"])
+    assert one == other
+
+
+def test_what_it_does_not_take(tiny_bert: str, best: Path) -> None:
+    with pytest.raises(UserError, match="precision 64-true"):
+        Predictor(best, precision="64-true")
+    with pytest.raises(UserError, match="it has no trained classifier"):
+        Predictor(tiny_bert)
+    with pytest.raises(UserError, match="there is no such file"):
+        Predictor("nowhere")
