@@ -1,0 +1,146 @@
+"""`predict --input`: sentences of a file or a pipe."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lit_bert import Predictor, streaming
+from lit_bert.cli import main
+
+TRAIN = Path(__file__).parent.parent / "train.py"
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Path:
+    path = tmp_path / "lines.txt"
+    path.write_text('great fun\n\nno fun , "really"\n   \nawful\n')
+    return path
+
+
+def given(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_files_predictions_stand_in_the_runs_folder_each_in_its_row(
+    best: Path, lines: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "WINDOW", 2)
+    words = ["predict", f"--ckpt_path={best}", f"--input={lines}", "--trainer.precision=32-true"]
+    cli = main(words)
+    path = cli.run_dir / "predictions-lines.csv"
+    rows = table(path)
+    assert [row["text"] for row in rows] == lines.read_text().splitlines()
+    assert [row["index"] for row in rows] == list("01234")
+    assert [row["label"] for row in rows] == [""] * 5
+    assert [row["pred"] == "" for row in rows] == [False, True, False, True, False]
+    for row, answer in zip(
+        [rows[0], rows[2], rows[4]], Predictor(best)(["great fun", rows[2]["text"], "awful"]), strict=True
+    ):
+        assert row["pred"] == answer.label
+        assert float(row["score"]) == pytest.approx(answer.score, abs=5e-3)
+        assert float(row["prob_pos"]) == pytest.approx(answer.probs["pos"], abs=5e-3)
+    said = capsys.readouterr()
+    assert not said.out
+    assert "5 predictions are in " in said.err
+    assert "2 empty texts have their rows, without a prediction" in said.err
+    main(words)  # older results are kept
+    assert path.with_stem("predictions-lines-2").is_file()
+    path.with_stem("predictions-lines-2").unlink()
+    path.unlink()
+
+
+def test_labels_are_named_and_their_accuracy_is_told(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = 'stars,body\n1,"great fun"\n0,awful\npos,\n,no fun\n7,lovely\n'
+    (tmp_path / "a.csv").write_text(content)
+    words = [f"--input={tmp_path / 'a.csv'}", "--data.text_column=body", "--data.label_column=stars"]
+    main(["predict", f"--ckpt_path={trained / 'export'}", *words, "--output=out.jsonl"])
+    rows = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in rows] == ["pos", "neg", "pos", None, "7"]
+    assert (rows[2]["pred"], rows[2]["prob_neg"]) == (None, None)
+    right = sum(row["pred"] == row["label"] for row in rows[:2])
+    said = capsys.readouterr().err
+    assert f"accuracy {right / 2:.4f} on 2 labelled rows, 95 % interval " in said
+    assert "some labels are none of neg, pos: 7" in said
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_a_pipe(
+    best: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, lines: Path, format: str
+) -> None:
+    given(monkeypatch, lines.read_bytes())
+    main(["predict", f"--ckpt_path={best}", "--input=-", f"--format={format}"])
+    out = capsys.readouterr().out
+    rows = (
+        list(csv.DictReader(io.StringIO(out))) if format == "csv" else [json.loads(line) for line in out.splitlines()]
+    )
+    assert [row["text"] for row in rows] == lines.read_text().splitlines()
+
+
+def test_a_reader_that_leaves_early_is_no_error(best: Path, tmp_path: Path) -> None:
+    (tmp_path / "many.txt").write_text("great fun\n" * 40_000)
+    words = f"{sys.executable} {TRAIN} predict --ckpt_path '{best}' --input many.txt --output - | head -n 2"
+    done = subprocess.run(["bash", "-c", f"{words}; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True)
+    assert len(done.stdout.splitlines()) == 2
+    assert done.returncode == 141
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+def test_what_was_predicted_before_a_fault_is_kept(
+    best: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given(monkeypatch, b"great fun\nawful\nb\xffad\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", f"--ckpt_path={best}", "--input=-", "--output=out.csv"])
+    assert stop.value.code == 2
+    assert [row["text"] for row in table(Path("out.csv"))] == ["great fun", "awful"]
+    said = capsys.readouterr().err
+    assert "2 predictions are in out.csv" in said
+    assert "error: --input standard input, line 3: not UTF-8 (byte 0xff at column 2)" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--input=a.txt"], "--input a.txt: give a checkpoint, or an exported folder, with --ckpt_path"),
+        (["--ckpt_path={best}", "--input=a.txt"], "--input a.txt: cannot be read (No such file or directory)"),
+        (["--ckpt_path={best}", "--input=empty.txt"], "--input empty.txt: the file has no rows"),
+        (["--ckpt_path={best}", "--input=-"], "--input -: standard input has no lines"),
+        (["--ckpt_path={best}", "--input=bad.txt"], "--input bad.txt, line 2: not UTF-8"),
+        (["--ckpt_path={best}", "--input=ok.txt", "--output=file/x.csv"], "cannot write file/x.csv: "),
+        (["--ckpt_path={best}", "--input=ok.txt", "--format=xml"], "Given value: xml"),
+        (["--ckpt_path=folder", "--input=ok.txt"], "folder: its config.json cannot be used"),
+        (
+            ["--ckpt_path={best}", "--input=ok.txt", "--trainer.devices=2", "--trainer.accelerator=cpu"],
+            "--input ok.txt: it is read on one device; set --trainer.devices 1",
+        ),
+    ],
+)
+def test_a_mistake(
+    best: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("empty.txt").write_text("")
+    Path("bad.txt").write_bytes(b"good\nb\xffad\n")
+    Path("ok.txt").write_text("good\n")
+    Path("file").write_text("")
+    Path("folder").mkdir()
+    given(monkeypatch, b"")
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", *(word.format(best=best) for word in words)])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
