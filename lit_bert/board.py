@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
@@ -51,13 +52,11 @@ class Board(Callback):
         module: Any = pl_module
         if trainer.state.fn == "fit" and not trainer.sanity_checking and (to := writer(trainer)) and module.seen["val"]:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            rows = module.seen["val"]
-            texts, _ = data.texts("val", rows["index"])
-            write_errors(to, "val", rows, texts, module.class_names, trainer.global_step)
+            write_errors(to, "val", module.seen["val"], data, module.class_names, trainer.global_step - 1)
 
 
 def write_errors(
-    to: SummaryWriter, split: str, rows: Mapping[str, Tensor], texts: Sequence[str], names: Sequence[str], step: int
+    to: SummaryWriter, split: str, rows: Mapping[str, Tensor], data: Any, names: Sequence[str], step: int
 ) -> None:
     """Write precision-recall curves for TensorBoard's own page of them, and the most confident errors as a table.
 
@@ -65,7 +64,7 @@ def write_errors(
         to: Writes to TensorBoard.
         split: What tags begin with.
         rows: What `BertClassifier.seen` has of it.
-        texts: The sentences.
+        data: The data module that they come from.
         names: The classes.
         step: Optimizer steps done.
     """
@@ -76,10 +75,11 @@ def write_errors(
     wrong = (rows["pred"] != rows["labels"]).nonzero().flatten()
     wrong = wrong[score[wrong].argsort(descending=True, stable=True)][:ERRORS]
     lines = ["| row | truth | prediction | probability | sentence |", "| ---: | --- | --- | ---: | --- |"]
-    for row in wrong.tolist():
+    texts, _ = data.texts(split, rows["index"][wrong])
+    for row, text in zip(wrong.tolist(), texts, strict=True):
         truth, pred = (escaped(names[int(rows[name][row])]) for name in ("labels", "pred"))
         # In lines, or TensorBoard would make the other columns one letter wide.
-        sentence = "<br>".join(map(escaped, textwrap.wrap(texts[row][:400], 90)))
+        sentence = "<br>".join(map(escaped, textwrap.wrap(text[:400], 90)))
         lines.append(f"| {int(rows['index'][row])} | {truth} | {pred} | {float(score[row]):.3f} | {sentence} |")
     to.add_text(f"{split}/most confident errors", "\n".join(lines), step)
 
@@ -148,33 +148,36 @@ def finish(
     """
     module, data, step = cast(Any, trainer.lightning_module), cast(Any, trainer).datamodule, trainer.global_step
     for split, of in rows.items():
-        texts, _ = data.texts(split, of["index"])
         if split != "val":  # of these `Board` has written
-            write_errors(to, split, of, texts, module.class_names, step)
+            write_errors(to, split, of, data, module.class_names, step)
         write_figures(to, split, of, records[split]["slices"], module.class_names, temperature, step)
     final = {f"final/{split}_{key}": of[key] for split, of in records.items() for key in ("acc", "f1", "ece")}
-    plain = {key: value if isinstance(value, int | float) else str(value) for key, value in params.items()}
+    told = {key: value for key, value in params.items() if value is not None}
+    plain = {key: value if isinstance(value, int | float) else str(value) for key, value in told.items()}
     logger = cast(TensorBoardLogger, trainer.logger)
     logger.log_hyperparams(plain, final, step=step)
     logger.finalize("success")
 
 
-def write_projection(to: SummaryWriter, trainer: Trainer, rows: Mapping[str, Tensor], vectors: Tensor) -> None:
+def write_projection(
+    to: SummaryWriter, trainer: Trainer, rows: Mapping[str, Tensor], found: Mapping[str, Tensor]
+) -> None:
     """Write the [CLS] vectors of validation rows for TensorBoard's projector, to be coloured by class or outcome.
 
     Args:
         to: Writes to TensorBoard.
         trainer: Of the run.
         rows: What the best checkpoint predicts of them, as `BertClassifier.seen` has it.
-        vectors: Shape (rows, hidden size).
+        found: `vectors` (rows, hidden size) of some of these rows, and their `index`.
     """
     module, data = cast(Any, trainer.lightning_module), cast(Any, trainer).datamodule
-    most = min(len(vectors), PROJECTED)
-    texts, _ = data.texts("val", rows["index"][:most])
-    classes = [[module.class_names[number] for number in rows[kind][:most].tolist()] for kind in ("labels", "pred")]
+    known = torch.isin(rows["index"], found["index"])
+    texts, _ = data.texts("val", rows["index"][known])
+    classes = [[module.class_names[number] for number in rows[kind][known].tolist()] for kind in ("labels", "pred")]
     metadata = [
         [truth, pred, "right" if truth == pred else "wrong", " ".join(text.split())]
         for truth, pred, text in zip(*classes, texts, strict=True)
     ]
     header = ["class", "prediction", "outcome", "sentence"]
-    to.add_embedding(vectors[:most], metadata, None, trainer.global_step, "CLS", header)
+    vectors = found["vectors"][torch.isin(found["index"], rows["index"])]
+    to.add_embedding(vectors, metadata, None, trainer.global_step, "CLS", header)

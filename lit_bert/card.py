@@ -1,12 +1,13 @@
 """The model card of an exported folder: what the model is, how it was made, how good it is, how to use it."""
 
 from collections.abc import Mapping
-from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from lit_bert import sources
+from lit_bert import report, sources
+from lit_bert.provenance import installed
 
 LICENSES = {"google-bert/bert-base-cased": "apache-2.0", "google-bert/bert-base-uncased": "apache-2.0"}
 """Of encoders that are often started from; of others a card names none."""
@@ -66,7 +67,7 @@ def text(
         f"# {start.rpartition('/')[2]}, fine-tuned for {', '.join(class_names)}",
     ]
     parts.append(
-        f"Tells of an English sentence which of these classes it belongs to: {', '.join(class_names)}.\n\n"
+        f"Tells of a sentence which of these classes it belongs to: {', '.join(class_names)}.\n\n"
         "```python\nfrom transformers import pipeline\n\n"
         'classify = pipeline("text-classification", "path/to/this/folder")\n'
         'classify(["A warm and funny film."], truncation=True, top_k=None)\n```'
@@ -85,18 +86,19 @@ def text(
         "linearly to 0. Rows were drawn, and the epoch chosen, as the recipe says; what is not listed is lit_bert's "
         "default.\n\n" + "\n".join(recipe)
     )
+    like = " (Rotten Tomatoes: single sentences of English film reviews)" if rows == _PACKAGED_DATA else ""
     parts.append(
-        "## Use and limits\n\nMeant for sentences like those it was trained on (Rotten Tomatoes: single sentences of "
-        "English film reviews). On other kinds of text, other languages or longer texts its accuracy is unknown; texts "
+        f"## Use and limits\n\nMeant for sentences like those it was trained on{like}. On "
+        "other kinds of text, other languages or longer texts its accuracy is unknown; texts "
         "beyond its positions must be truncated. Sentences without an opinion get one of the classes all the same. It "
         "has learned what its training texts hold, prejudice included: decide nothing about people with it."
     )
-    parts.append("## Versions\n\n" + ", ".join(f"{name} {version(name)}" for name in _VERSIONS))
+    parts.append("## Versions\n\n" + ", ".join(f"{name} {found}" for name in _VERSIONS if (found := installed(name))))
     return "\n\n".join(parts) + "\n"
 
 
 def _on_the_hub(name: str) -> bool:
-    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
 
 
 def _results(records: Mapping[str, Mapping[str, Any]]) -> str:
@@ -104,6 +106,6 @@ def _results(records: Mapping[str, Mapping[str, Any]]) -> str:
         return "It was not evaluated."
     lines = ["| split | rows | accuracy | 95 % interval | macro F1 | calibration error |", "| --- " * 6 + "|"]
     for split, of in records.items():
-        interval = f"{of['acc_low']:.4f} to {of['acc_high']:.4f}"
-        lines.append(f"| {split} | {of['rows']:,} | {of['acc']:.4f} | {interval} | {of['f1']:.4f} | {of['ece']:.4f} |")
+        shown = f"{of['acc']:.4f} | {report.interval(of)} | {of['f1']:.4f} | {of['ece']:.4f}"
+        lines.append(f"| {split} | {of['rows']:,} | {shown} |")
     return "\n".join(lines)

@@ -4,7 +4,7 @@ import pickle
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
@@ -25,6 +25,8 @@ def read(path: _PATH) -> dict[str, Any]:
     Raises:
         UserError: The file is missing, cut short, not such a checkpoint, or a pickle that wants to run code.
     """
+    if Path(path).is_dir():
+        raise UserError(f"--ckpt_path {path}: this is a folder, which only `predict --input` takes; give a .ckpt file")
     if not Path(path).is_file():
         raise UserError(f"--ckpt_path {path}: there is no such file{_nearby(Path(path))}")
     if not zipfile.is_zipfile(path):  # its table of contents stands at the end
@@ -41,11 +43,10 @@ def read(path: _PATH) -> dict[str, Any]:
             f"--ckpt_path {path}: cannot be read ({str(error).splitlines()[0]}){_nearby(Path(path))}"
         ) from error
     wanted = {"encoder", "state_dict", "hyper_parameters", "train_rows", "val_rows"}
-    if not isinstance(content, dict) or not wanted <= content.keys():
-        raise UserError(
-            f"--ckpt_path {path}: not a checkpoint of BertClassifier (it lacks {', '.join(sorted(wanted))})"
-        )
-    return content
+    missing = sorted(wanted - content.keys()) if isinstance(content, dict) else ["a dict"]
+    if missing:
+        raise UserError(f"--ckpt_path {path}: not a checkpoint of BertClassifier (it lacks {', '.join(missing)})")
+    return cast(dict[str, Any], content)
 
 
 def newest(folders: Iterable[Path]) -> Path | None:
@@ -109,7 +110,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         with files.replacing(Path(path), FULL) as partial:
             with partial.open("wb") as file:
-                torch.save(checkpoint, file)
+                try:
+                    torch.save(checkpoint, file)
+                except RuntimeError as error:  # its zip writer hides the reason of a write that failed
+                    cause = error.__context__
+                    raise cause if isinstance(cause, OSError) else OSError(None, str(error)) from error
             with zipfile.ZipFile(partial) as archive:
                 if damaged := archive.testzip():
                     raise OSError(None, f"{damaged} in it does not read back as written")

@@ -160,7 +160,7 @@ class BertCLI(LightningCLI):
         return {name: arguments | skip for name, arguments in LightningCLI.subcommands().items()}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the checkpoint's settings, the final test, and the link of the class names."""
+        """Add what `fit` ends with, the checkpoints' settings, and the link of the class names."""
         parser.add_argument(
             "--test_after_fit", type=bool, default=True, help="Whether `fit` ends with a test of the best checkpoint."
         )
@@ -201,7 +201,7 @@ class BertCLI(LightningCLI):
         predict.add_argument(
             "--output",
             type=str | None,
-            help="File for the predictions of --input; - for standard output. By default it is in the run's folder, "
+            help="File for the predictions; - for standard output. By default it is in the run's folder, "
             "or, if --input is -, standard output.",
         )
         predict.add_argument(
@@ -375,6 +375,10 @@ class BertCLI(LightningCLI):
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
             data = self.datamodule
+            if not data.splits:  # the texts of --input
+                raise UserError(
+                    "out of memory predicting texts; lower --data.max_length, or use --trainer.accelerator cpu"
+                ) from error
             training = self.model.training
             option = "batch_size" if training else "eval_batch_size"
             longest = max(max(map(len, rows["input_ids"])) for rows in data.splits.values())
@@ -389,7 +393,7 @@ class BertCLI(LightningCLI):
         self._started = time.monotonic()
 
     def after_fit(self) -> None:
-        """Test the best checkpoint, print the table, and write `metrics.json` and TensorBoard's hyperparameters."""
+        """Test the best checkpoint, print the tables, write `metrics.json`, fill TensorBoard's page, and export."""
         if self._get(self.config, "trainer").fast_dev_run:
             return
         seconds = time.monotonic() - self._started
@@ -401,16 +405,17 @@ class BertCLI(LightningCLI):
         if settings.test_after_fit:
             self.trainer.ckpt_path = None
             self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
-            rows["test"] = self.model.seen["test"]
-        vectors = None
+            rows["test"] = self.model.seen.get("test")
+        vectors = {}
         if settings.projector and rows["val"]:
-            self.model.keeps_vectors, self.datamodule.predict_split = True, "val"
+            self.model.vectors_below = int(rows["val"]["index"][: board.PROJECTED][-1]) + 1
+            self.datamodule.predict_split = "val"
             found = self.trainer.predict(self.model, datamodule=self.datamodule, ckpt_path=best)
-            vectors = predictions.gather(found or []).get("vectors")  # type: ignore[arg-type]
+            vectors = predictions.gather(found or [])  # type: ignore[arg-type]
         if not self.trainer.is_global_zero:
             return
         rows = {split: of for split, of in rows.items() if of}
-        records = {split: evaluation.record(self.model, self.datamodule, split, of) for split, of in rows.items()}
+        records = evaluation.records(self.model, self.datamodule, rows)
         report.show(self.console, records)
         trust = evaluation.trust(rows["val"], rows["test"]) if len(rows) == 2 else {}
         speed = self.throughput.summary(self.trainer)
@@ -429,7 +434,7 @@ class BertCLI(LightningCLI):
             chosen = {key: settings.trainer[key] for key in ("max_epochs", "precision", "gradient_clip_val")}
             params = {**self.model.hparams, **self.datamodule.hparams, **chosen, "seed": settings.seed_everything}
             board.finish(to, self.trainer, rows, records, trust.get("temperature"), params)
-            if vectors is not None:
+            if vectors:
                 board.write_projection(to, self.trainer, rows["val"], vectors)
         if speed:
             self._say(
@@ -469,7 +474,7 @@ class BertCLI(LightningCLI):
             raise UserError(f"--trainer.limit_{split}_batches: nothing was evaluated")
         if not self.trainer.is_global_zero:
             return
-        records = {split: evaluation.record(self.model, self.datamodule, split, rows)}
+        records = evaluation.records(self.model, self.datamodule, {split: rows})
         report.show(self.console, records)
         if not self._get(self.config, "trainer").fast_dev_run:
             path = run_folder.unused(self.run_dir / f"metrics-{split}.json")
@@ -477,35 +482,32 @@ class BertCLI(LightningCLI):
             self._say(f"metrics  {run_folder.shown(path)}")
 
     def predict(self, **kwargs: Any) -> None:
-        """Predict the test split, or the rows of `--input`."""
+        """Predict rows of the data set, or those of `--input`."""
         settings = self.config.predict
+        output = settings.output
+        if output is None and settings.input == texts.STDIN:
+            output = predictions.STDOUT
+        elif output is None:
+            stem = "predictions" if settings.input is None else f"predictions-{Path(settings.input).stem}"
+            output = str(run_folder.unused(self.run_dir / f"{stem}.{settings.format or 'csv'}"))
+        format = settings.format or ("jsonl" if Path(output).suffix == ".jsonl" else "csv")
         if settings.input is not None:
-            self._predict_input(settings)
+            if self.trainer.world_size > 1:
+                raise UserError(f"--input {settings.input}: it is read on one device; set --trainer.devices 1")
+            data = settings.data
+            device, precision = str(self.trainer.strategy.root_device), str(self.trainer.precision)
+            predictor = Predictor(settings.ckpt_path, device, precision, data.max_length)
+            console = Console(highlight=False, soft_wrap=True, stderr=True)
+            stream = streaming.Stream(predictor, settings.input, data.text_column, data.label_column, console)
+            stream.write(output, format)
             return
         joined = predictions.gather(self.trainer.predict(**kwargs) or [])  # type: ignore[arg-type]
         if not joined:
             raise UserError("--trainer.limit_predict_batches: nothing was predicted")
         if self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:
-            path = run_folder.unused(self.run_dir / "predictions.csv")
-            predictions.write(path, joined, self.datamodule.splits[self.datamodule.predict_split])
-            self._say(f"{len(joined['index']):,} predictions are in {run_folder.shown(path)}")
-
-    def _predict_input(self, settings: Any) -> None:
-        """Predict the rows of a file, or the lines of standard input."""
-        if self.trainer.world_size > 1:
-            raise UserError(f"--input {settings.input}: it is read on one device; set --trainer.devices 1")
-        output = settings.output
-        if output is None and settings.input == texts.STDIN:
-            output = streaming.STDOUT
-        elif output is None:
-            stem = Path(settings.input).stem
-            output = str(run_folder.unused(self.run_dir / f"predictions-{stem}.{settings.format or 'csv'}"))
-        format = settings.format or ("jsonl" if Path(output).suffix == ".jsonl" else "csv")
-        device = self.trainer.strategy.root_device
-        predictor = Predictor(settings.ckpt_path, str(device), str(settings.trainer.precision))
-        columns = settings.data.text_column, settings.data.label_column
-        console = Console(highlight=False, soft_wrap=True, stderr=True)
-        streaming.Stream(predictor, settings.input, *columns, console).write(output, format)
+            predictions.write(output, format, joined, self.datamodule.splits[self.datamodule.predict_split])
+            if output != predictions.STDOUT:
+                self._say(f"{len(joined['index']):,} predictions are in {run_folder.shown(output)}")
 
 
 def _listed(value: Any) -> list[Any]:

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from rich.console import Console
 
 from lit_bert import predictions, report
-from lit_bert.errors import UserError
+from lit_bert.errors import UserError, explained
 
 
 def paired_interval(only_a: int, only_b: int, rows: int) -> tuple[float, float]:
@@ -93,27 +92,26 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("a", metavar="A", type=Path, help="a predictions file, .csv or .jsonl")
     parser.add_argument("b", metavar="B", type=Path, help="another")
     given = parser.parse_args(args)
-    try:
+    with explained():
         found = compare(predictions.read(given.a), predictions.read(given.b))
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from error
     _show(Console(highlight=False, soft_wrap=True), found, given.a, given.b)
 
 
 def _show(console: Console, found: dict[str, Any], a: Path, b: Path) -> None:
-    table = report.table("predictions", "rows", "accuracy", "95 % interval", "right where the other is wrong")
-    for name, path in (("a", a), ("b", b)):
+    for name, path in (("A", a), ("B", b)):
+        console.print(f"{name}           {path}", markup=False)
+    table = report.table("", "rows", "accuracy", "95 % interval", "alone right")
+    for name in ("a", "b"):
         record = found[name]
-        interval = f"{record['acc_low']:.4f} to {record['acc_high']:.4f}"
-        table.add_row(str(path), f"{record['rows']:,}", f"{record['acc']:.4f}", interval, f"{found[f'only_{name}']:,}")
+        alone = f"{found[f'only_{name}']:,}"
+        table.add_row(name.upper(), f"{record['rows']:,}", f"{record['acc']:.4f}", report.interval(record), alone)
     console.print(table)
     points = [100 * found[name] for name in ("difference", "difference_low", "difference_high")]
-    console.print("difference  {:+.2f} points, 95 % interval {:+.2f} to {:+.2f} (paired)".format(*points))
+    console.print("A - B       {:+.2f} points, 95 % interval {:+.2f} to {:+.2f} (paired)".format(*points))
     console.print(f"p           {found['p']:.3g} (McNemar's exact test)")
-    better = a if found["difference"] > 0 else b
+    better = "A" if found["difference"] > 0 else "B"
     verdict = f"{better} is better" if found["p"] < 0.05 else "these rows do not tell which is better"
-    console.print(f"so          {verdict}", markup=False)
+    console.print(f"so          {verdict}")
 
 
 if __name__ == "__main__":

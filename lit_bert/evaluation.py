@@ -1,5 +1,6 @@
 """Everything that is told of a split: metrics, baselines on the same rows, kinds of sentences, calibration."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,39 +12,42 @@ from lit_bert.datamodule import RottenTomatoesDataModule
 from lit_bert.module import BertClassifier
 
 
-def record(
-    module: BertClassifier, data: RottenTomatoesDataModule, split: str, rows: dict[str, Tensor]
-) -> dict[str, Any]:
-    """Return what `report.summary` does, with `baselines` on the same rows, and the accuracy of `slices`.
+def records(
+    module: BertClassifier, data: RottenTomatoesDataModule, seen: Mapping[str, dict[str, Tensor]]
+) -> dict[str, dict[str, Any]]:
+    """Return what `report.summary` does, with `baselines` on the same rows and the accuracy of `slices`, by the split.
 
     Args:
         module: What predicted them.
         data: Where they come from.
-        split: "val" or "test".
-        rows: Predictions of rows of the split, as `module.seen` has them.
+        seen: Predictions of rows of "val" or "test" or both, as `module.seen` has them.
     """
-    names, labels = module.class_names or [], rows["labels"]
-    texts, lengths = data.texts(split, rows["index"])
+    names = module.class_names or []
+    read = {split: data.texts(split, rows["index"]) for split, rows in seen.items()}
     train = data.splits["train"].select_columns(["text", "label"])[:]
-    others = {
-        "majority class": baselines.majority(train["label"], len(texts)),
-        "TF-IDF, logistic": baselines.linear(train["text"], train["label"], texts),
-    }
-    right = rows["pred"] == labels
-    return {
-        **report.summary(module.measure(rows), rows, names),
-        "baselines": {
-            title: {
-                **report.accuracy(pred == labels),
-                "f1": float(multiclass_f1_score(pred, labels, len(names), average="macro")),
-            }
-            for title, pred in others.items()
-        },
-        "slices": {
-            title: report.accuracy(right[torch.from_numpy(mask)])
-            for title, mask in slices.slices(texts, lengths).items()
-        },
-    }
+    words = baselines.linear(train["text"], train["label"], *(texts for texts, _ in read.values()))
+    found = {}
+    for (split, rows), (texts, lengths), linear in zip(seen.items(), read.values(), words, strict=True):
+        labels = rows["labels"]
+        others = {
+            "majority class": baselines.majority(train["label"], len(texts)),
+            "TF-IDF, linear": linear,
+        }
+        found[split] = {
+            **report.summary(module.measure(rows), rows, names),
+            "baselines": {
+                title: {
+                    **report.accuracy(pred == labels),
+                    "f1": float(multiclass_f1_score(pred, labels, len(names), average="macro")),
+                }
+                for title, pred in others.items()
+            },
+            "slices": {
+                title: report.accuracy((rows["pred"] == labels)[torch.from_numpy(mask)])
+                for title, mask in slices.slices(texts, lengths).items()
+            },
+        }
+    return found
 
 
 def trust(val: dict[str, Tensor], test: dict[str, Tensor]) -> dict[str, float]:

@@ -2,9 +2,10 @@
 
 import argparse
 import json
+import logging
 import shutil
-import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from lit_bert import calibration, card, checkpoints, pretrained, run_folder
-from lit_bert.errors import UserError
+from lit_bert.errors import UserError, explained
 
 ONNX = "model.onnx"
 TOLERANCE = 1e-4
@@ -42,7 +43,11 @@ def export(
         UserError: The checkpoint cannot be read, or the folder not be written; `calibrate` without validation rows;
             `onnx` without its packages, or with another result than PyTorch's.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    try:
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise UserError(f"--to {folder}: cannot be read ({error.strerror})") from error
+    if taken:
         raise UserError(f"--to {folder}: there is something already; give a folder that is new or empty")
     checkpoint = checkpoints.read(path)
     model = pretrained.restored(checkpoint)
@@ -52,7 +57,10 @@ def export(
     if calibrate:
         rows = checkpoint["val_rows"]
         if not rows:
-            raise UserError(f"--calibrate: {path} was written before the first validation; it has no rows to fit to")
+            raise UserError(
+                f"--calibrate: {path} was not written right after a validation, so it has no rows to fit to; take the "
+                "best checkpoint, or that of an epoch's end"
+            )
         found = calibration.temperature(rows["probs"], rows["labels"])
         after = calibration.scaled(rows["probs"], found)
         errors = [calibration.error(probs, rows["labels"]) for probs in (rows["probs"], after)]
@@ -71,14 +79,25 @@ def export(
             for name, content in checkpoint["encoder"].items():
                 if name != "config.json":
                     (building / Path(name).name).write_text(content, encoding="utf-8")
+            _limit(building / "tokenizer_config.json", checkpoint)
             (building / "README.md").write_text(card.text(checkpoint, names, records, calibrated), encoding="utf-8")
             for weights in building.glob("*.safetensors"):  # which are its owner's alone, as they come
                 shutil.copymode(building / "README.md", weights)
             if onnx:
-                say(f"onnx     largest difference of a probability from PyTorch: {_onnx(model, building / ONNX):.1e}")
+                _, positions = pretrained.tokenizer(building, str(path))
+                worst = _onnx(model, building / ONNX, positions)
+                say(f"onnx     largest difference of a probability from PyTorch: {worst:.1e}")
             building.replace(folder)
     except OSError as error:
         raise UserError(f"--to {folder}: cannot be written ({error.strerror or error})") from error
+
+
+def _limit(config: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Let the tokenizer, where it truncates, keep as many tokens as in training."""
+    most = checkpoint.get("datamodule_hyper_parameters", {}).get("max_length")
+    if most:
+        content = json.loads(config.read_text(encoding="utf-8"))
+        config.write_text(json.dumps({**content, "model_max_length": most}, indent=2), encoding="utf-8")
 
 
 def _divide(model: Any, temperature: float) -> None:
@@ -92,37 +111,40 @@ def _divide(model: Any, temperature: float) -> None:
             last.bias = nn.Parameter(last.bias / temperature)
 
 
-def _onnx(model: Any, path: Path) -> float:
-    """Write a model for inputs of any batch and length, and return how far its probabilities are from PyTorch's."""
+def _onnx(model: Any, path: Path, positions: int) -> float:
+    """Write one for sentences of up to `positions` tokens, and return how far its probabilities are from PyTorch's."""
     try:
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError("--onnx: install what it needs with pip install '.[onnx]' -c constraints.txt") from error
-    import warnings
-
     ids = torch.randint(0, model.config.vocab_size, (3, 7), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     mask[1, 4:] = 0
-    batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=512)
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=positions)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's exporter, on its own ways
-        torch.onnx.export(
-            model,
-            (),
-            str(path),
-            kwargs={"input_ids": ids, "attention_mask": mask},
-            input_names=["input_ids", "attention_mask"],
-            output_names=["logits"],
-            dynamic_shapes={name: {0: batch, 1: length} for name in ("input_ids", "attention_mask")},
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+        warnings.simplefilter("ignore")  # of torch's exporter, about its own ways
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # or it says that there is no torchvision
+        try:
+            torch.onnx.export(
+                model,
+                (),
+                str(path),
+                kwargs={"input_ids": ids, "attention_mask": mask},
+                input_names=["input_ids", "attention_mask"],
+                output_names=["logits"],
+                dynamic_shapes={name: {0: batch, 1: length} for name in ("input_ids", "attention_mask")},
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        except Exception as error:  # the exporter raises many things at what it does not know
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"--onnx: a {model.config.model_type} model cannot be exported: {reason}") from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     worst = 0.0
-    for rows in (slice(0, 3), slice(0, 1)):
-        inputs = {"input_ids": ids[rows], "attention_mask": mask[rows]}
+    for part in ((slice(3), slice(7)), (slice(1), slice(4))):
+        inputs = {"input_ids": ids[part], "attention_mask": mask[part]}
         [logits] = session.run(["logits"], {name: value.numpy() for name, value in inputs.items()})
         with torch.inference_mode():
             expected = model(**inputs).logits.softmax(dim=-1)
@@ -158,11 +180,8 @@ def main(args: Sequence[str] | None = None) -> None:
         help="make probabilities fit the validation rows, by a temperature that is folded into the last layer",
     )
     given = parser.parse_args(args)
-    try:
+    with explained():
         export(given.ckpt_path, given.to, recorded(given.ckpt_path), given.calibrate, given.onnx)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from error
     print(f"export   {run_folder.shown(given.to)}")
 
 

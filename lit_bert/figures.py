@@ -26,28 +26,33 @@ def _drawing(title: str, x: str, y: str) -> tuple[Figure, Any]:
     return figure, axes
 
 
+def _plain(name: str) -> str:
+    """Return a name that matplotlib takes for no formula."""
+    return name.replace("$", r"\$")
+
+
 def confusion_matrix(pred: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
     """Draw how many rows of each class are predicted as which; `pred` and `labels` have shape (rows,)."""
     figure, axes = _drawing(title, "", "")
     matrix = MulticlassConfusionMatrix(len(class_names), sync_on_compute=False)  # only one rank draws
     matrix.update(pred, labels)
-    matrix.plot(ax=axes, labels=list(class_names), cmap="Blues")
+    matrix.plot(ax=axes, labels=[_plain(name) for name in class_names], cmap="Blues")
     axes.set_title(title)
     axes.set_xlabel("predicted class", fontsize="medium")
     axes.set_ylabel("true class (numbers are rows)", fontsize="medium")
     return figure
 
 
-def _curved(probs: Tensor, class_names: Sequence[str]) -> list[tuple[int, str]]:
+def _curved(class_names: Sequence[str]) -> list[tuple[int, str]]:
     """Return which classes get a curve: of two, the second, for the first one's would tell the same."""
-    named = list(enumerate(class_names))
+    named = [(number, _plain(name)) for number, name in enumerate(class_names)]
     return named[1:] if len(named) == 2 else named
 
 
 def precision_recall(probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
     """Draw precision over recall of each class against the others; `probs` has shape (rows, classes)."""
     figure, axes = _drawing(title, "recall (share of the class's rows found)", "precision (share of found rows right)")
-    for number, name in _curved(probs, class_names):
+    for number, name in _curved(class_names):
         true = (labels == number).long()
         precision, recall, _ = binary_precision_recall_curve(probs[:, number], true)
         area = float(binary_average_precision(probs[:, number], true))
@@ -61,7 +66,7 @@ def precision_recall(probs: Tensor, labels: Tensor, class_names: Sequence[str], 
 def roc(probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
     """Draw the true positive rate over the false positive rate of each class; `probs` has shape (rows, classes)."""
     figure, axes = _drawing(title, "false positive rate", "true positive rate")
-    for number, name in _curved(probs, class_names):
+    for number, name in _curved(class_names):
         true = (labels == number).long()
         false_positive, true_positive, _ = binary_roc(probs[:, number], true)
         axes.plot(
@@ -107,12 +112,12 @@ def coverage(probs: Tensor, labels: Tensor, title: str) -> Figure:
     """Draw the accuracy of the most confident rows over the share that they are; `probs` has shape (rows, classes)."""
     figure, axes = _drawing(title, "coverage (share of rows kept, the most confident first)", "accuracy of these rows")
     confidence, pred = probs.max(dim=1)
-    right = (pred == labels)[confidence.argsort(descending=True, stable=True)].numpy()
-    rows = np.arange(1, len(right) + 1)
-    accuracy = right.cumsum() / rows
-    ends = np.array([wilson_interval(int(correct), int(n)) for correct, n in zip(right.cumsum(), rows, strict=True)])
-    axes.plot(rows / len(rows), accuracy, label=f"accuracy of all rows {accuracy[-1]:.3f}")
-    axes.fill_between(rows / len(rows), ends[:, 0], ends[:, 1], alpha=0.2, linewidth=0, label="95 % interval")
+    correct = (pred == labels)[confidence.argsort(descending=True, stable=True)].numpy().cumsum()
+    kept = np.unique(np.linspace(1, len(correct), min(len(correct), 1000)).astype(int))
+    accuracy = correct[kept - 1] / kept
+    ends = np.array([wilson_interval(int(correct[rows - 1]), int(rows)) for rows in kept])
+    axes.plot(kept / len(correct), accuracy, label=f"accuracy of all rows {accuracy[-1]:.3f}")
+    axes.fill_between(kept / len(correct), ends[:, 0], ends[:, 1], alpha=0.2, linewidth=0, label="95 % interval")
     axes.set(xlim=(0, 1.01), ylim=(max(0.0, float(accuracy.min()) - 0.1), 1.01))
     axes.legend(loc="lower left")
     return figure

@@ -1,9 +1,11 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and CSV without limits."""
 
+import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lit_bert.errors import UserError
 
@@ -34,8 +36,11 @@ def replacing(path: Path, advice: str = "make room, or choose another folder") -
                 os.close(folder)
         finally:
             partial.unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:
-        # torch's zip writer turns a failed write into a RuntimeError that hides the errno.
-        cause = error if isinstance(error, OSError) else error.__context__
-        reason = (cause.strerror if isinstance(cause, OSError) else None) or str(error).splitlines()[0]
-        raise UserError(f"cannot write {path}: {reason}; {advice}") from error
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; {advice}") from error
+
+
+def csv_reader(lines: Iterable[str]) -> Any:
+    """Return a `csv.reader` that takes fields of any length, and no quote that is left open."""
+    csv.field_size_limit(2**31 - 1)
+    return csv.reader(lines, strict=True)

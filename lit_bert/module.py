@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import Accuracy, MulticlassAUROC, MulticlassCalibrationError, MulticlassF1Score
 
-from lit_bert import dropout, predictions, pretrained, sources
+from lit_bert import calibration, dropout, predictions, pretrained, sources
 from lit_bert.errors import UserError
 from lit_bert.graphs import Graphs
 from lit_bert.optim import decay_groups, linear_factor
@@ -75,13 +75,14 @@ class BertClassifier(LightningModule):
         self.encoder_files: dict[str, str] = {}
         self.seen: dict[str, Batch] = {}
         """The rows of the last whole epoch of "train", "val" and "test", as `predictions.gather` returns them."""
-        self.keeps_vectors = False
-        """Whether predictions bring the last hidden state of each row's first token."""
+        self.vectors_below = 0
+        """If not 0, predictions are of the rows with a smaller index alone, and bring `vectors`."""
         self.finite = torch.ones((), dtype=torch.bool)
         """Whether every loss and gradient of this training was a finite number; on the module's device."""
         self._seeing: dict[str, list[Batch]] = {"train": [], "val": [], "test": []}
         self._graphs: Graphs | None = None
         self._loss = torch.zeros(())
+        self._validated_at = -1
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return the logits, shape (B, C), of token ids and their mask, both of shape (B, T); None masks nothing."""
@@ -135,11 +136,14 @@ class BertClassifier(LightningModule):
             self.encoder_files |= data.tokenizer_files
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put beside the weights: the encoder's config, the tokenizer, what validation and this epoch have seen."""
+        """Put beside the weights: the encoder's config, the tokenizer, and what this epoch has seen so far.
+
+        If it was validated with these very weights, that is `val_rows`.
+        """
         assert self.model is not None
         config = cast(Any, self.model).config.to_json_string(use_diff=False)
         checkpoint["encoder"] = {**self.encoder_files, "config.json": config}
-        checkpoint["val_rows"] = self.seen.get("val", {})
+        checkpoint["val_rows"] = self.seen["val"] if self._validated_at == self.global_step else {}
         checkpoint["train_rows"] = predictions.gather(self._seeing["train"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -149,7 +153,7 @@ class BertClassifier(LightningModule):
             UserError: It was fine-tuned from another model, or its classes are not those of the data.
         """
         if self._trainer is not None and self.trainer.training:
-            self.seen["val"] = checkpoint["val_rows"]
+            self.seen["val"], self._validated_at = checkpoint["val_rows"], checkpoint["global_step"]
             self._seeing["train"] = [rows] if (rows := checkpoint["train_rows"]) and self.trainer.is_global_zero else []
         start = checkpoint["hyper_parameters"]["pretrained"]
         if self._trainer is not None and start != self.pretrained:
@@ -179,7 +183,7 @@ class BertClassifier(LightningModule):
         alone: Any = {"num_classes": classes, "validate_args": False, "sync_on_compute": False}
         accuracy = Accuracy(task="multiclass", average="micro", **alone)
         f1 = MulticlassF1Score(average="macro", **alone)
-        auroc, ece = MulticlassAUROC(**alone), MulticlassCalibrationError(n_bins=15, **alone)
+        auroc, ece = MulticlassAUROC(**alone), MulticlassCalibrationError(n_bins=calibration.BINS, **alone)
         self.metrics = {
             "train": MetricCollection({"acc": accuracy, "f1": f1}),  # of predictions made while it learns
             "val": MetricCollection({"acc": accuracy, "f1": f1, "auroc": auroc, "ece": ece}),
@@ -285,6 +289,8 @@ class BertClassifier(LightningModule):
         """Gather the rows of all ranks, and log the metrics of them: the same values on every rank."""
         rows = self.seen[split] = predictions.gather(self._seeing[split])
         self._seeing[split] = []
+        if split == "val":
+            self._validated_at = self.global_step
         if not rows:
             return
         values = self.measure(rows)
@@ -306,11 +312,15 @@ class BertClassifier(LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Return each row's `index` in its split (B,), predicted class `pred` (B,) and probabilities `probs` (B, C).
 
-        With `keeps_vectors` there are `vectors` (B, hidden size) as well.
+        With `vectors_below` there are `vectors` (B, hidden size), too: the last hidden state of each row's first token.
         """
-        with _first_vectors(cast(Any, self.model).base_model, self.keeps_vectors) as vectors:
+        with _first_vectors(cast(Any, self.model).base_model) as vectors:
             logits = self(batch["input_ids"], batch.get("attention_mask")).float()
-        return {**_predicted(logits, batch), **vectors}
+        predicted = _predicted(logits, batch)
+        if self.vectors_below:
+            chosen = batch["index"] < self.vectors_below
+            return {name: value[chosen] for name, value in {**predicted, **vectors}.items()}
+        return predicted
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW over two decay groups, and the linear schedule, stepped after each optimizer step."""
@@ -333,12 +343,9 @@ def _predicted(logits: Tensor, batch: Batch) -> Batch:
 
 
 @contextmanager
-def _first_vectors(encoder: nn.Module, keep: bool) -> Iterator[Batch]:
+def _first_vectors(encoder: nn.Module) -> Iterator[Batch]:
     """Yield a dict that gets `vectors` (B, hidden size), the first token's last hidden states, as the encoder runs."""
     found: Batch = {}
-    if not keep:
-        yield found
-        return
     handle = encoder.register_forward_hook(
         lambda module, args, output: found.update(vectors=output.last_hidden_state[:, 0].float())
     )

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -16,7 +19,8 @@ from lit_bert.errors import UserError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FORMATS = ("csv", "jsonl")
+STDOUT = "-"
+"""The output that stands for standard output."""
 
 
 def gather(batches: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -83,19 +87,42 @@ class Writer:
         return pred
 
 
-def write(path: Path, predictions: Mapping[str, Tensor], rows: "Dataset") -> None:
-    """Write the predictions of a split as CSV, as `Writer` does.
+@contextmanager
+def opened(output: str) -> Iterator[TextIO]:
+    """Open a file, which takes its name when all is written, or standard output ("-"), whose reader may leave early.
+
+    Raises:
+        UserError: It is a folder, or cannot be written.
+    """
+    if output != STDOUT:
+        if Path(output).is_dir() or not Path(output).name:
+            raise UserError(f"--output {output}: this is a folder; give a file in it")
+        with files.replacing(Path(output)) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+            yield file
+        return
+    sys.stdout.reconfigure(newline="", encoding="utf-8")  # type: ignore[union-attr]
+    try:
+        yield sys.stdout
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None  # as a shell reports it
+
+
+def write(output: str, format: str, predictions: Mapping[str, Tensor], rows: "Dataset") -> None:
+    """Write the predictions of a split, as `Writer` does.
 
     Args:
-        path: The file.
+        output: What `opened` takes.
+        format: "csv" or "jsonl".
         predictions: What `gather` returned.
         rows: The rows that were predicted, with `index`, `text` and `label`.
     """
     names = rows.features["label"].names
     place = {index: row for row, index in enumerate(rows["index"])}
     texts, labels = rows["text"], rows["label"]
-    with files.replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = Writer(file, names, "csv")
+    with opened(output) as file:
+        writer = Writer(file, names, format)
         for index, probs in zip(predictions["index"].tolist(), predictions["probs"].tolist(), strict=True):
             writer.write(index, texts[place[index]], names[labels[place[index]]], probs)
 
@@ -157,4 +184,6 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         if path.suffix == ".jsonl":
             yield from map(json.loads, file)
         else:
-            yield from csv.DictReader(file)
+            lines = files.csv_reader(file)
+            header: list[str] = next(lines, [])
+            yield from (dict(zip(header, values, strict=False)) for values in lines)

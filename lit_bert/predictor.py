@@ -18,8 +18,11 @@ from lit_bert.errors import UserError
 WINDOW = 4096
 """Sentences that are read, sorted by length and predicted together: so many are in memory at a time."""
 
-BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
-"""Tokens per batch, padding included."""
+PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""Kinds of arithmetic, as the Trainer names them."""
+
+CPU_TOKENS, GPU_TOKENS = 2048, 32768
+"""Tokens per batch, padding included, at most."""
 
 
 class Prediction(NamedTuple):
@@ -40,41 +43,60 @@ class Predictor:
     """Predicts sentences with a checkpoint, or with an exported folder.
 
     `Predictor("runs/<run>/export")(["A warm and funny film."])` returns a list of one `Prediction`. Sentences that are
-    longer than the encoder takes are cut.
+    longer than in training, or than the encoder takes, are cut.
 
     Args:
         source: A checkpoint file of `BertClassifier`, or a folder that `transformers` can load as a classifier.
         device: "cpu", "cuda", "cuda:1" and so on; "auto" is a GPU if there is one.
-        precision: "32-true", or "bf16-mixed" for matrix products in bfloat16; "auto" is the latter where the hardware
-            has them.
+        precision: "32-true", or "bf16-mixed" or "16-mixed" for matrix products in half precision; "auto" is
+            "bf16-mixed" where the hardware has it, else "32-true".
+        max_length: Tokens kept of a sentence, special tokens included; None keeps as many as in training.
 
     Raises:
         UserError: There is no such file or folder, or it is no trained classifier; or a value is not one of these.
     """
 
-    def __init__(self, source: str | Path, device: str = "auto", precision: str = "auto") -> None:
-        if precision not in ("auto", "32-true", "bf16-mixed"):
-            raise UserError(f"Predictor: precision {precision}: it must be auto, 32-true or bf16-mixed")
+    def __init__(
+        self, source: str | Path, device: str = "auto", precision: str = "auto", max_length: int | None = None
+    ) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
-        self.bf16 = machine.fast_bf16(self.device.type) if precision == "auto" else precision == "bf16-mixed"
-        max_length = None
+        try:
+            self.device = torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"Predictor: device {device}: {str(error).splitlines()[0]}") from error
+        if precision == "auto":
+            precision = "bf16-mixed" if machine.fast_bf16(self.device.type) else "32-true"
+        if precision not in PRECISIONS:
+            raise UserError(
+                f"--trainer.precision {precision}: to predict texts, it must be one of {', '.join(PRECISIONS)}"
+            )
+        self.dtype = PRECISIONS[precision]
         if Path(source).is_dir():
-            model = pretrained.classifier(Path(source), str(source), None, trained=True)
             folder = Path(source)
+            model = pretrained.classifier(folder, str(source), None, trained=True)
+            if not sources.has_tokenizer(folder):
+                raise UserError(f"{source}: the folder has a model but no tokenizer (tokenizer.json or vocab.txt)")
         else:
             checkpoint = checkpoints.read(source)
             model = pretrained.restored(checkpoint)
             folder = sources.fetch_encoder(str(source))
-            max_length = checkpoint.get("datamodule_hyper_parameters", {}).get("max_length")
+            max_length = max_length or checkpoint.get("datamodule_hyper_parameters", {}).get("max_length")
         self.model = model.to(self.device)
         self.tokenizer, limit = pretrained.tokenizer(folder, str(source))
-        self.max_length = min(max_length or limit, limit)
+        self.max_length = max_length or limit
+        if not 3 <= self.max_length <= limit:
+            raise UserError(f"--data.max_length {max_length}: it must be between 3 and the encoder's {limit}")
         self.class_names = [str(model.config.id2label[number]) for number in range(model.config.num_labels)]
 
     def __call__(self, texts: Sequence[str]) -> list[Prediction]:
-        """Return a prediction for each sentence."""
+        """Return a prediction for each sentence.
+
+        Raises:
+            UserError: They are one string, whose letters would be taken for sentences.
+        """
+        if isinstance(texts, str):
+            raise UserError("Predictor: give a list of texts, such as [text]")
         predictions = []
         for probs in self.stream(texts):
             best = int(np.argmax(probs))
@@ -94,13 +116,14 @@ class Predictor:
         tokens = self.tokenizer(texts, truncation=True, max_length=self.max_length).input_ids
         lengths = np.array([len(row) for row in tokens])
         order = np.argsort(-lengths, kind="stable")
+        most = CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
         found, start = [], 0
         while start < len(order):
-            rows = order[start : start + max(1, BATCH_TOKENS[self.device.type] // int(lengths[order[start]]))]
+            rows = order[start : start + max(1, most // int(lengths[order[start]]))]
             batch = collate(
                 [{"input_ids": tokens[row], "label": 0, "index": row} for row in rows], self.tokenizer.pad_token_id
             )
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
                 logits = self.model(
                     **{name: batch[name].to(self.device) for name in ("input_ids", "attention_mask") if name in batch}
                 ).logits

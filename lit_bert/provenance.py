@@ -45,7 +45,7 @@ def _record(trainer: Trainer) -> dict[str, Any]:
         "git": _git("rev-parse", "HEAD"),
         "uncommitted": _git("diff", "HEAD"),
         "data": {"fingerprint": data.fingerprint, "rows": {name: len(rows) for name, rows in data.splits.items()}},
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}},
         "hardware": {
             "processor": processor(),
             "threads": torch.get_num_threads(),
@@ -58,7 +58,8 @@ def _record(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def installed(package: str) -> str | None:
+    """Return a package's version, or None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -37,6 +38,11 @@ def accuracy(right: Tensor) -> dict[str, Any]:
     correct, rows = int(right.sum()), len(right)
     low, high = wilson_interval(correct, rows)
     return {"rows": rows, "acc": correct / rows, "acc_low": low, "acc_high": high}
+
+
+def interval(record: Mapping[str, Any], key: str = "acc") -> str:
+    """Return the interval of a record's figure as one reads it."""
+    return f"{record[f'{key}_low']:.4f} to {record[f'{key}_high']:.4f}"
 
 
 def classes(pred: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -90,8 +96,8 @@ def show(console: Console, records: Mapping[str, dict[str, Any]]) -> None:
         kinds = table(f"class ({title})", "rows", "precision", "recall", "95 % interval", "F1")
         for name, of in record["classes"].items():
             shares = (_shown(of["precision"]), _shown(of["recall"]))
-            interval = f"{of['recall_low']:.4f} to {of['recall_high']:.4f}" if of["rows"] else "-"
-            kinds.add_row(name, f"{of['rows']:,}", *shares, interval, _shown(of["f1"]))
+            recall = interval(of, "recall") if of["rows"] else "-"
+            kinds.add_row(escape(name), f"{of['rows']:,}", *shares, recall, _shown(of["f1"]))
         console.print(kinds)
 
 
@@ -108,8 +114,7 @@ def _shown(value: float | None) -> str:
 
 
 def _accuracy(record: Mapping[str, Any]) -> tuple[str, str, str]:
-    accuracy, low, high, f1 = (f"{record[name]:.4f}" for name in ("acc", "acc_low", "acc_high", "f1"))
-    return accuracy, f"{low} to {high}", f1
+    return f"{record['acc']:.4f}", interval(record), f"{record['f1']:.4f}"
 
 
 def save(path: Path, record: dict[str, Any]) -> None:

@@ -1,21 +1,14 @@
 """Sentences from a file or a pipe to a file or a pipe of predictions, window by window: memory stays flat."""
 
-import os
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lit_bert import files, predictions, report, run_folder, texts
+from lit_bert import predictions, report, run_folder, texts
 from lit_bert.errors import UserError
 from lit_bert.predictor import WINDOW, Predictor
-
-STDOUT = "-"
 
 
 class Stream:
@@ -36,8 +29,7 @@ class Stream:
         self.source = source
         self.columns = text_column, label_column
         self.console = console
-        self.done = self.empty = 0
-        self.right: list[bool] = []
+        self.done = self.empty = self.right = self.labelled = 0
         self.unknown: set[str] = set()
 
     def write(self, output: str, format: str) -> None:
@@ -50,6 +42,9 @@ class Stream:
         Raises:
             UserError: A row cannot be read, or the output not be written; rows before it have been written.
         """
+        files = [Path(name).expanduser().absolute() for name in (output, self.source)]
+        if all(file.is_file() for file in files) and files[0].samefile(files[1]):
+            raise UserError(f"--output {output}: this is the input; give another file")
         total = None
         if self.source != texts.STDIN:
             total = sum(1 for _ in texts.read(self.source, *self.columns))
@@ -57,7 +52,7 @@ class Stream:
                 raise UserError(f"--input {self.source}: the file has no rows")
         bar = (TextColumn("Predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         stopped: BaseException | None = None
-        with _opened(output) as file, Progress(*bar, console=self.console) as progress:
+        with predictions.opened(output) as file, Progress(*bar, console=self.console) as progress:
             task = progress.add_task("", total=total)
             writer = predictions.Writer(file, self.predictor.class_names, format)
             try:
@@ -65,7 +60,7 @@ class Stream:
                     self._predict(window, writer)
                     file.flush()
                     progress.advance(task, len(window))
-            except (UserError, KeyboardInterrupt) as error:
+            except (UserError, KeyboardInterrupt, RuntimeError) as error:  # the last for want of memory
                 if not self.done:
                     raise
                 stopped = error
@@ -101,8 +96,9 @@ class Stream:
             self.done += 1
             self.empty += probs is None
             if label in self.predictor.class_names and pred is not None:
-                self.right.append(pred == label)
-            elif label is not None and pred is not None:
+                self.right += pred == label
+                self.labelled += 1
+            elif label is not None and pred is not None and len(self.unknown) < 5:
                 self.unknown.add(label)
 
     def _named(self, label: str | None) -> str | None:
@@ -113,32 +109,17 @@ class Stream:
         return names[int(label)]
 
     def _tell(self, output: str) -> None:
-        lines = [f"{self.done:,} predictions"] + [f"are in {run_folder.shown(output)}"] * (output != STDOUT)
+        lines = [f"{self.done:,} predictions"] + [f"are in {run_folder.shown(output)}"] * (output != predictions.STDOUT)
         self._say(" ".join(lines))
         if self.empty:
             self._say(f"{self.empty:,} empty texts have their rows, without a prediction")
-        if self.right:
-            record = report.accuracy(torch.tensor(self.right))
-            interval = f"95 % interval {record['acc_low']:.4f} to {record['acc_high']:.4f}"
-            self._say(f"accuracy {record['acc']:.4f} on {record['rows']:,} labelled rows, {interval}")
+        if self.labelled:
+            low, high = report.wilson_interval(self.right, self.labelled)
+            interval = f"95 % interval {low:.4f} to {high:.4f}"
+            self._say(f"accuracy {self.right / self.labelled:.4f} on {self.labelled:,} labelled rows, {interval}")
         if self.unknown:
             classes = ", ".join(self.predictor.class_names)
-            self._say(f"some labels are none of {classes}: {', '.join(sorted(self.unknown)[:5])}")
+            self._say(f"some labels are none of {classes}: {', '.join(sorted(self.unknown))}")
 
     def _say(self, line: str) -> None:
         self.console.print(line, markup=False)
-
-
-@contextmanager
-def _opened(output: str) -> Iterator[TextIO]:
-    """Open a file, which takes its name when all is written, or standard output, whose reader may leave early."""
-    if output != STDOUT:
-        with files.replacing(Path(output)) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-            yield file
-        return
-    sys.stdout.reconfigure(newline="", encoding="utf-8")  # type: ignore[union-attr]
-    try:
-        yield sys.stdout
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from None  # as a shell reports it

@@ -4,9 +4,11 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from lit_bert import files
 from lit_bert.errors import UserError
 
 STDIN = "-"
@@ -44,7 +46,8 @@ def read(source: str, text_column: str = "text", label_column: str = "label") ->
                 yield from _lines(file, source)
                 return
             readers: dict[str, Callable[[BinaryIO, str], Iterator[dict[str, Any] | None]]]
-            readers = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+            parquet = partial(_parquet, columns=(text_column, label_column))
+            readers = {".csv": _csv, ".jsonl": _jsonl, ".parquet": parquet}
             for number, row in enumerate(readers[path.suffix](file, source), 1):
                 yield _row(row, source, number, text_column, label_column)
     except OSError as error:
@@ -65,7 +68,15 @@ def _row(row: dict[str, Any] | None, source: str, number: int, text_column: str,
             f"--input {source}, row {number}: {text!r} in column {text_column!r} is not text; name another column with "
             "--data.text_column"
         )
-    return Row(text or "", None if label in (None, "") else str(label))
+    text = text or ""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"--input {source}, row {number}: half of a character ({text[error.start]!r}) in column {text_column!r}; "
+            "replace it"
+        ) from error
+    return Row(text, None if label in (None, "") else str(label))
 
 
 def _decoded(lines: Iterable[bytes], source: str) -> Iterator[str]:
@@ -85,9 +96,9 @@ def _lines(file: BinaryIO, source: str) -> Iterator[Row]:
 
 
 def _csv(file: BinaryIO, source: str) -> Iterator[dict[str, Any] | None]:
-    lines = csv.reader(_decoded(file, source))
+    lines = files.csv_reader(_decoded(file, source))
     try:
-        header = next(lines, [])
+        header: list[str] = next(lines, [])
         for values in lines:
             if values:
                 if len(values) > len(header):
@@ -113,12 +124,15 @@ def _jsonl(file: BinaryIO, source: str) -> Iterator[dict[str, Any] | None]:
         yield row
 
 
-def _parquet(file: BinaryIO, source: str) -> Iterator[dict[str, Any] | None]:
+def _parquet(file: BinaryIO, source: str, columns: tuple[str, str]) -> Iterator[dict[str, Any] | None]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=1024):
+        parquet = pq.ParquetFile(file)
+        known = parquet.schema_arrow.names
+        wanted = [name for name in columns if name in known] if columns[0] in known else None  # that is an error soon
+        for batch in parquet.iter_batches(batch_size=1024, columns=wanted):
             yield from batch.to_pylist()
     except pa.ArrowInvalid as error:
         raise UserError(f"--input {source}: not a Parquet file ({str(error).splitlines()[0]})") from error

@@ -24,7 +24,7 @@ def test_a_run_fills_the_page(trained: Path) -> None:
     tags = found.Tags()
     assert sorted(tags["images"]) == [f"{split}/{name}" for split in ("test", "val") for name in FIGURES]
     assert set(tags["tensors"]) >= {"val/neg", "val/pos", "test/neg", "test/pos"}
-    assert [event.step for event in found.Tensors("val/pos")] == [5, 10, 15, 20]  # after each validation
+    assert [event.step for event in found.Tensors("val/pos")] == [4, 9, 14, 19]  # after each validation
     for tag in tags["scalars"]:
         steps = [event.step for event in found.Scalars(tag)]
         assert len(steps) == len(set(steps)), tag
@@ -117,3 +117,19 @@ def test_of_two_classes_one_curve_is_drawn(three: tuple[torch.Tensor, torch.Tens
     probs, labels = three
     drawn = figures.roc(probs[:, :2], labels.clamp_max(1), ["neg", "pos"], "t").axes[0].get_legend().get_texts()
     assert [text.get_text().partition(":")[0] for text in drawn] == ["pos"]
+
+
+def test_a_name_is_no_formula(three: tuple[torch.Tensor, torch.Tensor]) -> None:
+    probs, labels = three
+    for drawn in (
+        figures.roc(probs, labels, ["$a_$", "b", "c"], "t"),
+        figures.confusion_matrix(labels, labels, ["$a_$", "b", "c"], "t"),
+    ):
+        drawn.canvas.draw()
+
+
+def test_the_projector_takes_what_was_validated_and_predicted(recipe: str) -> None:
+    limits = ["--trainer.limit_val_batches=1", "--data.eval_batch_size=8", "--projector=true"]
+    run = main(["fit", "--config", recipe, *limits]).run_dir
+    [vectors] = run.glob("*/CLS/tensors.tsv")
+    assert len(vectors.read_text().splitlines()) == 8

@@ -175,3 +175,35 @@ def test_a_whole_run_prints_nothing_on_standard_error(recipe: str) -> None:
     )
     assert done.stderr == ""
     assert "Warning" not in done.stdout
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_a_run_without_rows_of_a_split_ends_with_those_of_the_other(recipe: str, split: str) -> None:
+    cli = main(["fit", "--config", recipe, f"--trainer.limit_{split}_batches=0", "--checkpoint.monitor=null"])
+    records = json.loads((cli.run_dir / "metrics.json").read_text())
+    assert {"test", "val"} & records.keys() == {"test", "val"} - {split}
+    assert records["calibration"] == {}
+
+
+def test_predictions_of_the_data_go_where_they_are_wanted(best: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["predict", f"--ckpt_path={best}", "--output=-", "--format=jsonl", "--trainer.enable_progress_bar=false"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["index"] for row in rows] == list(range(30))
+    main(["predict", f"--ckpt_path={best}", "--output=out.jsonl"])
+    assert [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()] == rows
+
+
+def test_the_table_has_baselines_on_the_same_rows(best: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli = main(["test", f"--ckpt_path={best}"])
+    said = capsys.readouterr().out
+    assert "majority class" in said
+    assert "class (test)" in said
+    [path] = cli.run_dir.glob("metrics-test*.json")
+    record = json.loads(path.read_text())["test"]
+    path.unlink()
+    others = record["baselines"]
+    assert {name: of["rows"] for name, of in others.items()} == {"majority class": 30, "TF-IDF, linear": 30}
+    assert others["majority class"]["acc"] == 0.5
+    assert others["TF-IDF, linear"]["acc"] == 1.0  # the ten sentences are those of training
+    assert sum(of["rows"] for of in record["classes"].values()) == 30
+    assert record["slices"]["negation"]["rows"] == 3

@@ -137,7 +137,7 @@ def spoiled(path: Path, to: Path, **changes: Any) -> str:
     [
         ("not empty", "--to out: there is something already; give a folder that is new or empty"),
         ("no checkpoint", "--ckpt_path nowhere.ckpt: there is no such file"),
-        ("not validated", "was written before the first validation; it has no rows to fit to"),
+        ("not validated", "was not written right after a validation, so it has no rows to fit to; take the"),
         ("other weights", "its weights are not those of the model that it describes (1 differ)"),
         ("no onnx", "--onnx: install what it needs with pip install '.[onnx]'"),
         ("in the way", "--to file/out: cannot be written ("),

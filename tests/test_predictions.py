@@ -20,7 +20,7 @@ def test_batches_in_any_order_become_one_ordered_file(tmp_path: Path) -> None:
         {"index": torch.tensor([7]), "pred": torch.tensor([0]), "probs": torch.tensor([[0.75, 0.25]])},  # repeated
         {"index": torch.tensor([2, 5]), "pred": torch.tensor([0, 0]), "probs": torch.tensor([[0.5, 0.5], [1.0, 0.0]])},
     ]
-    predictions.write(tmp_path / "predictions.csv", predictions.gather(batches), rows)
+    predictions.write(str(tmp_path / "predictions.csv"), "csv", predictions.gather(batches), rows)
     with (tmp_path / "predictions.csv").open(newline="") as file:
         header, *lines = csv.reader(file)
     assert header == ["index", "text", "label", "pred", "score", "prob_no", "prob_yes"]

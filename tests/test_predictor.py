@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 from conftest import BAD, GOOD
 
-from lit_bert import BertClassifier, Predictor, checkpoints, predictor, pretrained, sources
+from lit_bert import BertClassifier, Predictor, checkpoints, export, predictor, pretrained, sources
 from lit_bert.errors import UserError
 
 
@@ -22,7 +23,7 @@ def test_its_probabilities_are_the_modules_in_the_order_of_the_texts(
     trained: Path, best: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predictor, "WINDOW", 3)
-    monkeypatch.setitem(predictor.BATCH_TOKENS, "cpu", 12)
+    monkeypatch.setattr(predictor, "CPU_TOKENS", 12)
     texts = [*GOOD, *BAD]
     found = Predictor(best if source == "checkpoint" else trained / "export", precision="32-true")
     assert found.class_names == ["neg", "pos"]
@@ -49,12 +50,27 @@ def test_a_shorter_max_length_of_training_is_kept(best: Path, tmp_path: Path) ->
     content = checkpoints.read(best)
     content["datamodule_hyper_parameters"]["max_length"] = 4
     torch.save(content, tmp_path / "short.ckpt")
-    one, other = Predictor(tmp_path / "short.ckpt")(["great fun no", "great fun awful"])
-    assert one == other
+    export.export(tmp_path / "short.ckpt", tmp_path / "short", {})
+    for source in ("short.ckpt", "short"):
+        one, other = Predictor(tmp_path / source)(["great fun no", "great fun awful"])
+        assert one == other
+    one, other = Predictor(tmp_path / "short.ckpt", max_length=5)(["great fun no", "great fun awful"])
+    assert one != other
 
 
-def test_what_it_does_not_take(tiny_bert: str, best: Path) -> None:
-    with pytest.raises(UserError, match="precision 64-true"):
+def test_what_it_does_not_take(tiny_bert: str, best: Path, trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="give a list of texts"):
+        Predictor(best)("great fun")
+    with pytest.raises(UserError, match="device nowhere"):
+        Predictor(best, "nowhere")
+    with pytest.raises(UserError, match=r"--data.max_length 33: it must be between 3 and the encoder's 32"):
+        Predictor(best, max_length=33)
+    (tmp_path / "bare").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(trained / "export" / name, tmp_path / "bare")
+    with pytest.raises(UserError, match="the folder has a model but no tokenizer"):
+        Predictor(tmp_path / "bare")
+    with pytest.raises(UserError, match=r"--trainer.precision 64-true: to predict texts, it must be one of 32-true"):
         Predictor(best, precision="64-true")
     with pytest.raises(UserError, match="it has no trained classifier"):
         Predictor(tiny_bert)

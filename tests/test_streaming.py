@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from lit_bert import Predictor, streaming
 from lit_bert.cli import main
@@ -112,6 +113,25 @@ def test_what_was_predicted_before_a_fault_is_kept(
     assert "error: --input standard input, line 3: not UTF-8 (byte 0xff at column 2)" in said
 
 
+def test_a_lack_of_memory_is_explained_and_loses_nothing_either(
+    best: Path, lines: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(streaming, "WINDOW", 1)
+    original = Predictor._window
+
+    def devour(self: Predictor, texts: list[str]) -> object:
+        if texts == ["awful"]:
+            torch.empty(1 << 50)
+        return original(self, texts)
+
+    monkeypatch.setattr(Predictor, "_window", devour)
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", f"--ckpt_path={best}", f"--input={lines}", "--output=out.csv"])
+    assert stop.value.code == 2
+    assert len(table(Path("out.csv"))) == 4
+    assert "error: out of memory predicting texts; lower --data.max_length" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -122,6 +142,11 @@ def test_what_was_predicted_before_a_fault_is_kept(
         (["--ckpt_path={best}", "--input=bad.txt"], "--input bad.txt, line 2: not UTF-8"),
         (["--ckpt_path={best}", "--input=ok.txt", "--output=file/x.csv"], "cannot write file/x.csv: "),
         (["--ckpt_path={best}", "--input=ok.txt", "--format=xml"], "Given value: xml"),
+        (["--ckpt_path={best}", "--input=ok.txt", "--output=folder"], "--output folder: this is a folder"),
+        (["--ckpt_path={best}", "--input=ok.txt", "--output=."], "--output .: this is a folder"),
+        (["--ckpt_path={best}", "--input=ok.txt", "--output=./ok.txt"], "--output ./ok.txt: this is the input"),
+        (["--ckpt_path={best}", "--input=ok.txt", "--trainer.precision=64-true"], "--trainer.precision 64-true: to"),
+        (["--ckpt_path=folder"], "--ckpt_path folder: this is a folder, which only `predict --input` takes"),
         (["--ckpt_path=folder", "--input=ok.txt"], "folder: its config.json cannot be used"),
         (
             ["--ckpt_path={best}", "--input=ok.txt", "--trainer.devices=2", "--trainer.accelerator=cpu"],

@@ -47,7 +47,12 @@ def test_columns_are_named(tmp_path: Path) -> None:
         ("a.csv", b"text\ngood\nb\xffad\n", "line 3: not UTF-8 (byte 0xff at column 2)"),
         ("a.csv", b"text,label\na, b, c\n", "line 2: 3 values, but the header names 2; quote a text"),
         ("a.csv", b"body\ngood\n", "row 1: no column 'text', only body; name it with --data.text_column"),
-        ("a.csv", b'text\n"' + b"x" * 200_000, "line 2: not CSV (field larger than field limit (131072))"),
+        ("a.csv", b'text\n"left open\nfor ever\n', "line 3: not CSV (unexpected end of data)"),
+        (
+            "a.jsonl",
+            b'{"text": "good"}\n{"text": "\\ud83d"}\n',
+            "row 2: half of a character ('\\ud83d') in column 'text'",
+        ),
         ("a.jsonl", b'{"text": "good"}\n{"text": \n', "line 2: not JSON ("),
         ("a.jsonl", b'["good"]\n', "line 1: not a JSON object"),
         ("a.jsonl", b'{"text": 5}\n', "row 1: 5 in column 'text' is not text"),
@@ -61,6 +66,22 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: 
         list(texts.read(str(tmp_path / name)))
     assert str(error.value).startswith(f"--input {tmp_path / name}")
     assert message in str(error.value)
+
+
+def test_a_long_text_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\n" + "x" * 200_000)
+    assert [len(row.text) for row in texts.read(str(tmp_path / "a.csv"))] == [200_000]
+
+
+def test_of_a_parquet_file_other_columns_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(pa.table({"text": ["a"], "label": [1], "photo": [b"large"]}), tmp_path / "a.parquet")
+    asked = []
+    original = pq.ParquetFile.iter_batches
+    monkeypatch.setattr(
+        pq.ParquetFile, "iter_batches", lambda self, **words: asked.append(words["columns"]) or original(self, **words)
+    )
+    assert list(texts.read(str(tmp_path / "a.parquet"))) == [("a", "1")]
+    assert asked == [["text", "label"]]
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
