@@ -33,7 +33,7 @@ def test_reports_medians_of_ratios(throughput: ModuleType, tmp_path: Path, capsy
     def rounds(**rates: float) -> list[dict[str, float]]:
         return [{name: rate * factor for name, rate in rates.items()} for factor in (1, 0.1, 3)]
 
-    rest = {"padding_waste": 0.02, "seconds_to_first_step": 5.0, "peak_memory_mib": 1000.0}
+    rest = {"padding_waste": 0.02, "seconds_to_first_step": 5.0, "peak_memory_mib": 1000.0, "checkpoint_seconds": 1.0}
     records = {
         "machine": rounds(bf16_gflops=1200.0, fp32_gflops=100.0),
         "ours": rounds(train=200.0, evaluate=600.0, predict=500.0, tokens=5e3, parameters=2e7, **rest),
