@@ -115,7 +115,7 @@ CASES: list[Case] = [
     ("too long", words("--data.max_length=33"), "--data.max_length 33: "),
     # checkpoints
     ("checkpoint missing", words("--ckpt_path=FOLDER/none.ckpt"), "none.ckpt: there is no such file"),
-    ("checkpoint is a folder", words("--ckpt_path=FOLDER"), "there is no such file"),
+    ("checkpoint is a folder", words("--ckpt_path=FOLDER"), "this is a folder, which only `predict --input` takes"),
     # the machine
     ("no GPU", words("--trainer.accelerator=gpu"), "No supported gpu backend"),
     ("unknown accelerator", words("--trainer.accelerator=abacus"), "abacus"),

@@ -129,7 +129,7 @@ def test_a_name_is_no_formula(three: tuple[torch.Tensor, torch.Tensor]) -> None:
 
 
 def test_the_projector_takes_what_was_validated_and_predicted(recipe: str) -> None:
-    limits = ["--trainer.limit_val_batches=1", "--data.eval_batch_size=8", "--projector=true"]
+    limits = ["--trainer.limit_val_batches=2", "--data.eval_batch_size=8", "--projector=true"]
     run = main(["fit", "--config", recipe, *limits]).run_dir
     [vectors] = run.glob("*/CLS/tensors.tsv")
-    assert len(vectors.read_text().splitlines()) == 8
+    assert len(vectors.read_text().splitlines()) == 16
