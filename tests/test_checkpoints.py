@@ -70,3 +70,18 @@ def test_what_is_no_checkpoint_is_refused_and_nothing_in_it_runs(tmp_path: Path)
         with pytest.raises(UserError, match=message):
             checkpoints.read(tmp_path / name)
     assert not Path("ran").exists()
+
+
+def test_the_newest_is_last_ckpt_of_the_newest_folder_if_it_can_be_read(tmp_path: Path) -> None:
+    """A run killed between its best checkpoint and `last.ckpt` goes on from the latter."""
+    for age, name in enumerate(["new/epoch=2.ckpt", "new/last.ckpt", "new/epoch=1.ckpt", "old/last.ckpt"]):
+        AtomicCheckpointIO().save_checkpoint(WHOLE, tmp_path / name)
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    folders = [tmp_path / "old", tmp_path / "none", tmp_path / "new"]
+    assert checkpoints.newest(folders) == tmp_path / "new" / "last.ckpt"
+    os.truncate(tmp_path / "new" / "last.ckpt", 10)
+    assert checkpoints.newest(folders) == tmp_path / "new" / "epoch=2.ckpt"
+    for name in ("epoch=1.ckpt", "epoch=2.ckpt"):
+        os.truncate(tmp_path / "new" / name, 0)
+    assert checkpoints.newest(folders) == tmp_path / "old" / "last.ckpt"
+    assert checkpoints.newest([tmp_path / "none"]) is None
