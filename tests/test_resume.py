@@ -161,3 +161,15 @@ def test_a_run_that_has_ended_is_not_told_twice_and_its_old_best_makes_room(reci
     main(["fit", f"--ckpt_path={first}", "--trainer.max_epochs=8"])  # until a later epoch is better
     assert not first.exists()
     assert len(list(cli.run_dir.glob("checkpoints/*"))) == 2
+
+
+def test_a_checkpoint_has_rows_of_a_validation_of_its_own_weights_or_none(recipe: str, rows: Rows) -> None:
+    SIGNALS[7] = signal.SIGTERM
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", recipe])
+    [run] = Path("runs").iterdir()
+    [best] = run.glob("checkpoints/epoch=*.ckpt")
+    assert checkpoints.read(best)["val_rows"]["index"].tolist() == list(range(20))
+    assert checkpoints.read(run / "checkpoints" / "last.ckpt")["val_rows"] == {}
+    main(["fit", "--ckpt_path=last"])
+    assert checkpoints.read(run / "checkpoints" / "last.ckpt")["val_rows"]
