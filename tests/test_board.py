@@ -1,11 +1,13 @@
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from tensorboard.util import tensor_util
+from torch.utils.tensorboard.writer import SummaryWriter
 
 from lit_bert import board, figures
 from lit_bert.cli import main
@@ -133,3 +135,24 @@ def test_the_projector_takes_what_was_validated_and_predicted(recipe: str) -> No
     run = main(["fit", "--config", recipe, *limits]).run_dir
     [vectors] = run.glob("*/CLS/tensors.tsv")
     assert len(vectors.read_text().splitlines()) == 16
+
+
+def test_the_most_confident_errors_come_first_and_only_they(three: tuple[torch.Tensor, torch.Tensor]) -> None:
+    probs, labels = three
+    rows = {
+        "index": torch.tensor([3, 5, 7, 9]),
+        "probs": probs,
+        "pred": probs.argmax(dim=1),
+        "labels": (labels + 1) % 3,
+    }
+    data = SimpleNamespace(texts=lambda split, index: ([f"{split} {row}" for row in index.tolist()], []))
+    to = SummaryWriter("events")  # type: ignore[no-untyped-call]
+    board.write_errors(to, "val", rows, data, ["a", "b", "c"], 3)
+    to.close()  # type: ignore[no-untyped-call]
+    [event] = accumulated(Path("events")).Tensors("val/most confident errors/text_summary")
+    table = tensor_util.make_ndarray(event.tensor_proto).item().decode()
+    assert [line.strip("| ").split(" | ") for line in table.splitlines()[2:]] == [
+        ["9", "a", "c", "0.900", "val 9"],
+        ["3", "b", "a", "0.800", "val 3"],
+        ["5", "c", "b", "0.700", "val 5"],
+    ]

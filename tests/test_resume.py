@@ -1,5 +1,6 @@
 """A run that is stopped anywhere goes on as if nothing had happened: equal to the last bit."""
 
+import json
 import os
 import shutil
 import signal
@@ -173,3 +174,11 @@ def test_a_checkpoint_has_rows_of_a_validation_of_its_own_weights_or_none(recipe
     assert checkpoints.read(run / "checkpoints" / "last.ckpt")["val_rows"] == {}
     main(["fit", "--ckpt_path=last"])
     assert checkpoints.read(run / "checkpoints" / "last.ckpt")["val_rows"]
+
+
+def test_a_run_without_a_best_checkpoint_keeps_its_validation(recipe: str) -> None:
+    first = main(["fit", "--config", recipe, "--checkpoint.save_top_k=0"])
+    told = json.loads((first.run_dir / "metrics.json").read_text())["val"]
+    (first.run_dir / "metrics.json").unlink()
+    main(["fit", "--ckpt_path=last"])
+    assert json.loads((first.run_dir / "metrics.json").read_text())["val"] == told
