@@ -85,6 +85,10 @@ def test_the_card_names_where_it_comes_from(
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert (card.data.base_model, card.data.datasets, card.data.license) == (named[0], [named[1]], "apache-2.0")
     assert card.data.eval_results is None
+    Path("google-bert/bert-base-cased").mkdir(parents=True)  # what has that name here is another
+    export.export(tmp_path / "a.ckpt", tmp_path / "again", {})
+    again = ModelCard.load(tmp_path / "again" / "README.md").data.base_model
+    assert again == (None if start.startswith("google") else named[0])
     assert "It was not evaluated." in card.text
 
 
