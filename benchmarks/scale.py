@@ -1,12 +1,12 @@
-"""Does the data path stay flat as rows grow? Tokenise, group and iterate generated rows; memory, time per row.
+"""Does the data path stay flat as rows grow? Tokenise, group, iterate and predict generated rows; memory, time per row.
 
-Each size runs in a process of its own with an empty cache.
+Each size runs in processes of its own with an empty cache. What predicts is a BERT of two layers of 32 numbers, so that
+reading, tokenising and writing are what is measured.
 """
 
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,24 +22,44 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000], help="training rows (each size)")
     parser.add_argument("--encoder", default="packaged", help="whose tokenizer: packaged, a folder, or a Hub model id")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--predict", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.folder:
-        print("\n" + json.dumps(measure(options.folder, options.encoder)))
+        task = predict if options.predict else measure
+        print("\n" + json.dumps(task(options.folder, options.encoder)))
         return
-    print(f"{'rows':>9} {'us/row to prepare':>18} {'us/row to iterate':>18} {'s to 1st batch':>15} {'MiB more':>9}")
+    titles = (
+        "us/row to prepare",
+        "us/row to iterate",
+        "s to 1st batch",
+        "MiB more",
+        "of it mapped",
+        "us/row to predict",
+        "MiB more",
+    )
+    print(f"{'rows':>9} " + " ".join(titles))
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
             generate(Path(folder), rows)
-            command = [sys.executable, __file__, "--folder", folder, "--encoder", options.encoder]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                sys.exit(done.stderr)
-            record = json.loads(done.stdout.splitlines()[-1])
-        print(
-            f"{rows:9,} {record['prepare'] / rows * 1e6:18.1f} {record['iterate'] / rows * 1e6:18.1f} "
-            f"{record['first']:15.2f} {record['mib']:9.0f}",
-            flush=True,
+            record = {}
+            for more in ([], ["--predict"]):
+                command = [sys.executable, __file__, "--folder", folder, "--encoder", options.encoder, *more]
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode:
+                    sys.exit(done.stderr)
+                record |= json.loads(done.stdout.splitlines()[-1])
+        each = {name: record[name] / rows * 1e6 for name in ("prepare", "iterate", "predict")}
+        values = (
+            each["prepare"],
+            each["iterate"],
+            record["first"],
+            record["mib"],
+            record["mapped"],
+            each["predict"],
+            record["predict_mib"],
         )
+        cells = (f"{value:{len(title)}.1f}" for title, value in zip(titles, values, strict=True))
+        print(f"{rows:9,} " + " ".join(cells), flush=True)
 
 
 def generate(folder: Path, rows: int) -> None:
@@ -55,6 +75,8 @@ def generate(folder: Path, rows: int) -> None:
         chosen = iter(np.split(words[random.integers(0, len(words), lengths.sum())], lengths.cumsum()[:-1]))
         table = pa.table({"text": [" ".join(row) for row in chosen], "label": random.integers(0, 2, count)})
         pq.write_table(table, folder / f"{split}.parquet")
+        if split == "train":
+            (folder / "train.txt").write_text("\n".join(table["text"].to_pylist()) + "\n")
 
 
 def measure(folder: Path, encoder: str) -> dict[str, float]:
@@ -69,7 +91,7 @@ def measure(folder: Path, encoder: str) -> dict[str, float]:
     import datasets  # noqa: F401
     import transformers  # noqa: F401
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before, mapped = _memory(), _memory("RssFile")
     begun = time.perf_counter()
     data.prepare_data()
     data.setup("fit")
@@ -79,8 +101,48 @@ def measure(folder: Path, encoder: str) -> dict[str, float]:
         first = first or time.perf_counter() - prepared
         assert len(batch["labels"]) <= BATCH
     ended = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"prepare": prepared - begun, "first": first, "iterate": ended - prepared, "mib": (peak - before) / 1024}
+    files = {"mapped": _memory("RssFile") - mapped}
+    return {
+        "prepare": prepared - begun,
+        "first": first,
+        "iterate": ended - prepared,
+        "mib": _memory() - before,
+        **files,
+    }
+
+
+def predict(folder: Path, encoder: str) -> dict[str, float]:
+    """Return seconds to predict the training file as `predict --input` does, and the memory that took, in MiB."""
+    import torch
+    from rich.console import Console
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    from lit_bert import Predictor, sources, streaming
+
+    tokenizer = AutoTokenizer.from_pretrained(sources.fetch_encoder(encoder))
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = BertConfig(vocab_size=len(tokenizer), **size)
+    for part in (tokenizer, BertForSequenceClassification(config)):
+        part.save_pretrained(folder / "model")
+    predictor = Predictor(folder / "model")
+    predictor(["warm"])
+    console = Console(quiet=True)
+    before = _memory()
+    begun = time.perf_counter()
+    stream = streaming.Stream(predictor, str(folder / "train.txt"), "text", "label", console)
+    stream.write(str(folder / "predictions.csv"), "csv")
+    seconds = time.perf_counter() - begun
+    return {"predict": seconds, "predict_mib": _memory() - before}
+
+
+def _memory(kind: str = "VmHWM") -> float:
+    """Return this process's peak memory in MiB, or with "RssFile" how much of it now is pages of mapped files.
+
+    `resource` is no help: on Linux its peak may be that of the process that started this one.
+    """
+    [kib] = (line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if kind in line)
+    return int(kib) / 1024
 
 
 if __name__ == "__main__":

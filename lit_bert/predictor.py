@@ -119,7 +119,8 @@ class Predictor:
         most = CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
         found, start = [], 0
         while start < len(order):
-            rows = order[start : start + max(1, most // int(lengths[order[start]]))]
+            fit = min(max(1, most // int(lengths[order[start]])), len(order) - start)
+            rows = order[start : start + (1 << (fit.bit_length() - 1))]  # a power of 2: a CPU keeps code for each shape
             batch = collate(
                 [{"input_ids": tokens[row], "label": 0, "index": row} for row in rows], self.tokenizer.pad_token_id
             )
