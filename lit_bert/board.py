@@ -142,7 +142,7 @@ def finish(
         to: Writes to TensorBoard.
         trainer: Of the run.
         rows: What the best checkpoint predicts, as `BertClassifier.seen` has it, by the split's title.
-        records: What `evaluation.record` returned of them.
+        records: What `evaluation.records` returned of them.
         temperature: Fitted on validation rows, if there are any.
         params: Hyperparameters.
     """

@@ -314,13 +314,12 @@ class BertClassifier(LightningModule):
 
         With `vectors_below` there are `vectors` (B, hidden size), too: the last hidden state of each row's first token.
         """
+        if not self.vectors_below:
+            return _predicted(self(batch["input_ids"], batch.get("attention_mask")).float(), batch)
         with _first_vectors(cast(Any, self.model).base_model) as vectors:
             logits = self(batch["input_ids"], batch.get("attention_mask")).float()
-        predicted = _predicted(logits, batch)
-        if self.vectors_below:
-            chosen = batch["index"] < self.vectors_below
-            return {name: value[chosen] for name, value in {**predicted, **vectors}.items()}
-        return predicted
+        chosen = batch["index"] < self.vectors_below
+        return {name: value[chosen] for name, value in {**_predicted(logits, batch), **vectors}.items()}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW over two decay groups, and the linear schedule, stepped after each optimizer step."""
