@@ -1,6 +1,7 @@
 """Checkpoint files: written whole or not at all, read without running what they hold."""
 
 import pickle
+import re
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,11 @@ from lit_bert.errors import UserError
 FULL = "checkpoints written before are intact: make room, and resume from the newest with --ckpt_path"
 """What to do if a disk is full."""
 
+ENCODER_FILES = re.compile(
+    r"(config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|(vocab|merges)\.txt|chat_template\.jinja"
+)
+"""Files of an encoder that may travel in a checkpoint: all of them are data, none is code."""
+
 
 def read(path: _PATH) -> dict[str, Any]:
     """Return the content of a checkpoint of `lit_bert.BertClassifier`, its tensors mapped from the file, not copied.
@@ -23,7 +29,8 @@ def read(path: _PATH) -> dict[str, Any]:
     Beside Lightning's own keys it holds `encoder`: the text of `config.json` and of the tokenizer's files, by name.
 
     Raises:
-        UserError: The file is missing, cut short, not such a checkpoint, or a pickle that wants to run code.
+        UserError: The file is missing, cut short, not such a checkpoint, a pickle that wants to run code, or holds files
+            that are no encoder's.
     """
     if Path(path).is_dir():
         raise UserError(f"--ckpt_path {path}: this is a folder, which only `predict --input` takes; give a .ckpt file")
@@ -46,6 +53,11 @@ def read(path: _PATH) -> dict[str, Any]:
     missing = sorted(wanted - content.keys()) if isinstance(content, dict) else ["a dict"]
     if missing:
         raise UserError(f"--ckpt_path {path}: not a checkpoint of BertClassifier (it lacks {', '.join(missing)})")
+    if strange := [name for name in content["encoder"] if not ENCODER_FILES.fullmatch(str(name))]:
+        raise UserError(
+            f"--ckpt_path {path}: refused, because it holds {strange[0]!r}, which is no file of an encoder's config or "
+            "tokenizer; use a checkpoint that this project wrote"
+        )
     return cast(dict[str, Any], content)
 
 

@@ -19,15 +19,21 @@ def config(folder: Path, called: str) -> Any:
         called: How a message begins, such as "--model.pretrained packaged".
 
     Raises:
-        UserError: It is damaged, or the model is no encoder: that has a head for masked words, and one for classes.
+        UserError: It is damaged, needs code that comes with it, or the model is no encoder: that has a head for masked
+            words, and one for classes.
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PreTrainedConfig
     from transformers.models.auto import modeling_auto
 
     try:
-        found = AutoConfig.from_pretrained(folder, local_files_only=True)
+        described, _ = PreTrainedConfig.get_config_dict(folder, local_files_only=True)
+        _refuse_unknown_type(described, called)
+        found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except UserError:
+        raise
     except Exception as error:  # a damaged file makes transformers raise many things
         raise UserError(f"{called}: its config.json cannot be used: {_reason(error)}") from error
+    _drop_code(found)
     kinds = (
         modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
         modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
@@ -35,6 +41,29 @@ def config(folder: Path, called: str) -> Any:
     if any(found.model_type not in kind for kind in kinds) or found.is_encoder_decoder:
         raise UserError(f"{called}: a {found.model_type} model is not an encoder; give a BERT-like one")
     return found
+
+
+def _refuse_unknown_type(described: Any, called: str) -> None:
+    """Refuse a model that `transformers` does not have: it would have to come with code of its own.
+
+    Left to itself, transformers asks standard input whether to run that code.
+    """
+    from transformers import CONFIG_MAPPING
+
+    kind = described.get("model_type") if isinstance(described, dict) else None
+    if kind is not None and kind not in CONFIG_MAPPING:
+        raise UserError(
+            f"{called}: its config.json names the model type {kind!r}, which transformers does not have; code that "
+            "comes with a model is never run"
+        )
+
+
+def _drop_code(config: Any) -> None:
+    """Forget what a config says of code: classes beside it, and attention kernels to fetch from the Hub."""
+    if hasattr(config, "auto_map"):
+        del config.auto_map
+    if config._attn_implementation not in (None, "eager", "sdpa"):
+        config._attn_implementation = None
 
 
 def tokenizer(folder: Path, called: str) -> tuple[Any, int]:
@@ -51,7 +80,7 @@ def tokenizer(folder: Path, called: str) -> tuple[Any, int]:
 
     encoder = config(folder, called)
     try:
-        found = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         found.backend_tokenizer.no_truncation()
         found.backend_tokenizer.no_padding()
     except Exception as error:
@@ -93,6 +122,7 @@ def classifier(folder: Path, called: str, class_names: list[str] | None, trained
                 config=encoder,
                 dtype=torch.float32,
                 local_files_only=True,
+                trust_remote_code=False,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
@@ -118,11 +148,14 @@ def restored(checkpoint: dict[str, Any]) -> Any:
     """Return the classifier of what `checkpoints.read` returned, in evaluation mode, its weights mapped from the file.
 
     Raises:
-        UserError: Its weights are not those of the model that it describes.
+        UserError: Its weights are not those of the model that it describes, or transformers does not have that model.
     """
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig
 
-    encoder = AutoConfig.for_model(**json.loads(checkpoint["encoder"]["config.json"]))
+    described = json.loads(checkpoint["encoder"]["config.json"])
+    _refuse_unknown_type(described, "--ckpt_path")
+    encoder = AutoConfig.for_model(**described)
+    _drop_code(encoder)
     weights = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
     with quietly():
         model, loading = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(encoder)].from_pretrained(

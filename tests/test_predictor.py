@@ -39,7 +39,8 @@ def test_its_probabilities_are_the_modules_in_the_order_of_the_texts(
 def test_a_text_longer_than_the_encoder_takes_is_cut(best: Path) -> None:
     found = Predictor(best, precision="32-true")
     long, cut = found(["great fun " * 50, "great fun " * 15])
-    assert long == cut
+    assert long.label == cut.label
+    assert long.probs == pytest.approx(cut.probs, rel=1e-6)  # rows of a batch differ in the last bit on some CPUs
 
 
 def test_no_texts_are_no_predictions(best: Path) -> None:

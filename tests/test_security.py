@@ -1,0 +1,98 @@
+"""Code that comes with a model or a checkpoint never runs, and standard input is never asked whether it may."""
+
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_bert.cli import main
+
+CODE = "open('ran', 'w').close()\nfrom transformers import BertConfig as Evil, BertTokenizerFast as EvilTokenizer\n"
+
+
+@pytest.fixture(autouse=True)
+def _standard_input_says_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = io.TextIOWrapper(io.BytesIO(b"y\n" * 99))
+    monkeypatch.setattr(sys, "stdin", answers)
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command that must end with one line, before any code of others has run."""
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    said = capsys.readouterr()
+    assert not list(Path().rglob("ran"))
+    assert stop.value.code == 2
+    assert "[y/N]" not in said.out + said.err
+    [line] = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def hostile(folder: Path, tokenizer: bool = False) -> Path:
+    """Let a model folder ask for code that lies beside it."""
+    name = "tokenizer_config.json" if tokenizer else "config.json"
+    described = json.loads((folder / name).read_text())
+    if tokenizer:
+        described |= {"tokenizer_class": "EvilTokenizer", "auto_map": {"AutoTokenizer": [None, "evil.EvilTokenizer"]}}
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "model_type": "mobilebert"}))
+    else:
+        described |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}
+    (folder / name).write_text(json.dumps(described))
+    (folder / "evil.py").write_text(CODE)
+    return folder
+
+
+def test_code_in_a_model_folder_is_refused_by_fit(
+    recipe: str, tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = hostile(Path(shutil.copytree(tiny_bert, tmp_path / "model")))
+    line = refused(["fit", "--config", recipe, f"--model.pretrained={folder}"], capsys)
+    assert "model type 'evil', which transformers does not have; code that comes with a model is never run" in line
+
+
+def test_code_of_a_tokenizer_is_not_run(
+    recipe: str, tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = hostile(Path(shutil.copytree(tiny_bert, tmp_path / "model")), tokenizer=True)
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", recipe, f"--model.pretrained={folder}"])
+    said = capsys.readouterr()
+    assert "[y/N]" not in said.out + said.err
+    assert not list(Path().rglob("ran"))
+
+
+def test_code_in_an_exported_folder_is_refused_by_predict(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = hostile(Path(shutil.copytree(trained / "export", tmp_path / "model")))
+    assert "'evil'" in refused(["predict", f"--ckpt_path={folder}", "--input=-"], capsys)
+
+
+@pytest.mark.parametrize("command", ["fit", "test", "predict"])
+def test_code_in_a_checkpoint_is_refused(
+    best: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load(best, weights_only=True)
+    files = content["encoder"]
+    config = {**json.loads(files["config.json"]), "model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}
+    torch.save({**content, "encoder": {**files, "config.json": json.dumps(config)}}, tmp_path / "type.ckpt")
+    torch.save({**content, "encoder": {**files, "evil.py": CODE}}, tmp_path / "code.ckpt")
+    for name, reason in (("type", "model type 'evil'"), ("code", "refused, because it holds 'evil.py'")):
+        assert reason in refused([command, f"--ckpt_path={tmp_path / name}.ckpt"], capsys)
+    if command == "predict":
+        assert "evil" in refused([command, f"--ckpt_path={tmp_path / 'type'}.ckpt", "--input=-"], capsys)
+
+
+def test_attention_kernels_named_by_a_config_are_not_fetched(
+    recipe: str, tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(tiny_bert, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "attn_implementation": "evil/kernel"}))
+    main(["fit", "--config", recipe, f"--model.pretrained={folder}", "--trainer.max_epochs=1"])
+    assert "evil" not in capsys.readouterr().err
