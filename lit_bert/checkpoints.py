@@ -29,7 +29,7 @@ def read(path: _PATH) -> dict[str, Any]:
     Beside Lightning's own keys it holds `encoder`: the text of `config.json` and of the tokenizer's files, by name.
 
     Raises:
-        UserError: The file is missing, cut short, not such a checkpoint, a pickle that wants to run code, or holds files
+        UserError: The file is missing, cut short, no such checkpoint, a pickle that wants to run code, or holds files
             that are no encoder's.
     """
     if Path(path).is_dir():
