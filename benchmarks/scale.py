@@ -81,13 +81,14 @@ def generate(folder: Path, rows: int) -> None:
 
 def measure(folder: Path, encoder: str) -> dict[str, float]:
     """Return seconds to prepare, to the first batch of an epoch and to iterate it, and the memory that took, in MiB."""
-    from lit_bert import RottenTomatoesDataModule, sources
-    from lit_bert.cli import silence_chatter
+    from lit_bert import TextClassificationDataModule
+    from lit_bert.console import silence_chatter
+    from lit_bert.modeling.encoder import find_encoder
 
     silence_chatter()
-    path = str(sources.fetch_encoder(encoder))
+    path = str(find_encoder(encoder))
     os.environ["LIT_BERT_CACHE"] = str(folder / "cache")
-    data = RottenTomatoesDataModule(str(folder), path, batch_size=BATCH)
+    data = TextClassificationDataModule(str(folder), path, batch_size=BATCH)
     import datasets  # noqa: F401
     import transformers  # noqa: F401
 
@@ -117,9 +118,11 @@ def predict(folder: Path, encoder: str) -> dict[str, float]:
     from rich.console import Console
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-    from lit_bert import Predictor, sources, streaming
+    from lit_bert import Predictor
+    from lit_bert.inference.stream import predict_stream
+    from lit_bert.modeling.encoder import find_encoder
 
-    tokenizer = AutoTokenizer.from_pretrained(sources.fetch_encoder(encoder))
+    tokenizer = AutoTokenizer.from_pretrained(find_encoder(encoder))
     torch.manual_seed(0)
     size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     config = BertConfig(vocab_size=len(tokenizer), **size)
@@ -130,8 +133,9 @@ def predict(folder: Path, encoder: str) -> dict[str, float]:
     console = Console(quiet=True)
     before = _memory()
     begun = time.perf_counter()
-    stream = streaming.Stream(predictor, str(folder / "train.txt"), "text", "label", console)
-    stream.write(str(folder / "predictions.csv"), "csv")
+    predict_stream(
+        predictor, str(folder / "train.txt"), str(folder / "predictions.csv"), "csv", "text", "label", console
+    )
     seconds = time.perf_counter() - begun
     return {"predict": seconds, "predict_mib": _memory() - before}
 

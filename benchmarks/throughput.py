@@ -6,7 +6,7 @@ machine slows all of them alike; a ratio is the median of the rounds' ratios.
     reference   transformers.Trainer with its defaults: batch 8, every sentence padded to 512 tokens
     tuned       transformers.Trainer as an expert sets it: batch 32, dynamic padding, length grouping, bfloat16;
                 prediction with pipeline("text-classification"), in as large batches
-    ours        lit_bert, batch 32, with --compiled through CUDA graphs
+    ours        lit_bert, batch 32, with --compile through CUDA graphs
     bare        the same without what makes a run resumable: random states, signals, checks of the loss; of both, the
                 checkpoint at the end is timed apart
     machine     products of large matrices
@@ -28,7 +28,7 @@ from typing import Any
 CONTESTANTS = ("machine", "ours", "bare", "tuned", "reference")
 WARM_UP = 5  # steps that are not counted
 REPORTED = ("padding_waste", "seconds_to_first_step", "checkpoint_seconds", "peak_memory_mib")
-SHAPES = [16, 24, 32, 40, 48, 64, 80]  # padded lengths, for --compiled
+SHAPES = [16, 24, 32, 40, 48, 64, 80]  # padded lengths, for --compile
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often each contestant runs (default: 5)")
     parser.add_argument("--steps", type=int, default=60, help="training steps timed per round (default: 60)")
     parser.add_argument("--batch", type=int, default=32, help="rows per batch of ours and tuned (default: 32)")
-    parser.add_argument("--compiled", action="store_true", help="compile ours; its first epoch is not counted")
+    parser.add_argument("--compile", action="store_true", help="compile ours; its first epoch is not counted")
     parser.add_argument("--out", type=Path, default=Path("runs/bench.json"), help="report (default: runs/bench.json)")
     parser.add_argument("--contestant", choices=CONTESTANTS, help="run this one once and print its record")
     options = parser.parse_args()
@@ -56,7 +56,7 @@ def main() -> None:
 
 def _in_a_process(name: str, options: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, "--contestant", name, "--encoder", options.encoder]
-    command += ["--steps", str(options.steps), "--batch", str(options.batch), *(["--compiled"] * options.compiled)]
+    command += ["--steps", str(options.steps), "--batch", str(options.batch), *(["--compile"] * options.compile)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{name} failed:\n{done.stderr}")
@@ -93,10 +93,13 @@ def machine(options: argparse.Namespace, started: float) -> dict[str, float]:
     """Return the rate of matrix products, in GFLOP/s."""
     import torch
 
-    from lit_bert.machine import matmul_rate
+    from lit_bert.training.hardware import measure_matmul_gflops
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return {"bf16_gflops": matmul_rate(device, bf16=True), "fp32_gflops": matmul_rate(device, bf16=False)}
+    return {
+        "bf16_gflops": measure_matmul_gflops(device, bf16=True),
+        "fp32_gflops": measure_matmul_gflops(device, bf16=False),
+    }
 
 
 def ours(options: argparse.Namespace, started: float, resumable: bool = True) -> dict[str, float]:
@@ -105,12 +108,13 @@ def ours(options: argparse.Namespace, started: float, resumable: bool = True) ->
     from lightning.pytorch import Callback, Trainer, seed_everything
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    from lit_bert import BertClassifier, Predictor, RottenTomatoesDataModule, machine
-    from lit_bert.cli import silence_chatter
-    from lit_bert.resume import Resumable
+    from lit_bert import BertClassifier, Predictor, TextClassificationDataModule
+    from lit_bert.console import silence_chatter
+    from lit_bert.training import hardware
+    from lit_bert.training.preemption import PreemptionCheckpoint
 
     silence_chatter()
-    machine.keep_freed_memory()
+    hardware.keep_freed_memory()
     seed_everything(1, verbose=False)
     clock = StepClock(started)
 
@@ -125,21 +129,21 @@ def ours(options: argparse.Namespace, started: float, resumable: bool = True) ->
         def on_train_end(self, trainer: Any, pl_module: Any) -> None:
             clock.saved = time.perf_counter() - clock.ended
 
-    model = BertClassifier(options.encoder, learning_rate=1e-4, compiled=options.compiled)
-    padding: Any = SHAPES if options.compiled else "longest"
-    data = RottenTomatoesDataModule("packaged", options.encoder, batch_size=options.batch, padding=padding)
+    model = BertClassifier(options.encoder, learning_rate=1e-4, compile=options.compile)
+    padding: Any = SHAPES if options.compile else "longest"
+    data = TextClassificationDataModule("packaged", options.encoder, batch_size=options.batch, padding=padding)
     data.prepare_data()
     data.setup("fit")
-    warm_up = len(data.train_dataloader()) if options.compiled else WARM_UP
+    warm_up = len(data.train_dataloader()) if options.compile else WARM_UP
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             max_steps=options.steps + warm_up,
             limit_val_batches=0,
-            precision="bf16-mixed" if machine.fast_bf16("auto") else "32-true",
+            precision="bf16-mixed" if hardware.has_fast_bf16("auto") else "32-true",
             gradient_clip_val=1.0,
             logger=TensorBoardLogger(folder),
             log_every_n_steps=10,
-            callbacks=[Timed(), *([Resumable(Path(folder) / "last.ckpt")] if resumable else [])],
+            callbacks=[Timed(), *([PreemptionCheckpoint(Path(folder) / "last.ckpt")] if resumable else [])],
             enable_checkpointing=resumable,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -217,10 +221,11 @@ def _hugging_face(
         TrainingArguments,
     )
 
-    from lit_bert import dataset, sources
+    from lit_bert.data import dataset
+    from lit_bert.modeling.encoder import find_encoder
 
     transformers.logging.set_verbosity_error()
-    folder = sources.fetch_encoder(options.encoder)
+    folder = find_encoder(options.encoder)
     splits = dataset.load(dataset.fetch("packaged")[0])
     tokenizer = AutoTokenizer.from_pretrained(folder)
     padding = {"padding": "max_length", "max_length": pad_to} if pad_to else {}
@@ -312,7 +317,7 @@ def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespa
     from rich.console import Console
     from rich.table import Table
 
-    from lit_bert.provenance import processor
+    from lit_bert.training.hardware import processor_name
 
     def middle(name: str, key: str) -> float:
         return statistics.median(record[key] for record in records[name])
@@ -353,7 +358,7 @@ def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespa
     Console(highlight=False, width=100).print(table)
     for key, value in summary.items():
         print(f"{key:24} {value:.3g}")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name()
     about = {
         "machine": device,
         "threads": torch.get_num_threads(),
@@ -362,7 +367,7 @@ def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespa
         "rounds": options.rounds,
         "steps": options.steps,
         "batch": options.batch,
-        "compiled": options.compiled,
+        "compile": options.compile,
         "encoder": options.encoder,
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)

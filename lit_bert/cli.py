@@ -1,154 +1,132 @@
-"""The command line: LightningCLI with this project's classes, links and defaults, and a folder for each run."""
+"""The command line: LightningCLI with this project's classes, links, defaults and subcommands."""
 
-import errno
-import logging
-import os
 import signal
 import sys
 import time
-import warnings
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ModelCheckpoint, ProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
-from torch import distributed
+from torch.optim import Optimizer
 
-from lit_bert import (
-    board,
-    checkpoints,
-    evaluation,
-    export,
-    files,
-    machine,
-    predictions,
-    progress,
-    report,
-    run_folder,
-    streaming,
-    texts,
-)
-from lit_bert.datamodule import RottenTomatoesDataModule
-from lit_bert.errors import UserError
+from lit_bert.console import silence_chatter, status
+from lit_bert.data.readers import STDIN
+from lit_bert.datamodule import TextClassificationDataModule
+from lit_bert.errors import UserError, as_user_error, is_lost_rank, is_out_of_memory
+from lit_bert.evaluation import finish, report
+from lit_bert.evaluation.tensorboard import TensorBoardCallback
+from lit_bert.files import atomic_write, display_path, next_free_path
+from lit_bert.inference.export import export
+from lit_bert.inference.predict import predict_split, predict_texts
 from lit_bert.module import BertClassifier
-from lit_bert.parser import Parser
-from lit_bert.predictor import Predictor
-from lit_bert.provenance import Provenance
-from lit_bert.recipe import default_recipe
-from lit_bert.resume import Interrupted, Resumable
-from lit_bert.throughput import Throughput
+from lit_bert.training import hardware, progress, ranks, run_dir
+from lit_bert.training.checkpoint_io import AtomicCheckpointIO, Checkpoint
+from lit_bert.training.memory import explain_out_of_memory
+from lit_bert.training.parser import Parser
+from lit_bert.training.preemption import Interrupted, PreemptionCheckpoint
+from lit_bert.training.recipe import default_recipe
+from lit_bert.training.resume import find_checkpoint
+from lit_bert.training.run_record import RecordTuned, RunRecord
+from lit_bert.training.throughput import Throughput
+
+TRAINER_DEFAULTS = {
+    "default_root_dir": "runs",
+    "max_epochs": 3,
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 10,
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+}
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
-def main(args: list[str] | None = None) -> LightningCLI:
+def main(
+    args: list[str] | None = None,
+    model_class: type[LightningModule] = BertClassifier,
+    datamodule_class: type[LightningDataModule] = TextClassificationDataModule,
+) -> LightningCLI:
     """Run a command, such as `["fit", "--config", "configs/packaged.yaml"]`; None takes the process's arguments.
 
+    Args:
+        args: The arguments.
+        model_class: `BertClassifier`, or a subclass of your own.
+        datamodule_class: `TextClassificationDataModule`, or a subclass of your own.
+
     Returns:
-        The CLI object, with `trainer`, `model`, `datamodule` and `config`.
+        The CLI object, with `trainer`, `model`, `datamodule`, `config`, `run_dir`, and of a fit its `results`.
 
     Raises:
         SystemExit: With status 2 after a user's mistake, which has been explained on standard error; with 1 if another
             rank is gone; with 128 and the signal's number after a signal that stopped training.
     """
     silence_chatter()
-    machine.keep_freed_memory()
+    hardware.keep_freed_memory()
+    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
     try:
-        return BertCLI(args)
+        return BertCLI(args, model_class, datamodule_class)
     except Interrupted as stop:
-        name = signal.Signals(stop.signal_number).name
-        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            path = run_folder.shown(stop.checkpoint)
+        if rank == 0:
+            name, path = signal.Signals(stop.signal_number).name, display_path(stop.checkpoint)
             sys.stderr.write(f"stopped by {name}; go on with\npython train.py fit --ckpt_path {path}\n")
         raise SystemExit(128 + stop.signal_number) from None
     except Exception as error:
-        if _lost_a_rank(error):
+        if is_lost_rank(error):
             line = str(error).partition("] ")[2].partition(". ")[0] or str(error).splitlines()[0]
-            sys.stderr.write(
-                f"error: rank {distributed.get_rank()} lost another rank, whose message says why ({line})\n"
-            )
+            sys.stderr.write(f"error: rank {rank} lost another rank, whose message says why ({line})\n")
             raise SystemExit(1) from error
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # TensorBoard's
-            error = UserError(f"cannot write {error.filename or 'events'}: {error.strerror}; {checkpoints.FULL}")
-        if not isinstance(error, UserError) and not _raised_by_lightning(error):
+        explained = as_user_error(error)
+        if explained is None:
             raise
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {explained}\n")
         raise SystemExit(2) from error
 
 
-def _lost_a_rank(error: Exception) -> bool:
-    """Tell whether a collective failed because the process of another rank has ended."""
-    if not distributed.is_available() or not distributed.is_initialized():
-        return False
-    return isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
-
-
-def _raised_by_lightning(error: Exception) -> bool:
-    """Tell whether Lightning itself refused a value that it was given."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    module = frame.tb_frame.f_globals.get("__name__", "") if frame else ""
-    return module.startswith("lightning.") and isinstance(error, ValueError | TypeError | MisconfigurationException)
-
-
-def silence_chatter() -> None:
-    """Turn off what other libraries say that a user of this project cannot act on."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",  # batches this small are made faster in the training process
-        ".*isinstance.treespec, LeafSpec.*",
-        ".*Checkpoint directory .* exists and is not empty.*",  # it does when a run is resumed
-        ".*The dirpath has changed from .*",  # it has when a checkpoint was moved
-        ".*The number of training batches .* is smaller than the logging interval.*",
-        ".*your dataloader is not resumable.*",  # the data module is
-        ".*when logging on epoch level in distributed setting.*",  # every rank logs the same value
-    ):
-        warnings.filterwarnings("ignore", message)
-
-
 class BertCLI(LightningCLI):
-    """Fine-tune BERT on Rotten Tomatoes.
+    """LightningCLI that keeps a folder for each run, resumes it, and says what came out of it.
 
     Args:
         args: Arguments, or None for the process's own.
+        model_class: The module.
+        datamodule_class: The data module.
     """
 
-    def __init__(self, args: ArgsType = None) -> None:
-        self.console = Console(highlight=False, soft_wrap=True, quiet=rank_zero_only.rank != 0)  # type: ignore[attr-defined]
-        self._claimed: Path | None = None
-        self._stored: dict[str, Any] = {}
+    def __init__(
+        self, args: ArgsType, model_class: type[LightningModule], datamodule_class: type[LightningDataModule]
+    ) -> None:
+        self.checkpoint: Checkpoint | None = None
+        self.results: dict[str, Any] = {}
+        self.subparsers: dict[str, LightningArgumentParser] = {}
+        self._ckpt_path: str | None = None
+        self._recipe = "run"
+        self._new_run_dir: Path | None = None
         try:
             super().__init__(
-                BertClassifier,
-                RottenTomatoesDataModule,
+                model_class,
+                datamodule_class,
                 args=args,
                 parser_class=Parser,
                 save_config_callback=None,  # it refuses to resume in a folder that has a config.yaml
                 seed_everything_default=1,
-                parser_kwargs={"description": "Fine-tune, evaluate and use BERT for sentence classification."},
-                trainer_defaults={
-                    "default_root_dir": "runs",
-                    "max_epochs": 3,
-                    "gradient_clip_val": 1.0,
-                    "log_every_n_steps": 10,
-                    "num_sanity_val_steps": 0,
-                    "enable_model_summary": False,
+                parser_kwargs={
+                    "description": "Fine-tune, evaluate and use BERT for sentence classification.",
+                    **{name: {"command": name} for name in SUBCOMMANDS},
                 },
-                auto_configure_optimizers=False,
+                trainer_defaults=TRAINER_DEFAULTS,
+                auto_configure_optimizers=False,  # those have no decay groups, and step once an epoch
                 load_from_checkpoint_support=False,  # checkpoints hold what __init__ got, and nothing that imports code
             )
-        except BaseException:
-            if self._claimed and (not hasattr(self, "trainer") or not self.trainer.global_step):
-                run_folder.discard(self._claimed)
+        except BaseException as error:
+            trainer = getattr(self, "trainer", None)
+            if self._new_run_dir and (trainer is None or not trainer.global_step):
+                run_dir.remove_if_empty(self._new_run_dir)
+            if isinstance(error, Exception) and is_out_of_memory(error):
+                raise explain_out_of_memory(self.datamodule, self.model is not None and self.model.training) from error
             raise
 
     # --- arguments ----------------------------------------------------------------------------------------------------
@@ -159,23 +137,19 @@ class BertCLI(LightningCLI):
         skip = {"weights_only", "verbose", "return_predictions"}
         return {name: arguments | skip for name, arguments in LightningCLI.subcommands().items()}
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what `fit` ends with, the checkpoints' settings, and the link of the class names."""
-        parser.add_argument(
-            "--test_after_fit", type=bool, default=True, help="Whether `fit` ends with a test of the best checkpoint."
-        )
-        parser.add_argument(
-            "--export_after_fit",
-            type=bool,
-            default=True,
-            help="Whether `fit` ends with a folder that transformers loads, of the best checkpoint: `export`.",
-        )
-        parser.add_argument(
-            "--projector",
-            type=bool,
-            default=False,
-            help="Whether `fit` ends with the validation rows' [CLS] vectors in TensorBoard's projector.",
-        )
+    def add_arguments_to_parser(self, parser: Parser) -> None:  # type: ignore[override]
+        """Add what follows `fit`, checkpoints, optimizers, the options of `predict`, and the links."""
+        self.subparsers[str(parser.command)] = parser
+        for name, default, meaning in (
+            ("test_after_fit", True, "Whether `fit` ends with a test of the best checkpoint."),
+            ("export_after_fit", True, "Whether `fit` ends with a folder of the best checkpoint for transformers."),
+            (
+                "projector",
+                False,
+                "Whether `fit` ends with [CLS] vectors of validation rows in TensorBoard's projector.",
+            ),
+        ):
+            parser.add_argument(f"--{name}", type=bool, default=default, help=meaning)
         parser.add_argument(
             "--checkpoint_minutes",
             type=float,
@@ -186,330 +160,209 @@ class BertCLI(LightningCLI):
         defaults = {"monitor": "val/acc", "mode": "max", "auto_insert_metric_name": False}
         defaults["enable_version_counter"] = False  # a resumed run writes the same files again
         parser.set_defaults({f"checkpoint.{name}": value for name, value in defaults.items()})
-        parser.link_arguments("data.class_names", "model.class_names")
-
-    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
-        """Add the options of `predict`, and link the tokenizer to encoder or checkpoint: all are there only now."""
-        super().setup_parser(*args, **kwargs)
-        predict = self._subcommand_parsers["predict"]
-        predict.add_argument(
-            "--input",
-            type=str | None,
-            help="File of texts to predict in place of the data set's: .txt (one a line), .csv, .jsonl or .parquet (of "
-            "these --data.text_column); - for lines of standard input.",
-        )
-        predict.add_argument(
-            "--output",
-            type=str | None,
-            help="File for the predictions; - for standard output. By default it is in the run's folder, "
-            "or, if --input is -, standard output.",
-        )
-        predict.add_argument(
-            "--format",
-            type=Literal["csv", "jsonl"] | None,
-            help="Format of --output; null goes by its name, and is csv for standard output.",
-        )
-        for parser in self._subcommand_parsers.values():
-            parser.link_arguments(("model.pretrained", "ckpt_path"), "data.tokenizer", lambda name, path: path or name)
+        parser.add_optimizer_args((Optimizer,), link_to="model.optimizer")
+        parser.add_lr_scheduler_args(LRSchedulerTypeTuple, link_to="model.lr_scheduler")
+        parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
+        parser.link_arguments("model.pretrained", "data.tokenizer")
+        if parser.command == "predict":
+            parser.add_argument(
+                "--input",
+                type=str | None,
+                help="File of texts to predict in place of the data set's: .txt (one a line), .csv, .jsonl or .parquet "
+                "(of these --data.text_column); - for lines of standard input.",
+            )
+            parser.add_argument(
+                "--output",
+                type=str | None,
+                help="File for the predictions; - for standard output. By default it is in the run's folder, "
+                "or, if --input is -, standard output.",
+            )
+            parser.add_argument(
+                "--format",
+                type=Literal["csv", "jsonl"] | None,
+                help="Format of --output; null goes by its name, and is csv for standard output.",
+            )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; with neither `--config` nor a checkpoint, take the default recipe.
 
-        A checkpoint brings the config of its run if it lies in the run's folder, and else what is stored in it.
+        A checkpoint brings the config of its run if it lies in the run's folder, and else what is stored in it; options
+        and config files beat both. LightningCLI lets the checkpoint win (Lightning-AI/pytorch-lightning#21455).
         """
         assert args is None or isinstance(args, list)
-        words = list(sys.argv[1:] if args is None else args)
-        plain = [word for word in words if not word.startswith("--print_config")]
-        given = parser.parse_args(plain)  # ends here for --help, and for a mistake
-        settings = given[given.subcommand]
+        arguments = list(sys.argv[1:] if args is None else args)
+        given = parser.parse_args([word for word in arguments if not word.startswith("--print_config")])
+        settings, subparser = given[given.subcommand], self.subparsers[given.subcommand]
+        folder = Path(settings.ckpt_path or "").is_dir() and given.subcommand == "predict" and settings.input
+        if given.subcommand == "predict" and settings.input is not None and not settings.ckpt_path:
+            raise UserError(f"--input {settings.input}: give a checkpoint, or an exported folder, with --ckpt_path")
+        if not folder:
+            root = Path(settings.trainer.default_root_dir or "runs")
+            self.checkpoint = find_checkpoint(settings.ckpt_path, given.subcommand, root)
         config = None
-        if given.subcommand == "predict" and settings.input is not None:
-            if not settings.ckpt_path:
-                raise UserError(f"--input {settings.input}: give a checkpoint, or an exported folder, with --ckpt_path")
-            if Path(settings.ckpt_path).is_dir():
-                self.config = given
-                return
-        path = self._checkpoint(settings, given.subcommand)
-        if path or settings.ckpt_path:
-            words.append(f"--ckpt_path={path or 'null'}")
-        if path:
-            self._default_to(checkpoints.read(path), given.subcommand)
-            if run := run_folder.owner(path):
-                config = run_folder.config(run)
-        elif not (settings.config or given.config):
+        if self.checkpoint:
+            known = set(subparser.get_defaults(skip_validation=True).keys())
+            stored = {f"model.{key}": value for key, value in self.checkpoint.hyper_parameters.items()}
+            stored |= {f"data.{key}": value for key, value in self.checkpoint.data_hyper_parameters.items()}
+            stored |= {key: stored.get(f"model.{key}") for key in ("optimizer", "lr_scheduler")}
+            links = {"model.class_names", "data.tokenizer", "model.optimizer", "model.lr_scheduler"}
+            subparser.set_defaults({key: stored[key] for key in stored.keys() & known - links})
+            if run := run_dir.run_dir_of(self.checkpoint.path):
+                config = run_dir.newest_config(run)
+        elif not folder and not (settings.config or given.config):
             config, why = default_recipe()
-            self._tell("recipe", f"{config.name}: {why}; choose with --config configs/NAME.yaml")
-        if config and not (settings.config or given.config):
-            at = words.index(given.subcommand) + 1
-            words[at:at] = ["--config", str(config)]
-        self.config = parser.parse_args(words)
-
-    def _checkpoint(self, settings: Any, subcommand: str) -> Path | None:
-        """Return the checkpoint to start from: the one named, the newest for "last", that of the job put back in queue.
-
-        If training is to go on from a `last.ckpt` that is damaged or gone, the newest whole one beside it is taken.
-        """
-        path = settings.ckpt_path
-        root = Path(settings.trainer.default_root_dir or "runs")
-        if path == "last" or (subcommand == "fit" and not path and run_folder.requeued()):
-            runs = run_folder.of_this_job(root) if run_folder.requeued() else []
-            found = checkpoints.newest(folder / run_folder.CHECKPOINTS for folder in runs)
-            if path and not found:
-                found = checkpoints.newest(root.absolute().glob(f"*/{run_folder.CHECKPOINTS}"))
-            if found is None and subcommand != "fit":
-                raise UserError(f"--ckpt_path last: there is no checkpoint in {root}; name its file")
-            self._tell(
-                "resume", f"from {run_folder.shown(found)}" if found else f"no checkpoint in {root} yet: from scratch"
-            )
-            return found
-        if not path:
-            return None
-        try:
-            checkpoints.read(path)
-        except UserError as error:
-            other = checkpoints.newest([Path(path).parent])
-            if other is None or subcommand != "fit" or Path(path).name != run_folder.LAST:
-                raise
-            self._tell("resume", f"{str(error).partition(';')[0]}; from {run_folder.shown(other)} instead")
-            return other
-        return Path(path)
-
-    @staticmethod
-    def _tell(topic: str, line: str) -> None:
-        """Say something while arguments are read: not where --print_config writes."""
-        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            sys.stderr.write(f"{topic:8} {line}\n")
-
-    def _default_to(self, checkpoint: dict[str, Any], subcommand: str) -> None:
-        """Make what a checkpoint stored the defaults of the parser, so that flags and config files come first.
-
-        LightningCLI does it the other way round (Lightning-AI/pytorch-lightning#21455).
-        """
-        parser = self._subcommand_parsers[subcommand]
-        self._stored = checkpoint
-        stored = {f"model.{key}": value for key, value in checkpoint["hyper_parameters"].items()}
-        stored |= {f"data.{key}": value for key, value in checkpoint.get("datamodule_hyper_parameters", {}).items()}
-        linked = {"model.class_names", "data.tokenizer"}
-        known = set(parser.get_defaults(skip_validation=True).keys()) - linked
-        parser.set_defaults({key: value for key, value in stored.items() if key in known})
-
-    def _parse_ckpt_path(self) -> None:
-        """Do nothing: `_default_to` has done it."""
+            status("recipe", f"{config.name}: {why}; choose with --config configs/NAME.yaml", err=True)
+        if not (settings.config or given.config) and config:
+            subparser.default_config_files = [str(config)]
+        self._recipe = Path(str(settings.config[-1])).stem if settings.config else config.stem if config else "run"
+        self.config = parser.parse_args(arguments)
+        self._ckpt_path = str(self.checkpoint.path) if self.checkpoint else settings.ckpt_path if folder else None
+        self.config[given.subcommand].ckpt_path = None  # or LightningCLI would read the checkpoint, too
 
     # --- the run ------------------------------------------------------------------------------------------------------
 
     def before_instantiate_classes(self) -> None:
         """Fill in what depends on this machine, so that the saved config says what was done."""
-        settings = self.config[self.subcommand]
-        if settings.trainer.precision is None:
-            settings.trainer.precision = "bf16-mixed" if machine.fast_bf16(settings.trainer.accelerator) else "32-true"
-        checkpoint = settings.checkpoint
+        self.settings = self.config[self.subcommand]
+        self.settings.ckpt_path = self._ckpt_path
+        trainer, checkpoint = self.settings.trainer, self.settings.checkpoint
+        ranks.join_launched_processes(trainer)
+        if trainer.barebones:  # it refuses any value of these
+            trainer.update({"log_every_n_steps": None, "num_sanity_val_steps": None, "enable_model_summary": None})
+        if trainer.precision is None:
+            trainer.precision = "bf16-mixed" if hardware.has_fast_bf16(trainer.accelerator) else "32-true"
         if checkpoint.filename is None:
             monitor = checkpoint.monitor
             score = f"-{monitor.replace('/', '_')}={{{monitor}:.4f}}" if monitor else ""
-            checkpoint.filename = f"epoch={{epoch}}{score}"
+            often = trainer.val_check_interval not in (None, 1, 1.0) or checkpoint.every_n_train_steps
+            step = "-step={step}" if often or checkpoint.train_time_interval else ""
+            checkpoint.filename = f"epoch={{epoch}}{step}{score}"
+        self.parser.add_instantiator(self._make_model, self._model_class, subclasses=True)
+        self.parser.add_instantiator(self._make_data, self._datamodule_class, subclasses=True)
 
-    def _say(self, line: str) -> None:
-        self.console.print(line, markup=False)
+    def _make_model(self, class_type: type[LightningModule], *args: Any, **kwargs: Any) -> LightningModule:
+        if self.checkpoint:
+            kwargs["encoder_config"] = self.checkpoint.encoder_config
+        return class_type(*args, **kwargs)
+
+    def _make_data(self, class_type: type[LightningDataModule], *args: Any, **kwargs: Any) -> LightningDataModule:
+        data = class_type(*args, **kwargs)
+        data.checkpoint = self.checkpoint  # type: ignore[attr-defined]
+        return data
+
+    def instantiate_classes(self) -> None:
+        """Make data module, module and trainer; to predict texts, a trainer alone, for its device."""
+        if self.settings.get("input") is None:
+            with ranks.rank_zero_first():
+                super().instantiate_classes()
+            return
+        self.config_init, self.model, self.datamodule = self.config, None, None
+        names = ("accelerator", "devices", "num_nodes", "precision", "default_root_dir")
+        self.trainer = Trainer(**{name: self.settings.trainer[name] for name in names}, logger=False)
+        self.run_dir = self._make_run_dir()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the trainer, and for `fit` the run's folder with its config, logger and checkpoints."""
-        settings = self._get(self.config_init, "trainer")
-        checkpoint = self._get(self.config_init, "checkpoint")
-        self.run_dir = self._make_run_dir(Path(settings.default_root_dir or "runs"), settings.fast_dev_run)
-        if checkpoint.dirpath is None:
-            checkpoint.dirpath = str(self.run_dir / run_folder.CHECKPOINTS)
-        if settings.logger in (None, True):
-            fit = self.subcommand == "fit"
+        """Make the trainer with this project's callbacks, and for `fit` the run's folder, logger and checkpoints."""
+        settings = self.config_init[self.subcommand]
+        options, fit = dict(settings.trainer), self.subcommand == "fit"
+        real = not options["fast_dev_run"] and not options["barebones"]
+        self.run_dir = self._make_run_dir()
+        if options["logger"] in (None, True) and not options["barebones"]:
             # Of what was logged after the checkpoint, nothing is to be seen: it comes again.
-            after = self._stored and {"purge_step": self._stored["global_step"]}
-            kwargs["logger"] = (
-                TensorBoardLogger(self.run_dir, name="", version="", default_hp_metric=False, **after) if fit else False
-            )
-        self.throughput = Throughput()
-        callbacks = [*_listed(settings.callbacks), progress.Opening(self.console), self.throughput, board.Board()]
-        if settings.enable_progress_bar is not False:
+            after: Any = {"purge_step": self.checkpoint.global_step} if self.checkpoint else {}
+            log = TensorBoardLogger(self.run_dir, name="", version="", default_hp_metric=False, **after)
+            options["logger"] = log if fit else False
+        callbacks = _as_list(options["callbacks"])
+        if self.checkpoint:  # what these found is in the run's config
+            callbacks = [item for item in callbacks if not isinstance(item, LearningRateFinder | BatchSizeFinder)]
+        callbacks += [RecordTuned(self._save_tuned), progress.RunSummary(), Throughput(), TensorBoardCallback()]
+        bars = any(isinstance(item, ProgressBar) for item in callbacks)
+        if options["enable_progress_bar"] is not False and not bars and not options["barebones"]:
             callbacks.append(progress.ProgressBar())
-        if self.subcommand == "fit" and not settings.fast_dev_run:
-            callbacks.append(Provenance(run_folder.unused(self.run_dir / run_folder.PROVENANCE)))
-        kwargs["callbacks"] = callbacks
-        kwargs["plugins"] = [*_listed(settings.plugins), checkpoints.AtomicCheckpointIO()]
+        if fit and real:
+            callbacks.append(RunRecord(next_free_path(self.run_dir / run_dir.PROVENANCE)))
+        if options["enable_checkpointing"] is not False and not options["barebones"]:
+            folder = Path(settings.checkpoint.dirpath or self.run_dir / run_dir.CHECKPOINTS)
+            settings.checkpoint.dirpath = str(folder)
+            callbacks.append(settings.checkpoint)
+            if real:
+                callbacks.append(PreemptionCheckpoint(folder / run_dir.LAST, self.settings.checkpoint_minutes))
+        options["callbacks"] = callbacks
+        options["plugins"] = [*_as_list(options["plugins"]), AtomicCheckpointIO()]
         if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
-            # Lightning's own requeueing would save elsewhere; `Resumable` does it.
-            kwargs["plugins"].append(SLURMEnvironment(auto_requeue=False))
-        trainer = super().instantiate_trainer(**kwargs)
-        if not settings.fast_dev_run:
-            every = timedelta(minutes=self._get(self.config, "checkpoint_minutes"))
-            # The last of all callbacks, for its checkpoint holds the state of the others.
-            cast(Any, trainer).callbacks.append(Resumable(Path(checkpoint.dirpath) / run_folder.LAST, every))
+            # Lightning's own requeueing would save elsewhere; `PreemptionCheckpoint` does it.
+            options["plugins"].append(SLURMEnvironment(auto_requeue=False))
+        trainer = Trainer(**{**options, **kwargs})
+        ranks.check_launched_processes(trainer.world_size)
         return trainer
 
-    def _make_run_dir(self, root: Path, fast_dev_run: Any) -> Path:
+    def _make_run_dir(self) -> Path:
         """Return the folder of the run that the checkpoint belongs to, else a new one, made by rank 0 alone."""
-        settings = self.config[self.subcommand]
-        run = run_folder.owner(settings.ckpt_path)
-        elsewhere = self.subcommand == "predict" and (settings.output is not None or settings.input == texts.STDIN)
-        if fast_dev_run or elsewhere or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+        settings, root = self.settings, Path(self.settings.trainer.default_root_dir or "runs")
+        run = run_dir.run_dir_of(settings.ckpt_path)
+        elsewhere = self.subcommand == "predict" and (settings.output is not None or settings.input == STDIN)
+        if settings.trainer.fast_dev_run or elsewhere or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
             return run or root  # this process writes nothing there
         if run is None:
-            recipe = Path(str(settings.config[-1])).stem if settings.get("config") else "run"
-            run = self._claimed = run_folder.claim(root, recipe)
-        if self._claimed or self.subcommand == "fit":
-            with files.replacing(run_folder.unused(run / run_folder.CONFIG)) as partial:
-                self._parser(self.subcommand).save(settings, partial, skip_none=False)
+            run = self._new_run_dir = run_dir.create_run_dir(root, self._recipe)
+        self._config_path = next_free_path(run / run_dir.CONFIG)
+        if self._new_run_dir or self.subcommand == "fit":
+            self._save_config()
         return run
 
-    # --- what the subcommands do beside Lightning's part -----------------------------------------------------------
+    def _save_config(self) -> None:
+        with atomic_write(self._config_path) as partial:
+            self.subparsers[str(self.subcommand)].save(self.settings, partial, skip_none=False)
 
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Hand the checkpoint to the trainer beforehand, so that the module knows that it need not fetch an encoder."""
-        kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        self.trainer.ckpt_path = kwargs.pop("ckpt_path")
-        return kwargs
+    def _save_tuned(self, tuned: dict[str, Any]) -> None:
+        self.settings.update(tuned)
+        self._save_config()
 
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Run it; for want of memory, say what takes it."""
-        try:
-            super()._run_subcommand(subcommand)
-        except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-                raise
-            data = self.datamodule
-            if not data.splits:  # the texts of --input
-                raise UserError(
-                    "out of memory predicting texts; lower --data.max_length, or use --trainer.accelerator cpu"
-                ) from error
-            training = self.model.training
-            option = "batch_size" if training else "eval_batch_size"
-            longest = max(max(map(len, rows["input_ids"])) for rows in data.splits.values())
-            raise UserError(
-                f"out of memory with --data.{option} {getattr(data, option)} and sentences of up to {longest} tokens: "
-                f"halve the batch{' and set --trainer.accumulate_grad_batches 2' if training else ''}, or lower "
-                "--data.max_length; checkpoints written before are intact"
-            ) from error
+    # --- subcommands --------------------------------------------------------------------------------------------------
 
-    def before_fit(self) -> None:
-        """Take the time."""
-        self._started = time.monotonic()
-
-    def after_fit(self) -> None:
-        """Test the best checkpoint, print the tables, write `metrics.json`, fill TensorBoard's page, and export."""
-        if self._get(self.config, "trainer").fast_dev_run:
+    def fit(self, **kwargs: Any) -> None:
+        """Train; then test, report, and export the best checkpoint."""
+        started = time.monotonic()
+        self.trainer.fit(**kwargs)
+        settings = self.settings
+        if settings.trainer.fast_dev_run or settings.trainer.barebones:
             return
-        seconds = time.monotonic() - self._started
-        best: str | None = self._get(self.config_init, "checkpoint").best_model_path
-        if not best or not Path(best).is_file():  # there is none, or it was removed before the run was resumed
-            best = None
-        rows = {"val": checkpoints.read(best)["val_rows"] if best else self.model.seen.get("val")}
-        settings = self.config.fit
-        if settings.test_after_fit:
-            self.trainer.ckpt_path = None
-            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best, verbose=False)
-            rows["test"] = self.model.seen.get("test")
-        vectors = {}
-        if settings.projector and rows["val"]:
-            self.model.vectors_below = int(rows["val"]["index"][: board.PROJECTED][-1]) + 1
-            self.datamodule.predict_split = "val"
-            found = self.trainer.predict(self.model, datamodule=self.datamodule, ckpt_path=best)
-            vectors = predictions.gather(found or [])  # type: ignore[arg-type]
-        if not self.trainer.is_global_zero:
-            return
-        rows = {split: of for split, of in rows.items() if of}
-        records = evaluation.records(self.model, self.datamodule, rows)
-        report.show(self.console, records)
-        trust = evaluation.trust(rows["val"], rows["test"]) if len(rows) == 2 else {}
-        speed = self.throughput.summary(self.trainer)
-        report.save(
-            self.run_dir / run_folder.METRICS,
-            {
-                **records,
-                "calibration": trust,
-                "checkpoint": best and os.path.relpath(best, self.run_dir),
-                "fit_seconds": round(seconds, 1),
-                "throughput": speed,
-                "seed": settings.seed_everything,
-            },
+        chosen = {name: settings.trainer[name] for name in ("max_epochs", "precision", "gradient_clip_val")}
+        params = {**self.model.hparams, **self.datamodule.hparams, **chosen, "seed": settings.seed_everything}
+        params.pop("encoder_config", None)
+        seconds = time.monotonic() - started
+        self.results = finish.finish_fit(
+            *(self.trainer, self.model, self.datamodule, self.run_dir, seconds),
+            *(settings.test_after_fit, settings.projector, params),
         )
-        if to := board.writer(self.trainer):
-            chosen = {key: settings.trainer[key] for key in ("max_epochs", "precision", "gradient_clip_val")}
-            params = {**self.model.hparams, **self.datamodule.hparams, **chosen, "seed": settings.seed_everything}
-            board.finish(to, self.trainer, rows, records, trust.get("temperature"), params)
-            if vectors:
-                board.write_projection(to, self.trainer, rows["val"], vectors)
-        if speed:
-            self._say(
-                f"speed    {speed['sentences_per_s']:,.0f} sentences/s, {speed['tokens_per_s']:,.0f} tokens/s, "
-                f"{speed['padding_waste']:.1%} padding, {speed['share_of_matmul_rate']:.0%} of the device's matrix rate"
-            )
-        if trust:
-            self._say(
-                "trust    calibration error of test rows {test_ece:.3f}, and {test_ece_calibrated:.3f} at temperature "
-                "{temperature:.2f}: python -m lit_bert.export --calibrate".format(**trust)
-            )
-        self._say(f"run      {run_folder.shown(self.run_dir)} (trained in {seconds:.0f} s)")
-        if to:
-            self._say(f"look     tensorboard --logdir {run_folder.shown(self.run_dir.parent)}")
-        if best:
-            path = run_folder.shown(best)
-            self._say(f"test     python train.py test --ckpt_path {path}")
-            self._say(f"predict  python train.py predict --ckpt_path {path}")
-            if settings.export_after_fit:
-                folder = run_folder.unused(self.run_dir / run_folder.EXPORT)
-                export.export(Path(best), folder, records, say=self._say)
-                self._say(f'export   {run_folder.shown(folder)}, for transformers.pipeline("text-classification", ...)')
+        if self.trainer.is_global_zero and self.results["checkpoint"] and settings.export_after_fit:
+            folder = next_free_path(self.run_dir / run_dir.EXPORT)
+            export(self.run_dir / self.results["checkpoint"], folder, self.results)
+            status("export", f'{display_path(folder)}, for transformers.pipeline("text-classification", ...)')
 
     def validate(self, **kwargs: Any) -> None:
         """Evaluate on the validation rows."""
-        self.trainer.validate(**kwargs, verbose=False)
-        self._evaluated("val")
+        self._evaluate("val")
 
     def test(self, **kwargs: Any) -> None:
         """Evaluate on the test rows."""
-        self.trainer.test(**kwargs, verbose=False)
-        self._evaluated("test")
+        self._evaluate("test")
 
-    def _evaluated(self, split: str) -> None:
-        rows = self.model.seen.get(split)
-        if not rows:
-            raise UserError(f"--trainer.limit_{split}_batches: nothing was evaluated")
-        if not self.trainer.is_global_zero:
-            return
-        records = evaluation.records(self.model, self.datamodule, {split: rows})
-        report.show(self.console, records)
-        if not self._get(self.config, "trainer").fast_dev_run:
-            path = run_folder.unused(self.run_dir / f"metrics-{split}.json")
-            report.save(path, {**records, "checkpoint": self.config[self.subcommand].ckpt_path})
-            self._say(f"metrics  {run_folder.shown(path)}")
+    def _evaluate(self, split: str) -> None:
+        self.results = finish.evaluate(self.trainer, self.model, self.datamodule, split, self.settings.ckpt_path)
+        if self.trainer.is_global_zero and not self.settings.trainer.fast_dev_run:
+            path = next_free_path(self.run_dir / f"metrics-{split}.json")
+            report.write_json(path, {**self.results, "checkpoint": self.settings.ckpt_path})
+            status("metrics", display_path(path))
 
     def predict(self, **kwargs: Any) -> None:
         """Predict rows of the data set, or those of `--input`."""
-        settings = self.config.predict
-        output = settings.output
-        if output is None and settings.input == texts.STDIN:
-            output = predictions.STDOUT
-        elif output is None:
-            stem = "predictions" if settings.input is None else f"predictions-{Path(settings.input).stem}"
-            output = str(run_folder.unused(self.run_dir / f"{stem}.{settings.format or 'csv'}"))
-        format = settings.format or ("jsonl" if Path(output).suffix == ".jsonl" else "csv")
-        if settings.input is not None:
-            if self.trainer.world_size > 1:
-                raise UserError(f"--input {settings.input}: it is read on one device; set --trainer.devices 1")
-            data = settings.data
-            device, precision = str(self.trainer.strategy.root_device), str(self.trainer.precision)
-            predictor = Predictor(settings.ckpt_path, device, precision, data.max_length)
-            console = Console(highlight=False, soft_wrap=True, stderr=True)
-            stream = streaming.Stream(predictor, settings.input, data.text_column, data.label_column, console)
-            stream.write(output, format)
-            return
-        joined = predictions.gather(self.trainer.predict(**kwargs) or [])  # type: ignore[arg-type]
-        if not joined:
-            raise UserError("--trainer.limit_predict_batches: nothing was predicted")
-        if self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:
-            predictions.write(output, format, joined, self.datamodule.splits[self.datamodule.predict_split])
-            if output != predictions.STDOUT:
-                self._say(f"{len(joined['index']):,} predictions are in {run_folder.shown(output)}")
+        if self.settings.input is None:
+            predict_split(self.trainer, self.model, self.datamodule, self.settings, self.run_dir)
+        else:
+            predict_texts(self.trainer, self.settings, self.run_dir)
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     """Return what may be one thing, several, or none, as a list."""
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]

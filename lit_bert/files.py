@@ -1,17 +1,16 @@
-"""Files written whole or not at all, and CSV without limits."""
+"""Files that are written whole or not at all, and their names."""
 
-import csv
+import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from lit_bert.errors import UserError
 
 
 @contextmanager
-def replacing(path: Path, advice: str = "make room, or choose another folder") -> Iterator[Path]:
+def atomic_write(path: Path, advice: str = "make room, or choose another folder") -> Iterator[Path]:
     """Yield a path beside `path` to write to; what is there at the end replaces `path`, on the disk and at once.
 
     Args:
@@ -40,7 +39,13 @@ def replacing(path: Path, advice: str = "make room, or choose another folder") -
         raise UserError(f"cannot write {path}: {error.strerror or error}; {advice}") from error
 
 
-def csv_reader(lines: Iterable[str]) -> Any:
-    """Return a `csv.reader` that takes fields of any length, and no quote that is left open."""
-    csv.field_size_limit(2**31 - 1)
-    return csv.reader(lines, strict=True)
+def next_free_path(path: Path) -> Path:
+    """Return `path`, or the first of name-2, name-3 ... that does not exist: older results are kept."""
+    names = itertools.chain([path], (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2)))
+    return next(name for name in names if not name.exists())
+
+
+def display_path(path: str | Path) -> str:
+    """Return a path as one types it: relative if it lies below the current folder."""
+    path = Path(path).absolute()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -60,6 +60,7 @@ def hub() -> Iterator[Hub]:
     shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
     with serving(HUB_PORT) as server:
         yield server
+    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
 
 
 def make_bert(folder: Path) -> str:

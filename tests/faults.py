@@ -17,13 +17,15 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))
+
 import sabotage
 from conftest import make_bert, make_recipe, make_reviews
 from processes import finish, run, start
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from test_resume import equal_runs
+from runs import equal_runs
 
 STEPS = 60
 

@@ -42,7 +42,7 @@ def test_reports_medians_of_ratios(throughput: ModuleType, tmp_path: Path, capsy
         "reference": rounds(train=2.0, **rest),
     }
     options = argparse.Namespace(
-        out=tmp_path / "runs" / "bench.json", rounds=3, steps=60, batch=32, compiled=False, encoder="packaged"
+        out=tmp_path / "runs" / "bench.json", rounds=3, steps=60, batch=32, compile=False, encoder="packaged"
     )
     throughput.report(records, options)
     written = json.loads(options.out.read_text())

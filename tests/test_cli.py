@@ -15,8 +15,8 @@ import yaml
 from conftest import CONFIGS, events
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lit_bert import checkpoints
 from lit_bert.cli import main
+from lit_bert.training.checkpoint_io import read_safely
 
 ROOT = Path(__file__).parent.parent
 
@@ -52,7 +52,7 @@ def test_fit_leaves_a_whole_run(recipe: str, capsys: pytest.CaptureFixture[str])
 
     said = capsys.readouterr().out
     assert "data     40 training, 20 validation, 30 test rows; classes neg, pos\n" in said
-    table = [line.split() for line in said.splitlines() if line.startswith(("  val", "  test"))]
+    table = [line.split() for line in said.splitlines() if line.startswith((" val", " test"))]
     assert [row[:2] for row in table] == [["val", "20"], ["test", "30"]]
     assert table[1][2] == f"{metrics['test']['acc']:.4f}"
     assert f"tensorboard --logdir {run.parent.name}" in said
@@ -88,7 +88,7 @@ def test_last_is_the_last_epoch_though_an_earlier_one_is_best(recipe: str) -> No
     words = ["--model.learning_rate=0", "--trainer.max_epochs=3", "--test_after_fit=false"]  # no epoch beats the first
     cli = main(["fit", "--config", recipe, *words])
     assert (cli.run_dir / "checkpoints" / "epoch=0-val_acc=0.5000.ckpt").is_file()
-    assert checkpoints.read(cli.run_dir / "checkpoints" / "last.ckpt")["epoch"] == 2
+    assert read_safely(cli.run_dir / "checkpoints" / "last.ckpt")["epoch"] == 2
     cli = main(["fit", f"--ckpt_path={cli.run_dir}/checkpoints/last.ckpt", "--trainer.max_epochs=4"])
     assert cli.trainer.global_step == 20
     assert len(list((cli.run_dir / "checkpoints").iterdir())) == 2

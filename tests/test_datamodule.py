@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 from datasets import load_dataset
 
-from lit_bert import RottenTomatoesDataModule
+from lit_bert import TextClassificationDataModule
 from lit_bert.errors import UserError
 
 
-def ready(**settings: object) -> RottenTomatoesDataModule:
-    data = RottenTomatoesDataModule(**settings)  # type: ignore[arg-type]
+def ready(**settings: object) -> TextClassificationDataModule:
+    data = TextClassificationDataModule(**settings)  # type: ignore[arg-type]
     data.prepare_data()
     data.setup("fit")
     return data
@@ -44,7 +44,7 @@ def test_what_is_cached_is_read_and_what_changed_is_not(
 ) -> None:
     first = ready(dataset=str(reviews), tokenizer=tiny_bert)
     text = (reviews / "test.csv").read_text().replace("lovely", "great film")
-    monkeypatch.setattr("lit_bert.dataset.load", None)  # a second reading would fail
+    monkeypatch.setattr("lit_bert.data.dataset.load", None)  # a second reading would fail
     assert ready(dataset=str(reviews), tokenizer=tiny_bert).splits["test"]["text"] == first.splits["test"]["text"]
     monkeypatch.undo()
     (reviews / "test.csv").write_text(text)

@@ -1,4 +1,5 @@
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,10 @@ from lightning.pytorch import Trainer
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
-from lit_bert import BertClassifier, RottenTomatoesDataModule
+from lit_bert import BertClassifier, TextClassificationDataModule
 from lit_bert.cli import main
 from lit_bert.errors import UserError
-from lit_bert.graphs import Graphs
+from lit_bert.modeling.compile import CompiledForward
 
 QUIET = {
     "logger": False,
@@ -25,9 +26,9 @@ QUIET = {
 Weights = dict[str, torch.Tensor]
 
 
-def parts(tiny_bert: str, reviews: Path, **settings: object) -> tuple[BertClassifier, RottenTomatoesDataModule]:
+def parts(tiny_bert: str, reviews: Path, **settings: object) -> tuple[BertClassifier, TextClassificationDataModule]:
     model = BertClassifier(tiny_bert, learning_rate=0.003, **settings)  # type: ignore[arg-type]
-    return model, RottenTomatoesDataModule(str(reviews), tiny_bert, batch_size=8)
+    return model, TextClassificationDataModule(str(reviews), tiny_bert, batch_size=8)
 
 
 def test_dropout_is_live_in_the_first_training_step(tiny_bert: str, reviews: Path) -> None:
@@ -106,11 +107,11 @@ def test_a_checkpoint_needs_nothing_but_itself(tiny_bert: str, reviews: Path, tm
     trainer = Trainer(max_epochs=1, **QUIET)
     trainer.fit(model, data)
     trainer.save_checkpoint(tmp_path / "one.ckpt")
-    monkeypatch.setattr("lit_bert.sources.fetch_encoder", None)  # asked for, it would fail
+    monkeypatch.setattr("lit_bert.modeling.encoder.find_encoder", None)  # asked for, it would fail
     alone = BertClassifier.load_from_checkpoint(tmp_path / "one.ckpt")
     assert alone.class_names == ["neg", "pos"]
     assert alone.model.config.id2label == {0: "neg", 1: "pos"}
-    assert "tokenizer.json" in alone.encoder_files
+    assert "tokenizer.json" in alone.tokenizer_files
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, alone.state_dict()[name], rtol=0, atol=0)
     monkeypatch.undo()
@@ -127,12 +128,13 @@ def test_a_checkpoint_of_other_classes_or_another_start_is_refused(
     trainer = Trainer(max_steps=1, limit_val_batches=0, **QUIET)
     trainer.fit(model, data)
     trainer.save_checkpoint(tmp_path / "two.ckpt")
-    with pytest.raises(UserError, match=r"fine-tuned from .*tiny_bert.*, not from --model.pretrained other"):
-        Trainer(**QUIET).test(BertClassifier("other"), data, ckpt_path=tmp_path / "two.ckpt", weights_only=True)
+    shutil.copytree(tiny_bert, "other")
+    with pytest.raises(UserError, match=r"fine-tuned from .*tiny_bert.*, not from --model.pretrained ./other"):
+        Trainer(**QUIET).test(BertClassifier("./other"), data, ckpt_path=tmp_path / "two.ckpt", weights_only=True)
     for split in ("train", "validation", "test"):
         with (reviews / f"{split}.csv").open("a") as file:
             file.write("so so,meh\n")
-    three = RottenTomatoesDataModule(str(reviews), tiny_bert)
+    three = TextClassificationDataModule(str(reviews), tiny_bert)
     with pytest.raises(UserError, match=r"classes are neg, pos, those of --data.dataset .* are meh, neg, pos"):
         Trainer(**QUIET).test(BertClassifier(tiny_bert), three, ckpt_path=tmp_path / "two.ckpt", weights_only=True)
 
@@ -154,7 +156,7 @@ def test_what_is_no_encoder_is_refused(tiny_bert: str, reviews: Path, tmp_path: 
         (empty, "its weights are not those of a bert encoder"),
     ):
         tokenizer.save_pretrained(folder)
-        data = RottenTomatoesDataModule(str(reviews), tiny_bert)
+        data = TextClassificationDataModule(str(reviews), tiny_bert)
         with pytest.raises(UserError, match=message):
             Trainer(max_steps=1, **QUIET).fit(BertClassifier(str(folder)), data)
 
@@ -184,8 +186,8 @@ def test_values_out_of_range(option: str, value: float) -> None:
 
 def weights_after(start: str, reviews: Path, batch_size: int, accumulate: int = 1, **settings: object) -> Weights:
     """Return the weights after two epochs of 40 rows."""
-    padding = [6, 8] if settings.get("compiled") else "longest"
-    data = RottenTomatoesDataModule(str(reviews), start, batch_size=batch_size, padding=padding)
+    padding = [6, 8] if settings.get("compile") else "longest"
+    data = TextClassificationDataModule(str(reviews), start, batch_size=batch_size, padding=padding)
     model = BertClassifier(start, learning_rate=0.003, warmup_ratio=0.1, weight_decay=0.1, **settings)  # type: ignore[arg-type]
     Trainer(max_epochs=2, gradient_clip_val=1.0, accumulate_grad_batches=accumulate, **QUIET).fit(model, data)
     # The loss does not depend on the keys' biases: what Adam makes of their gradients is rounding alone.
@@ -215,7 +217,7 @@ def test_compiled_it_follows_the_same_path_and_compiles_each_shape_once(
     monkeypatch.setattr(
         torch, "compile", lambda model, mode, dynamic: original(model, backend=backend, dynamic=dynamic)
     )
-    compiled = weights_after(still_bert, reviews, 16, compiled=True)
+    compiled = weights_after(still_bert, reviews, 16, compile=True)
     assert sorted(shapes) == [(8, 6), (16, 8)]  # of the six steps
     for name, value in plain.items():
         torch.testing.assert_close(compiled[name], value, atol=2e-5, rtol=1e-4, msg=name)
@@ -224,19 +226,19 @@ def test_compiled_it_follows_the_same_path_and_compiles_each_shape_once(
 def test_more_shapes_than_can_be_compiled_run_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(torch, "compile", lambda model, **_: lambda **inputs: calls.append(inputs))
-    graphs = Graphs(lambda **inputs: "as it is", Trainer(**QUIET))  # type: ignore[arg-type]
-    outcomes = [graphs(torch.ones(2, width), None) for width in range(1, 11)]
+    forward = CompiledForward(lambda **inputs: "as it is")  # type: ignore[arg-type]
+    outcomes = [forward(input_ids=torch.ones(2, width)) for width in range(1, 11)]
     assert len(calls) == 8
     assert outcomes[8:] == ["as it is"] * 2
-    graphs(torch.ones(2, 1), None)
+    forward(input_ids=torch.ones(2, 1))
     assert len(calls) == 9
 
 
 def test_where_graphs_cannot_serve_training_goes_on_without(
     still_bert: str, reviews: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights_after(still_bert, reviews, 8, accumulate=2, compiled=True)
-    line = "compile  --model.compiled cannot accumulate gradients (pytorch/pytorch#169545); training goes on without"
+    weights_after(still_bert, reviews, 8, accumulate=2, compile=True)
+    line = "compile  --model.compile cannot accumulate gradients (pytorch/pytorch#169545); training goes on without"
     assert capsys.readouterr().out.splitlines() == [line]
 
     def no_compiler(module: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
@@ -244,9 +246,9 @@ def test_where_graphs_cannot_serve_training_goes_on_without(
 
     original = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model, **_: original(model, backend=no_compiler))
-    weights_after(still_bert, reviews, 16, compiled=True)
+    weights_after(still_bert, reviews, 16, compile=True)
     [line] = capsys.readouterr().out.splitlines()
-    assert line.startswith("compile  --model.compiled failed (backend='no_compiler' raised:")
+    assert line.startswith("compile  --model.compile failed (backend='no_compiler' raised:")
     assert line.endswith("training goes on without")
 
 

@@ -78,10 +78,10 @@ def test_code_in_a_checkpoint_is_refused(
     best: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = torch.load(best, weights_only=True)
-    files = content["encoder"]
-    config = {**json.loads(files["config.json"]), "model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}
-    torch.save({**content, "encoder": {**files, "config.json": json.dumps(config)}}, tmp_path / "type.ckpt")
-    torch.save({**content, "encoder": {**files, "evil.py": CODE}}, tmp_path / "code.ckpt")
+    given, files = content["hyper_parameters"], content["tokenizer_files"]
+    config = {**given["encoder_config"], "model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}
+    torch.save({**content, "hyper_parameters": {**given, "encoder_config": config}}, tmp_path / "type.ckpt")
+    torch.save({**content, "tokenizer_files": {**files, "evil.py": CODE}}, tmp_path / "code.ckpt")
     for name, reason in (("type", "model type 'evil'"), ("code", "refused, because it holds 'evil.py'")):
         assert reason in refused([command, f"--ckpt_path={tmp_path / name}.ckpt"], capsys)
     if command == "predict":

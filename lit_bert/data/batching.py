@@ -1,0 +1,169 @@
+"""Which rows form a batch, in what order, on which rank; and what a batch looks like.
+
+Legend: B rows of a batch, T tokens of its longest row.
+"""
+
+import signal
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DistributedSampler
+
+POOL_STEPS = 100
+"""Optimizer steps per pool of random rows that are sorted by length together: enough to leave little padding."""
+
+Lengths = np.ndarray[Any, np.dtype[np.integer[Any]]]
+
+
+class LengthGroupedSampler(DistributedSampler[int]):
+    """Orders rows so that each run of `batch_size` of them is a batch of rows of about equal length.
+
+    In training, the order is a function of (seed, epoch) alone: the rows of an optimizer step are the same however they
+    are spread over ranks and accumulated batches. The longest come first: running out of memory shows at once.
+
+    In evaluation, whole batches of falling length are dealt to the ranks in turn: a batch is the same for any number of
+    ranks, so that metrics are the same, too. A rank for which none is left repeats the last, for each must have one.
+
+    It is a `DistributedSampler`, for use with PyTorch's own `BatchSampler`: Lightning tells such a one the epoch and
+    leaves it in place, whereas it re-creates custom batch samplers and never tells them the epoch.
+
+    Args:
+        lengths: Tokens of each row, shape (rows,).
+        batch_size: Rows per batch on each rank.
+        shuffle: Whether it is for training, with a new order each epoch.
+        group_by_length: Whether to group rows of about equal length; if not, a shuffled order is a plain permutation.
+        seed: Seed of the order.
+        num_replicas: Ranks that share the rows.
+        rank: This rank, from 0.
+        accumulate: Batches of each rank that make an optimizer step.
+    """
+
+    repeats_rows = True
+    """That a row may come twice in an epoch, on two ranks: whoever counts rows must tell them apart by `index`."""
+
+    def __init__(
+        self,
+        lengths: Lengths,
+        batch_size: int,
+        shuffle: bool,
+        group_by_length: bool = True,
+        seed: int = 0,
+        num_replicas: int = 1,
+        rank: int = 0,
+        accumulate: int = 1,
+    ) -> None:
+        super().__init__(lengths, num_replicas=num_replicas, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.group_by_length = group_by_length
+        self.accumulate = accumulate
+        self.resumed = (0, 0)
+        """An epoch, and how many of its batches were trained on before the run was resumed: they are left out."""
+
+    def __len__(self) -> int:
+        """Return the number of rows that this rank sees in a whole epoch."""
+        return len(self._share(np.arange(len(self.lengths))))
+
+    def __iter__(self) -> Iterator[int]:
+        """Iterate over this rank's row numbers, those left out that were trained on before."""
+        epoch, done = self.resumed
+        return iter(self.rows()[done * self.batch_size if epoch == self.epoch else 0 :].tolist())
+
+    def rows(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return this rank's row numbers of the whole epoch, in their order."""
+        return self._share(self._training_order() if self.shuffle else self._evaluation_order())
+
+    def weights(self, batch_idx: int, batches: int) -> Tensor:
+        """Return each row's weight in the loss of a training batch, shape (B,), 0 for a row that is only repeated.
+
+        With them, the gradient is that of the mean loss over the rows of the optimizer step, also where the last batch
+        is smaller or the last step has fewer batches: Lightning averages over ranks and `accumulate` batches as if all
+        were full (Lightning-AI/pytorch-lightning#19987).
+
+        Args:
+            batch_idx: The batch of this rank, from 0.
+            batches: Batches of each rank in the epoch.
+        """
+        together = self.batch_size * self.num_replicas
+        first = batch_idx // self.accumulate * self.accumulate
+        ends = np.minimum(
+            np.array([first, batch_idx, batch_idx + 1, min(first + self.accumulate, batches)]) * together,
+            len(self.lengths),
+        )
+        step_rows, batch_rows = ends[3] - ends[0], ends[2] - ends[1]
+        weights = torch.zeros(-(-batch_rows // self.num_replicas))
+        weights[: len(range(self.rank, batch_rows, self.num_replicas))] = (
+            self.num_replicas * self.accumulate / step_rows
+        )
+        return weights
+
+    def _share(self, order: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return this rank's rows of an order."""
+        if self.shuffle:  # all ranks take equally many, or they would wait for each other: a few rows come twice
+            repeated = np.resize(order[::-1], -len(order) % self.num_replicas)
+            return np.concatenate([order, repeated])[self.rank :: self.num_replicas]
+        batches = -(-len(order) // self.batch_size)
+        mine = range(min(self.rank, batches - 1), batches, self.num_replicas)
+        return np.concatenate([order[number * self.batch_size :][: self.batch_size] for number in mine])
+
+    def _evaluation_order(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        return np.argsort(-self.lengths, kind="stable") if self.group_by_length else np.arange(len(self.lengths))
+
+    def _training_order(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = random.permutation(len(self.lengths))
+        if not self.group_by_length:
+            return order
+        step = self.batch_size * self.num_replicas * self.accumulate
+        pools = np.split(order, range(step * POOL_STEPS, len(order), step * POOL_STEPS))
+        order = np.concatenate([pool[np.argsort(-self.lengths[pool], kind="stable")] for pool in pools])
+        whole = len(order) // step * step  # what is left over, a short last step, stays last
+        steps = random.permutation(order[:whole].reshape(-1, step))
+        if len(steps):
+            longest = self.lengths[steps].max(axis=1).argmax()
+            steps[[0, longest]] = steps[[longest, 0]]
+        return np.concatenate([steps.ravel(), order[whole:]])
+
+
+def padded_length(longest: int, lengths: Sequence[int]) -> int:
+    """Return the smallest of `lengths`, which rise, that holds `longest` tokens; if none does, `longest` itself."""
+    return next((length for length in lengths if length >= longest), longest)
+
+
+def collate(rows: list[dict[str, Any]], pad_token_id: int, lengths: Sequence[int] = ()) -> dict[str, Tensor]:
+    """Stack tokenised rows into a batch, padded on the right.
+
+    Args:
+        rows: Each with `input_ids` (a list of token ids), `label` (class number) and `index` (row of its split).
+        pad_token_id: The tokenizer's padding token.
+        lengths: What T may be, rising: `padded_length` tells which it is. By default it is the longest row's length.
+
+    Returns:
+        `input_ids` and `attention_mask`, shape (B, T); `labels` and `index`, shape (B,); all int64. There is no
+        `attention_mask` if nothing is padded, unless `lengths` are given: a mask costs time, and a GPU would have to
+        be asked whether it masks anything.
+
+    For `[{"input_ids": [5, 6, 7], ...}, {"input_ids": [8], ...}]` and padding token 0, `input_ids` is
+    `[[5, 6, 7], [8, 0, 0]]` and `attention_mask` is `[[1, 1, 1], [1, 0, 0]]`.
+    """
+    sizes = torch.tensor([len(row["input_ids"]) for row in rows])
+    width = padded_length(int(sizes.max()), lengths)
+    attention_mask = (torch.arange(width) < sizes[:, None]).long()
+    input_ids = torch.full((len(rows), width), pad_token_id)
+    input_ids[attention_mask.bool()] = torch.tensor([token for row in rows for token in row["input_ids"]])
+    return {
+        "input_ids": input_ids,
+        **({"attention_mask": attention_mask} if lengths or int(sizes.min()) < width else {}),
+        "labels": torch.tensor([row["label"] for row in rows]),
+        "index": torch.tensor([row["index"] for row in rows]),
+    }
+
+
+def ignore_signals(worker: int) -> None:
+    """Leave to the training process what to do when a terminal or SLURM sends a signal to all of them."""
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

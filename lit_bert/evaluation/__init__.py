@@ -1,0 +1,1 @@
+"""What is computed, printed and logged about a trained classifier."""

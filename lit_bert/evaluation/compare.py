@@ -1,0 +1,113 @@
+"""Whether one of two prediction files is better, as far as their rows can tell: `python -m lit_bert.compare A B`."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from lit_bert.errors import UserError, exit_on_user_error
+from lit_bert.evaluation.metrics import Z95, accuracy_metrics
+from lit_bert.evaluation.report import format_interval, make_table
+from lit_bert.inference.predictions import LabelledPredictions, read_predictions
+
+
+def paired_interval(only_a: int, only_b: int, rows: int) -> tuple[float, float]:
+    """Return the 95 % interval of the difference of two accuracies on the same rows, both ends in [-1, 1].
+
+    `only_a` and `only_b` are numbers of rows that the first or the second alone predicts right.
+
+    Source: Bonett & Price 2012, "Adjusted Wald confidence interval for a difference of binomial proportions based on
+    paired data" (Journal of Educational and Behavioral Statistics 37).
+    """
+    a, b = (only_a + 1) / (rows + 2), (only_b + 1) / (rows + 2)
+    half = Z95 * math.sqrt((a + b - (a - b) ** 2) / (rows + 2))
+    return max(-1.0, a - b - half), min(1.0, a - b + half)
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Return the two-sided p-value of McNemar's exact test: of a division as uneven, if each way were as likely.
+
+    Source: McNemar 1947, "Note on the sampling error of the difference between correlated proportions"; the exact form
+    is the binomial test on the rows that only one predicts right.
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def compare(a: LabelledPredictions, b: LabelledPredictions) -> dict[str, Any]:
+    """Return the comparison of two files of the same rows.
+
+    Returns:
+        `a` and `b`, as `accuracy_metrics` makes them; `only_a`, `only_b`, `both` and `neither`, rows predicted right by
+        these; `difference` of the accuracies, a minus b, with `difference_low` and `difference_high`; and `p`.
+
+    Raises:
+        UserError: They have other classes, rows or labels.
+    """
+    if sorted(a.class_names) != sorted(b.class_names):
+        raise UserError(
+            f"{b.path}: its classes are {', '.join(b.class_names)}, those of {a.path} {', '.join(a.class_names)}"
+        )
+    if len(a.index) != len(b.index):
+        raise UserError(f"{b.path} has {len(b.index):,} rows, {a.path} {len(a.index):,}; give files of the same rows")
+    rows = zip(a.index, b.index, a.labels, b.labels, strict=True)
+    for number, (a_index, b_index, a_label, b_label) in enumerate(rows, 1):
+        if (a_index, a_label) != (b_index, b_label):
+            raise UserError(
+                f"{b.path}, row {number}: index {b_index}, label {b_label}; in {a.path} it is {a_index}, {a_label}; "
+                "give files of the same rows"
+            )
+    correct_a, correct_b = (
+        torch.tensor([pred == label for pred, label in zip(file.preds, file.labels, strict=True)], dtype=torch.bool)
+        for file in (a, b)
+    )
+    only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
+    low, high = paired_interval(only_a, only_b, len(a.index))
+    return {
+        "a": accuracy_metrics(correct_a),
+        "b": accuracy_metrics(correct_b),
+        "only_a": only_a,
+        "only_b": only_b,
+        "both": int((correct_a & correct_b).sum()),
+        "neither": int((~correct_a & ~correct_b).sum()),
+        "difference": (only_a - only_b) / len(a.index),
+        "difference_low": low,
+        "difference_high": high,
+        "p": mcnemar(only_a, only_b),
+    }
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Read two files, and print the comparison; None takes the process's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lit_bert.compare",
+        description="Compare two prediction files of the same labelled rows, as `train.py predict` writes them.",
+    )
+    parser.add_argument("a", metavar="A", type=Path, help="a predictions file, .csv or .jsonl")
+    parser.add_argument("b", metavar="B", type=Path, help="another")
+    options = parser.parse_args(args)
+    with exit_on_user_error():
+        result = compare(read_predictions(options.a), read_predictions(options.b))
+    _print_comparison(result, options.a, options.b)
+
+
+def _print_comparison(result: dict[str, Any], a: Path, b: Path) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for name, path in (("A", a), ("B", b)):
+        console.print(f"{name}           {path}", markup=False)
+    table = make_table("", "rows", "accuracy", "95 % interval", "alone right")
+    for name in ("a", "b"):
+        metrics, alone = result[name], f"{result[f'only_{name}']:,}"
+        table.add_row(name.upper(), f"{metrics['rows']:,}", f"{metrics['acc']:.4f}", format_interval(metrics), alone)
+    console.print(table)
+    points = [100 * result[name] for name in ("difference", "difference_low", "difference_high")]
+    console.print("A - B       {:+.2f} points, 95 % interval {:+.2f} to {:+.2f} (paired)".format(*points))
+    console.print(f"p           {result['p']:.3g} (McNemar's exact test)")
+    better = "A" if result["difference"] > 0 else "B"
+    verdict = f"{better} is better" if result["p"] < 0.05 else "these rows do not tell which is better"
+    console.print(f"so          {verdict}")

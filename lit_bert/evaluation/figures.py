@@ -1,0 +1,156 @@
+"""Figures of what a classifier does, drawn on white, for a light page or a dark one.
+
+Legend: N rows, C classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lit_bert.evaluation.calibration import expected_calibration_error
+from lit_bert.evaluation.metrics import wilson_interval
+from lit_bert.modeling.metrics import ECE_BINS
+
+MAX_NUMBERED = 30
+"""Classes up to which a confusion matrix has numbers and names."""
+
+MAX_CURVES = 20
+"""Curves in a figure at most: those of the classes with the most rows."""
+
+
+def _new_figure() -> tuple[Figure, Any]:
+    figure = Figure(figsize=(5, 4.4), dpi=110, layout="constrained", facecolor="white")
+    return figure, figure.subplots()
+
+
+def _label(name: str) -> str:
+    """Return a class's name as matplotlib is to show it: not too long, and not taken for a formula."""
+    name = name if len(name) <= 24 else f"{name[:23]}\u2026"
+    return name.replace("$", r"\$")
+
+
+def confusion_matrix(preds: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
+    """Draw how many rows of each class are predicted as which; `preds` and `labels` have shape (N,)."""
+    from sklearn.metrics import ConfusionMatrixDisplay
+
+    figure, axes = _new_figure()
+    names = [_label(name) for name in class_names]
+    numbered = len(names) <= MAX_NUMBERED
+    ConfusionMatrixDisplay.from_predictions(
+        labels.numpy(),
+        preds.numpy(),
+        labels=range(len(names)),
+        display_labels=names,
+        include_values=numbered,
+        values_format="d",
+        xticks_rotation="horizontal" if sum(map(len, names)) <= 30 else "vertical",
+        cmap="Blues",
+        ax=axes,
+        colorbar=not numbered,
+        text_kw={"fontsize": "medium" if len(names) <= 10 else 5},
+    )
+    if not numbered:
+        axes.set(xticks=[], yticks=[])
+    axes.set(title=title, xlabel="predicted class", ylabel="true class (numbers are rows)")
+    return figure
+
+
+def precision_recall(probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
+    """Draw precision over recall of each class against the others; `probs` has shape (N, C)."""
+    from sklearn.metrics import PrecisionRecallDisplay
+
+    figure, axes = _draw_curves(PrecisionRecallDisplay, probs, labels, class_names, title)
+    axes.set(xlabel="recall (share of the class's rows found)", ylabel="precision (share of found rows right)")
+    return figure
+
+
+def roc(probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
+    """Draw the true positive rate over the false positive rate of each class; `probs` has shape (N, C)."""
+    from sklearn.metrics import RocCurveDisplay
+
+    figure, axes = _draw_curves(RocCurveDisplay, probs, labels, class_names, title)
+    axes.set(xlabel="false positive rate", ylabel="true positive rate")
+    return figure
+
+
+def _draw_curves(
+    display: Any, probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str
+) -> tuple[Figure, Any]:
+    """Draw a curve of each class that has rows; of two classes only the second's, for the first's says the same."""
+    figure, axes = _new_figure()
+    chance = {"color": "gray", "linestyle": ":", "linewidth": 1, "label": "_"}  # which is in no legend
+    style = {"drop_intermediate": True, "plot_chance_level": True, "chance_level_kw": chance}
+    sizes = labels.bincount(minlength=len(class_names))
+    numbers = sorted(sizes.argsort(descending=True, stable=True)[:MAX_CURVES].tolist()) if len(sizes) > 2 else [1]
+    for number in numbers:
+        if 0 < sizes[number] < len(labels):
+            true, name = (labels == number).long().numpy(), _label(class_names[number])
+            display.from_predictions(true, probs[:, number].numpy(), name=name, ax=axes, **style)
+    if len(class_names) > MAX_CURVES:
+        title += f"\nthe {MAX_CURVES} classes with the most rows, of {len(class_names)}"
+    axes.set(title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    if axes.get_legend():
+        axes.legend(fontsize="medium" if len(class_names) <= 5 else "x-small")
+    return figure, axes
+
+
+def reliability(probs: Mapping[str, Tensor], labels: Tensor, title: str) -> Figure:
+    """Draw accuracy over confidence, in the bins of the calibration error; a point's area is its number of rows.
+
+    `probs` are probabilities of the same rows, shape (N, C), by the name of their curve.
+    """
+    figure, axes = _new_figure()
+    axes.plot([0, 1], [0, 1], color="gray", linestyle=":", linewidth=1)
+    edges = torch.linspace(0, 1, ECE_BINS + 1)
+    lowest = 1.0
+    for name, values in probs.items():
+        confidence, preds = values.max(dim=1)
+        bins = torch.bucketize(confidence, edges[1:-1])
+        sizes = torch.bincount(bins, minlength=ECE_BINS)
+        mean, accuracy = (
+            (torch.bincount(bins, weights.double(), ECE_BINS) / sizes)[sizes > 0].numpy()
+            for weights in (confidence, preds == labels)
+        )
+        lowest = min(lowest, float(mean.min()))
+        error = expected_calibration_error(values, labels)
+        [line] = axes.plot(mean, accuracy, linewidth=1, label=f"{name}: calibration error {error:.3f}")
+        areas = (400 * sizes[sizes > 0] / sizes.sum() + 4).numpy()
+        axes.scatter(mean, accuracy, s=areas, color=line.get_color(), alpha=0.6)
+    axes.set(title=title, xlabel="confidence (probability of the predicted class)", ylabel="accuracy")
+    axes.set(xlim=(lowest - 0.03, 1.01), ylim=(-0.02, 1.04))
+    axes.legend(loc="lower right")
+    return figure
+
+
+def coverage(probs: Tensor, labels: Tensor, title: str) -> Figure:
+    """Draw the accuracy of the most confident rows over their share of all; `probs` has shape (N, C)."""
+    figure, axes = _new_figure()
+    confidence, preds = probs.max(dim=1)
+    correct = (preds == labels)[confidence.argsort(descending=True, stable=True)].numpy().cumsum()
+    kept = np.unique(np.linspace(1, len(correct), min(len(correct), 1000)).astype(int))
+    accuracy = correct[kept - 1] / kept
+    ends = np.array([wilson_interval(int(correct[rows - 1]), int(rows)) for rows in kept])
+    axes.plot(kept / len(correct), accuracy, label=f"accuracy of all rows {accuracy[-1]:.3f}")
+    axes.fill_between(kept / len(correct), ends[:, 0], ends[:, 1], alpha=0.2, linewidth=0, label="95 % interval")
+    axes.set(title=title, xlabel="coverage (share of rows kept, the most confident first)")
+    axes.set(ylabel="accuracy of these rows", xlim=(0, 1.01), ylim=(max(0.0, float(accuracy.min()) - 0.1), 1.01))
+    axes.legend(loc="lower left")
+    return figure
+
+
+def slices(metrics: Mapping[str, Mapping[str, float]], title: str) -> Figure:
+    """Draw the accuracy of each slice with its interval; `metrics` is what `accuracy_metrics` returned, by title."""
+    figure, axes = _new_figure()
+    names = [f"{name} ({values['rows']:,})" for name, values in metrics.items()]
+    middle, low, high = (
+        np.array([values[key] for values in metrics.values()]) for key in ("acc", "acc_low", "acc_high")
+    )
+    axes.errorbar(middle, names, xerr=np.maximum(0, [middle - low, high - middle]), fmt="o", capsize=3)
+    axes.set(title=title, xlabel="accuracy, with its 95 % interval")
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.4)
+    return figure

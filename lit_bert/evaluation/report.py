@@ -1,0 +1,88 @@
+"""Results for people, as tables, and for programs, as JSON."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lit_bert.files import atomic_write
+
+NAME_WIDTH = 22
+"""Columns of a terminal that a class's name takes at most: a table of numbers up to 9,999,999 fits into 80."""
+
+MAX_CLASSES = 40
+"""Classes of which all are printed; of more, the `LARGEST` with the most rows."""
+
+LARGEST = 20
+
+
+def print_results(results: Mapping[str, dict[str, Any]], console: Console | None = None) -> None:
+    """Print a row for each split, with its baselines below it; then one for each class of the last split.
+
+    Args:
+        results: The result of `split_metrics`, with `baselines` if there are any, by split.
+        console: Where to print; None prints to standard output.
+    """
+    console = console or Console(highlight=False, soft_wrap=True)
+    table = make_table("split", "rows", "accuracy", "95 % interval", "macro F1", "loss")
+    for split, metrics in results.items():
+        table.add_row(split, *_accuracy_cells(metrics), f"{metrics['loss']:.4f}")
+        for name, baseline in metrics.get("baselines", {}).items():
+            table.add_row(f"  {name}", *_accuracy_cells(baseline), "", style="dim")
+    console.print(table)
+    for split, metrics in list(results.items())[-1:]:
+        _print_classes(console, split, metrics["classes"])
+
+
+def _print_classes(console: Console, split: str, classes: Mapping[str, dict[str, Any]]) -> None:
+    shown = list(classes)
+    if len(classes) > MAX_CLASSES:
+        largest = set(sorted(classes, key=lambda name: -classes[name]["rows"])[:LARGEST])
+        shown = [name for name in classes if name in largest]
+    table = make_table(f"class ({split})", "rows", "precision", "recall", "95 % interval", "F1")
+    for name in shown:
+        metrics = classes[name]
+        title = Text(" ".join(name.split()))
+        title.truncate(NAME_WIDTH, overflow="ellipsis")
+        precision, recall, f1 = (_number(metrics[key]) for key in ("precision", "recall", "f1"))
+        interval = format_interval(metrics, "recall") if metrics["rows"] else "-"
+        table.add_row(title, f"{metrics['rows']:,}", precision, recall, interval, f1)
+    console.print(table)
+    if len(shown) < len(classes):
+        console.print(f"the {len(shown)} classes with the most rows, of {len(classes)}; metrics.json has them all")
+
+
+def make_table(*titles: str) -> Table:
+    """Return an empty table with these columns, the first of them text and the others numbers."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for number, title in enumerate(titles):
+        table.add_column(title, justify="right" if number else "left", no_wrap=True)
+    return table
+
+
+def format_interval(metrics: Mapping[str, Any], key: str = "acc") -> str:
+    """Return the 95 % interval of a metric, such as "0.7422 to 0.7577"."""
+    return f"{metrics[f'{key}_low']:.4f} to {metrics[f'{key}_high']:.4f}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _accuracy_cells(metrics: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    return f"{metrics['rows']:,}", f"{metrics['acc']:.4f}", format_interval(metrics), f"{metrics['f1']:.4f}"
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON, the whole file or nothing.
+
+    Raises:
+        UserError: The disk is full, or the folder cannot be written.
+    """
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,92 @@
+"""The model card of an exported folder: what the model is, how it was made, how good it is, how to use it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lit_bert.data.hub import is_hub_id
+from lit_bert.data.packaged import PACKAGED
+from lit_bert.evaluation.report import format_interval
+from lit_bert.training.checkpoint_io import Checkpoint
+from lit_bert.training.run_record import package_version
+
+_PACKAGED_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+_APACHE = ("google-bert/bert-base-cased", "google-bert/bert-base-uncased", _PACKAGED_ENCODER)
+"""Encoders that are often started from, with the Apache licence; for others a card names none."""
+
+_ROTTEN_TOMATOES = "cornell-movie-review-data/rotten_tomatoes"
+_RECIPE = (
+    "learning_rate",
+    "warmup_ratio",
+    "weight_decay",
+    "batch_size",
+    "max_length",
+    "train_rows",
+    "optimizer",
+    "lr_scheduler",
+)
+_VERSIONS = ("lit_bert", "torch", "lightning", "transformers", "tokenizers")
+
+
+def render_model_card(
+    checkpoint: Checkpoint,
+    class_names: list[str],
+    metrics: Mapping[str, Mapping[str, Any]],
+    calibration: Mapping[str, float] | None,
+) -> str:
+    """Return a model card, with metadata as the Hugging Face Hub reads them.
+
+    `metrics` are those of `split_metrics`, by split; `calibration` has the folded `temperature`, and the calibration
+    error `before` and `after` on validation rows.
+    """
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+    settings = {**checkpoint.data_hyper_parameters, **checkpoint.hyper_parameters}
+    encoder, dataset = settings["pretrained"], settings.get("dataset", "")
+    encoder = _PACKAGED_ENCODER if encoder == PACKAGED else encoder.partition("@")[0]
+    dataset = _ROTTEN_TOMATOES if dataset == PACKAGED else dataset.partition("@")[0] if isinstance(dataset, str) else ""
+    results = [
+        EvalResult(
+            task_type="text-classification",
+            dataset_type=dataset or "local",
+            dataset_name=dataset or "local files",
+            dataset_split={"val": "validation"}.get(split, split),
+            metric_type=kind,
+            metric_name=title,
+            metric_value=round(values[key], 4),
+        )
+        for split, values in metrics.items()
+        for key, kind, title in (("acc", "accuracy", "Accuracy"), ("f1", "f1", "Macro F1"))
+    ]
+    name = encoder.rpartition("/")[2]
+    metadata = ModelCardData(
+        license="apache-2.0" if encoder in _APACHE else None,
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        base_model=encoder if _is_on_hub(encoder) else None,
+        datasets=[dataset] if _is_on_hub(dataset) else None,
+        tags=["text-classification", "lit_bert"],
+        model_name=f"{name}, fine-tuned",
+        eval_results=results or None,
+    )
+    card = ModelCard.from_template(
+        metadata,
+        template_path=str(Path(__file__).with_name("card.md")),
+        name=name,
+        encoder=encoder,
+        dataset=dataset or "local files",
+        is_rotten_tomatoes=dataset == _ROTTEN_TOMATOES,
+        classes=", ".join(class_names),
+        results={split: {**values, "interval": format_interval(values)} for split, values in metrics.items()},
+        calibration=calibration,
+        recipe={key: settings[key] for key in _RECIPE if settings.get(key) is not None},
+        is_default_optimizer=not settings.get("optimizer") and not settings.get("lr_scheduler"),
+        epochs=checkpoint.epoch + 1,
+        steps=checkpoint.global_step,
+        versions={package: package_version(package) for package in _VERSIONS if package_version(package)},
+    )
+    return f"{card}\n"
+
+
+def _is_on_hub(name: str) -> bool:
+    return "/" in name and is_hub_id(name) and not Path(name).exists()

@@ -1,0 +1,156 @@
+"""A trained classifier for use from Python: sentences in, probabilities out, in their order.
+
+Legend: N sentences, C classes.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from lit_bert.data.batching import collate
+from lit_bert.data.hub import has_tokenizer
+from lit_bert.errors import UserError, reason
+from lit_bert.modeling import encoder
+from lit_bert.training.checkpoint_io import Checkpoint
+from lit_bert.training.hardware import has_fast_bf16
+
+WINDOW = 4096
+"""Sentences that are read, sorted by length and predicted together: so many are in memory at a time."""
+
+PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""Dtypes of autocast, by the names that the Trainer has for them."""
+
+CPU_TOKENS, GPU_TOKENS = 2048, 32768
+"""Tokens per batch, padding included, at most."""
+
+
+class Prediction(NamedTuple):
+    """The name of the most probable class, its probability in [0, 1], and that of each class by its name."""
+
+    label: str
+    score: float
+    probs: dict[str, float]
+
+
+class Predictor:
+    """Predicts sentences with a checkpoint, or with an exported folder.
+
+    `Predictor("runs/<run>/export")(["A warm and funny film."])` returns a list of one `Prediction`. Sentences that are
+    longer than in training, or than the encoder takes, are truncated.
+
+    Args:
+        source: A checkpoint file of `BertClassifier`, or a folder that `transformers` can load as a classifier.
+        device: "cpu", "cuda", "cuda:1" and so on; "auto" is a GPU if there is one.
+        precision: "32-true", or "bf16-mixed" or "16-mixed" for matrix products in half precision; "auto" is
+            "bf16-mixed" where the hardware has it, else "32-true".
+        max_length: Tokens kept of a sentence, special tokens included; None keeps as many as in training.
+
+    Raises:
+        UserError: There is no such file or folder, or it is no trained classifier; or a value is not one of these.
+            When it predicts: a probability is not a finite number.
+    """
+
+    def __init__(
+        self, source: str | Path, device: str = "auto", precision: str = "auto", max_length: int | None = None
+    ) -> None:
+        self.source = str(source)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            self.device = torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"Predictor: device {device}: {reason(error)}") from error
+        if precision == "auto":
+            precision = "bf16-mixed" if has_fast_bf16(self.device.type) else "32-true"
+        if precision not in PRECISIONS:
+            raise UserError(
+                f"--trainer.precision {precision}: to predict texts, it must be one of {', '.join(PRECISIONS)}"
+            )
+        self.dtype = PRECISIONS[precision]
+        if Path(source).is_dir():
+            model, head_is_new = encoder.load_classifier(Path(source), self.source)
+            if head_is_new:
+                names = ", ".join(model.config.id2label.values())
+                raise UserError(
+                    f"{source}: it has no trained classifier for {names}; give a fine-tuned checkpoint with --ckpt_path"
+                )
+            if not has_tokenizer(Path(source)):
+                raise UserError(f"{source}: the folder has a model but no tokenizer (tokenizer.json or vocab.txt)")
+            self.tokenizer, limit = encoder.load_tokenizer(Path(source), self.source)
+        else:
+            checkpoint = Checkpoint.read(source)
+            model = restore_model(checkpoint)
+            files, config = checkpoint.tokenizer_files, checkpoint.encoder_config
+            self.tokenizer, limit = encoder.tokenizer_from_files(files, config, f"--ckpt_path {source}")
+            max_length = max_length or checkpoint.data_hyper_parameters.get("max_length")
+        self.model = model.to(self.device)
+        self.max_length = max_length or limit
+        if not 3 <= self.max_length <= limit:
+            raise UserError(f"--data.max_length {max_length}: it must be between 3 and the encoder's {limit}")
+        self.class_names = [str(model.config.id2label[number]) for number in range(model.config.num_labels)]
+
+    def __call__(self, texts: Sequence[str]) -> list[Prediction]:
+        """Return a prediction for each sentence."""
+        if isinstance(texts, str):
+            raise UserError("Predictor: give a list of texts, such as [text]")
+        predictions = []
+        for probs in self.stream(texts):
+            best = int(np.argmax(probs))
+            named = dict(zip(self.class_names, probs.tolist(), strict=True))
+            predictions.append(Prediction(self.class_names[best], float(probs[best]), named))
+        return predictions
+
+    def stream(self, texts: Iterable[str]) -> Iterator[np.ndarray[tuple[int], np.dtype[np.float32]]]:
+        """Yield the probabilities of each sentence, shape (C,), in their order, with one window in memory at a time."""
+        remaining = iter(texts)
+        while window := list(islice(remaining, WINDOW)):
+            yield from self._predict_window(window)
+
+    @torch.inference_mode()
+    def _predict_window(self, texts: list[str]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        """Return the probabilities of sentences, shape (N, C)."""
+        tokens = self.tokenizer(texts, truncation=True, max_length=self.max_length).input_ids
+        lengths = np.array([len(row) for row in tokens])
+        order = np.argsort(-lengths, kind="stable")
+        max_tokens = CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
+        batches, start = [], 0
+        while start < len(order):
+            size = min(max(1, max_tokens // int(lengths[order[start]])), len(order) - start)
+            rows = order[
+                start : start + (1 << (size.bit_length() - 1))
+            ]  # a power of 2: a CPU keeps code for each shape
+            batch = collate(
+                [{"input_ids": tokens[row], "label": 0, "index": row} for row in rows], self.tokenizer.pad_token_id
+            )
+            inputs = {name: batch[name].to(self.device) for name in ("input_ids", "attention_mask") if name in batch}
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+                logits = self.model(**inputs).logits
+            batches.append(logits.float().softmax(dim=-1))
+            start += len(rows)
+        probs = np.empty((len(texts), len(self.class_names)), dtype=np.float32)
+        probs[order] = torch.cat(batches).cpu().numpy()
+        if not np.isfinite(probs).all():
+            raise UserError(
+                f"{self.source}: a probability is not a finite number: its weights are not finite numbers, or too "
+                "large for this precision; use another checkpoint, or --trainer.precision 32-true"
+            )
+        return probs
+
+
+def restore_model(checkpoint: Checkpoint) -> Any:
+    """Return the classifier of a checkpoint, in evaluation mode.
+
+    Raises:
+        UserError: Its weights are not those of the model that it describes, or that model has a forward of its own.
+    """
+    if checkpoint.own_forward:
+        raise UserError(
+            f"--ckpt_path {checkpoint.path}: it was trained by a subclass of BertClassifier with a forward of its own, "
+            "which transformers does not have; predict with train.py predict"
+        )
+    source = f"--ckpt_path {checkpoint.path}"
+    return encoder.restore_classifier(checkpoint.encoder_config, checkpoint.state_dict, source)

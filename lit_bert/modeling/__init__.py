@@ -1,0 +1,1 @@
+"""What the encoder is made of, and how it is optimized."""

@@ -1,0 +1,274 @@
+"""Encoders of `transformers`: found by name, checked, and loaded without ever running code that comes with them."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_bert.data import hub, packaged
+from lit_bert.errors import UserError, reason
+
+_OFFSET_POSITIONS = {
+    *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"),
+    *("xlm-roberta", "xlm-roberta-xl", "xmod"),
+}
+"""Types of encoders that count positions from after the padding token's number, and so take fewer tokens."""
+
+
+def find_encoder(name: str) -> Path:
+    """Return a folder with an encoder's config, tokenizer and weights, downloaded if need be.
+
+    Args:
+        name: "packaged", a local folder, or a Hub model id, with "@" and a revision if it is pinned.
+
+    Raises:
+        UserError: It cannot be had, or the folder lacks a part.
+    """
+    if name == packaged.PACKAGED:
+        return packaged.packaged_encoder()
+    path = Path(name).expanduser()
+    if path.suffix == ".ckpt":
+        raise UserError(f"--model.pretrained {name}: give a checkpoint with --ckpt_path")
+    if path.is_file():
+        raise UserError(f"--model.pretrained {name}: this is a file; give the folder it is in")
+    if not path.is_dir():
+        if not hub.is_hub_id(name):
+            raise UserError(f"--model.pretrained {name}: there is no such folder")
+        return hub.fetch_from_hub(name, "model")
+    if not (path / "config.json").is_file():
+        raise UserError(f"--model.pretrained {name}: the folder has no config.json, so it holds no transformers model")
+    if not hub.has_weights(path):
+        raise UserError(
+            f"--model.pretrained {name}: the folder has a config.json but no weights "
+            "(model.safetensors); save the model into it with save_pretrained"
+        )
+    if not hub.has_tokenizer(path):
+        raise UserError(
+            f"--model.pretrained {name}: the folder has a model but no tokenizer (tokenizer.json or vocab.txt); "
+            "save the model's tokenizer into it with save_pretrained"
+        )
+    return path
+
+
+def load_config(folder: Path, source: str) -> Any:
+    """Return the config of the encoder in a folder; `source` is how a message begins: "--model.pretrained packaged".
+
+    Raises:
+        UserError: It is damaged, needs code that comes with it, or the model is no encoder: that has a head for masked
+            tokens, and one for sequence classification.
+    """
+    from transformers import PreTrainedConfig
+
+    try:
+        content, _ = PreTrainedConfig.get_config_dict(folder, local_files_only=True)
+        if not isinstance(content, dict) or "model_type" not in content:
+            raise ValueError("it names no model_type")
+        config = make_config(content, source)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file makes transformers raise many things
+        raise UserError(f"{source}: its config.json cannot be used: {reason(error)}") from error
+    return config
+
+
+def make_config(content: Mapping[str, Any], source: str) -> Any:
+    """Return a config from the content of a config.json, without what it says of code to run.
+
+    transformers would ask standard input whether to run code that comes with a model, and fetch attention kernels.
+
+    Raises:
+        UserError: transformers does not have that type of model, or it is no encoder.
+    """
+    from transformers import CONFIG_MAPPING, AutoConfig
+    from transformers.models.auto import modeling_auto
+
+    model_type = content.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        raise UserError(
+            f"{source}: its config.json names the model type {model_type!r}, which transformers does not have; code "
+            "that comes with a model is never run"
+        )
+    config = AutoConfig.for_model(**{name: value for name, value in content.items() if name != "auto_map"})
+    if config._attn_implementation not in (None, "eager", "sdpa"):
+        config._attn_implementation = None
+    heads = (
+        modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    )
+    if any(model_type not in head for head in heads) or config.is_encoder_decoder:
+        raise UserError(f"{source}: a {model_type} model is not an encoder; give a BERT-like one")
+    return config
+
+
+def load_tokenizer(folder: Path, source: str, config: Any = None) -> tuple[Any, int]:
+    """Return a tokenizer that neither truncates nor pads on its own, and how many tokens its encoder takes at most.
+
+    Args:
+        folder: Where it is.
+        source: How a message begins, such as "--model.pretrained packaged".
+        config: The encoder's config, if it is not in the folder.
+
+    Raises:
+        UserError: It is damaged, or has tokens that the encoder does not know.
+    """
+    from transformers import AutoTokenizer
+
+    config = config or load_config(folder, source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True, trust_remote_code=False)
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+    except Exception as error:
+        raise UserError(f"{source}: its tokenizer cannot be used: {reason(error)}") from error
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(
+            f"{source}: its tokenizer has {len(tokenizer)} tokens, its encoder {config.vocab_size}; "
+            "they do not belong together"
+        )
+    positions = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
+    if config.model_type in _OFFSET_POSITIONS:
+        positions -= config.pad_token_id + 1
+    return tokenizer, min(tokenizer.model_max_length, positions)
+
+
+def tokenizer_from_files(files: Mapping[str, str], config: Mapping[str, Any], source: str) -> tuple[Any, int]:
+    """Return what `load_tokenizer` does, of the texts of a tokenizer's files by name, as a checkpoint holds them.
+
+    Raises:
+        UserError: They are damaged, or do not belong to the encoder.
+    """
+    with tempfile.TemporaryDirectory() as folder:  # transformers reads nothing but files
+        for name, text in files.items():
+            (Path(folder) / Path(name).name).write_text(text, encoding="utf-8")
+        return load_tokenizer(Path(folder), source, make_config(config, source))
+
+
+def tokenizer_files(tokenizer: Any) -> dict[str, str]:
+    """Return the texts of a tokenizer's files by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return {file.name: file.read_text("utf-8") for file in sorted(Path(folder).iterdir())}
+
+
+def load_classifier(folder: Path, source: str, class_names: Sequence[str] | None = None) -> tuple[Any, bool]:
+    """Return an encoder with a classification head, in float32 and evaluation mode, and whether the head is a new one.
+
+    Args:
+        folder: Where it is.
+        source: How a message begins, such as "--model.pretrained packaged".
+        class_names: Names of the classes, in the order of their numbers; None takes the model's own.
+
+    Raises:
+        UserError: It is damaged, or lacks weights of its encoder.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    config = load_config(folder, source)
+    if class_names is not None:
+        set_class_names(config, class_names)
+    try:
+        with quiet_transformers():
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+    except Exception as error:  # whatever a damaged file makes safetensors, pickle or transformers raise
+        raise UserError(f"{source}: cannot be loaded: {reason(error)}") from error
+    new = [key for key in loading["missing_keys"] if ".pooler." not in key]
+    new += [str(key[0] if isinstance(key, tuple) else key) for key in loading["mismatched_keys"]]
+    encoder = [key for key in new if key.startswith(f"{model.base_model_prefix}.")]
+    if encoder:
+        raise UserError(
+            f"{source}: its weights are not those of a {config.model_type} encoder "
+            f"({len(encoder)} missing, among them {encoder[0]})"
+        )
+    return model, bool(new)
+
+
+def set_class_names(config: Any, class_names: Sequence[str]) -> None:
+    """Name the classes in a config, in the order of their numbers."""
+    config.num_labels = len(class_names)
+    config.id2label = dict(enumerate(class_names))
+    config.label2id = {name: number for number, name in enumerate(class_names)}
+
+
+def build_classifier(config: Mapping[str, Any], source: str) -> Any:
+    """Return a classifier with random weights, to be replaced by those of a checkpoint."""
+    from transformers import AutoModelForSequenceClassification
+
+    with quiet_transformers(), torch.random.fork_rng(devices=[]):
+        return AutoModelForSequenceClassification.from_config(make_config(config, source), dtype=torch.float32)
+
+
+def restore_classifier(config: Mapping[str, Any], state_dict: Mapping[str, Tensor], source: str) -> Any:
+    """Return the classifier of a checkpoint, in evaluation mode, its weights mapped from the file.
+
+    Args:
+        config: The encoder's config, as `BertClassifier` keeps it in a checkpoint.
+        state_dict: The checkpoint's weights; names outside "model." are passed over.
+        source: How a message begins, such as "--ckpt_path last.ckpt".
+
+    Raises:
+        UserError: The weights are not those of the model that the config describes.
+    """
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    made = make_config(config, source)
+    weights = {name.removeprefix("model."): value for name, value in state_dict.items() if name.startswith("model.")}
+    with quiet_transformers():
+        model, loading = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(made)].from_pretrained(
+            None, config=made, state_dict=weights, dtype=torch.float32, output_loading_info=True
+        )
+    if wrong := [*loading["missing_keys"], *loading["unexpected_keys"]]:
+        raise UserError(f"{source}: its weights are not those of the model that it describes ({len(wrong)} differ)")
+    return model
+
+
+def config_content(config: Any) -> dict[str, Any]:
+    """Return a config as plain values, as config.json has them."""
+    content: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    return content
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers from showing bars for tensors, and from warning of a classification head that is new."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def name_classes(config: Any, class_names: Sequence[str], new_head: bool) -> bool:
+    """Name the classes of a new head in its config as the data do; return whether that changed anything.
+
+    Raises:
+        ValueError: The head has other classes; the message names them.
+    """
+    own = [str(config.id2label[number]) for number in range(config.num_labels)]
+    if list(class_names) == own:
+        return False
+    if not new_head or len(class_names) != len(own):
+        raise ValueError(
+            f"the model's classes are {', '.join(own)}, those of {{}} are {', '.join(class_names)}; they must be the "
+            "same, in the same order: BertClassifier(class_names=data.class_names)"
+        )
+    set_class_names(config, class_names)
+    return True

@@ -1,0 +1,41 @@
+"""Metrics of a split: to add one, add it here."""
+
+from typing import Any, cast
+
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import Accuracy, MulticlassAUROC, MulticlassCalibrationError, MulticlassF1Score
+
+from lit_bert.modeling.outputs import SplitOutputs
+
+ECE_BINS = 15
+"""Bins of equal width of the expected calibration error."""
+
+
+def make_metrics(num_classes: int, with_probs: bool) -> MetricCollection:
+    """Return accuracy and macro F1; of rows with probabilities AUROC and expected calibration error, too.
+
+    They are updated at an epoch's end with the rows of all ranks, in their order, and not in each step: rows that a
+    sampler repeats for the sake of equal batch counts count once, a sum's last digit is that of a single rank, and an
+    epoch that was resumed has the rows of before. So they are not to be synchronised once more.
+    """
+    options: Any = {"num_classes": num_classes, "validate_args": False, "sync_on_compute": False}
+    metrics: dict[str, Any] = {
+        "acc": Accuracy(task="multiclass", average="micro", **options),
+        "f1": MulticlassF1Score(average="macro", **options),
+    }
+    if with_probs:
+        metrics["auroc"] = MulticlassAUROC(**options)
+        metrics["ece"] = MulticlassCalibrationError(n_bins=ECE_BINS, **options)
+    return MetricCollection(metrics)
+
+
+def compute_metrics(metrics: MetricCollection, outputs: SplitOutputs) -> dict[str, Tensor]:
+    """Return the values of `metrics` of some rows, and their mean `loss` if they have one."""
+    metrics = metrics.to(outputs["labels"].device)
+    metrics.update(outputs["probs"] if "probs" in outputs else outputs["preds"], outputs["labels"])
+    values = cast(dict[str, Tensor], dict(metrics.compute()))
+    metrics.reset()
+    if "loss" in outputs:
+        values["loss"] = outputs["loss"].double().mean().float()
+    return values

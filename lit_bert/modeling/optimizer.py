@@ -1,0 +1,119 @@
+"""Parameter groups, optimizers and schedules."""
+
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+
+from lit_bert.errors import UserError
+
+
+def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Split parameters into those that decay and those that do not: biases and LayerNorm weights, all vectors.
+
+    Args:
+        module: Parameters that require no gradient are left out.
+        weight_decay: Decay of the first group, per unit of learning rate, at least 0.
+
+    Source: Devlin et al. 2019, appendix A.2, as its released optimizer does it.
+    """
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def linear_schedule(optimizer: Optimizer, warmup_ratio: float, total_steps: int) -> LambdaLR:
+    """Return the schedule of the Hugging Face Trainer: the learning rate rises linearly from 0, then falls to 0.
+
+    Args:
+        optimizer: Its groups' learning rates are the peak.
+        warmup_ratio: Fraction of optimizer steps spent rising, in [0, 1]; the number of steps is rounded up.
+        total_steps: Optimizer steps of the whole run.
+    """
+    from transformers import get_linear_schedule_with_warmup
+
+    warmup_steps = -int(-warmup_ratio * total_steps // 1)
+    schedule: LambdaLR = get_linear_schedule_with_warmup(optimizer, warmup_steps, total_steps)
+    return schedule
+
+
+def change_schedule(schedule: LambdaLR, learning_rate: float, warmup_ratio: float, total_steps: int) -> None:
+    """Let a schedule of `linear_schedule` go on with another peak or length, where it stands.
+
+    Args:
+        schedule: Groups that were added to its optimizer meanwhile join it.
+        learning_rate: Peak learning rate.
+        warmup_ratio: As in `linear_schedule`.
+        total_steps: As in `linear_schedule`.
+    """
+    groups = schedule.optimizer.param_groups
+    schedule.lr_lambdas = linear_schedule(schedule.optimizer, warmup_ratio, total_steps).lr_lambdas
+    schedule.base_lrs = [learning_rate] * len(groups)
+    for group, factor in zip(groups, schedule.lr_lambdas, strict=True):
+        group.update(initial_lr=learning_rate, lr=learning_rate * factor(schedule.last_epoch))
+
+
+def refresh(schedule: LambdaLR, groups: list[dict[str, Any]], *options: Any) -> None:
+    """Let a schedule and its optimizer go on with today's options, not with those of a checkpoint.
+
+    Args:
+        schedule: What `linear_schedule` returned.
+        groups: What `decay_groups` returns today.
+        options: Of `change_schedule`.
+    """
+    change_schedule(schedule, *options)
+    for group, today in zip(schedule.optimizer.param_groups, groups, strict=False):  # a callback may have added some
+        group["weight_decay"] = today["weight_decay"]
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], value: float | None, algorithm: str | None) -> Tensor:
+    """Clip gradients as a Trainer's options say, and return their norm before.
+
+    Lightning's own clipping refuses a fused optimizer under any autocast, though only fp16's gradient scaler would be
+    in its way.
+
+    Args:
+        parameters: Whose.
+        value: `gradient_clip_val`; None or 0 does not clip.
+        algorithm: `gradient_clip_algorithm`: "value", or by default "norm".
+    """
+    listed = list(parameters)
+    by_value = algorithm == "value"
+    norm = nn.utils.clip_grad_norm_(listed, value if value and not by_value else float("inf"))
+    if value and by_value:
+        nn.utils.clip_grad_value_(listed, value)
+    return norm
+
+
+def make(kind: type, spec: dict[str, Any], *args: Any) -> Any:
+    """Return an instance of what the command line names, such as `--optimizer torch.optim.SGD --optimizer.lr 0.1`.
+
+    Args:
+        kind: What its class must be derived from.
+        spec: `class_path`, and `init_args` if there are any.
+        args: What comes before these: parameter groups, or an optimizer.
+
+    Raises:
+        UserError: There is no such class, it is of another kind, or it refuses its arguments.
+    """
+    path = str(spec["class_path"])
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+        if not (isinstance(found, type) and issubclass(found, kind)):
+            raise UserError(f"{path}: this is not a subclass of {kind.__name__}")
+        return found(*args, **spec.get("init_args", {}))
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise error if isinstance(error, UserError) else UserError(f"{path}: {error}") from error
+
+
+def scheduler_config(scheduler: LRScheduler | ReduceLROnPlateau) -> dict[str, Any]:
+    """Return how Lightning is to step a scheduler: after each optimizer step, or a plateau's after each epoch."""
+    if isinstance(scheduler, ReduceLROnPlateau):
+        return {"scheduler": scheduler, "interval": "epoch", "monitor": getattr(scheduler, "monitor", "val/loss")}
+    return {"scheduler": scheduler, "interval": "step"}

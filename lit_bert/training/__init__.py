@@ -1,0 +1,1 @@
+"""Callbacks around the training loop, and what a run leaves behind."""

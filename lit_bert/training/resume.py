@@ -1,0 +1,44 @@
+"""Which checkpoint a command starts from."""
+
+from pathlib import Path
+
+from lit_bert.console import status
+from lit_bert.errors import UserError
+from lit_bert.files import display_path
+from lit_bert.training import run_dir
+from lit_bert.training.checkpoint_io import Checkpoint, find_newest_checkpoint
+
+
+def find_checkpoint(ckpt_path: str | None, subcommand: str, root: Path) -> Checkpoint | None:
+    """Return the checkpoint that is named; the newest for "last"; that of a SLURM job put back into the queue.
+
+    If training is to go on from a `last.ckpt` that is damaged or gone, the newest whole one beside it is taken.
+
+    Args:
+        ckpt_path: What `--ckpt_path` says.
+        subcommand: "fit", "validate", "test" or "predict".
+        root: The folder of all runs.
+
+    Raises:
+        UserError: It cannot be read, or there is none to evaluate.
+    """
+    if ckpt_path == "last" or (subcommand == "fit" and not ckpt_path and run_dir.is_requeued()):
+        runs = run_dir.runs_of_this_job(root) if run_dir.is_requeued() else []
+        newest = find_newest_checkpoint(folder / run_dir.CHECKPOINTS for folder in runs)
+        if ckpt_path and not newest:
+            newest = find_newest_checkpoint(root.absolute().glob(f"*/{run_dir.CHECKPOINTS}"))
+        if newest is None and subcommand != "fit":
+            raise UserError(f"--ckpt_path last: there is no checkpoint in {root}; name its file")
+        where = f"from {display_path(newest.path)}" if newest else f"no checkpoint in {root} yet: from scratch"
+        status("resume", where, err=True)
+        return newest
+    if not ckpt_path:
+        return None
+    try:
+        return Checkpoint.read(ckpt_path)
+    except UserError as error:
+        other = find_newest_checkpoint([Path(ckpt_path).parent])
+        if other is None or subcommand != "fit" or Path(ckpt_path).name != run_dir.LAST:
+            raise
+        status("resume", f"{str(error).partition(';')[0]}; from {display_path(other.path)} instead", err=True)
+        return other

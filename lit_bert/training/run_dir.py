@@ -1,0 +1,74 @@
+"""A folder for each run: made by one run alone, and removed if nothing came of it."""
+
+import itertools
+import os
+import re
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+from lit_bert.errors import UserError
+
+CONFIG = "config.yaml"
+CHECKPOINTS = "checkpoints"
+LAST = "last.ckpt"
+PROVENANCE = "provenance.json"
+METRICS = "metrics.json"
+EXPORT = "export"
+
+
+def run_dir_of(checkpoint: str | Path | None) -> Path | None:
+    """Return the folder of the run that wrote a checkpoint, or None if the file stands elsewhere."""
+    if checkpoint is None or Path(checkpoint).absolute().parent.name != CHECKPOINTS:
+        return None
+    folder = Path(checkpoint).absolute().parent.parent
+    return folder if (folder / CONFIG).is_file() else None
+
+
+def newest_config(folder: Path) -> Path:
+    """Return the newest config of a run: each resumption adds one."""
+    return max(folder.glob(f"{Path(CONFIG).stem}*.yaml"), key=lambda file: file.stat().st_mtime_ns)
+
+
+def is_requeued() -> bool:
+    """Tell whether this is a SLURM job that was put back into the queue, and runs again."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+
+
+def _job() -> str:
+    return f"_job-{os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
+
+
+def runs_of_this_job(root: Path) -> list[Path]:
+    """Return the runs below `root` that this SLURM job made when it ran before."""
+    return [folder for folder in root.absolute().glob("*_job-*") if re.search(rf"{_job()}(-\d+)?$", folder.name)]
+
+
+def create_run_dir(root: Path, recipe: str) -> Path:
+    """Make `root/<recipe>_<time>`, with a SLURM job's number, or the first of -2, -3 ... that no other run has made.
+
+    Raises:
+        UserError: The folder cannot be made.
+    """
+    name = f"{recipe}_{datetime.now():%Y-%m-%d_%H-%M-%S}{_job()}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            folder = root.absolute() / (name if number == 1 else f"{name}-{number}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            break
+    except OSError as error:
+        raise UserError(
+            f"--trainer.default_root_dir {root}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
+    return folder
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove the folder of a run that ended before its first step, unless it has results."""
+    passing = (CONFIG, PROVENANCE, "hparams.yaml", "events.")
+    if folder.is_dir() and all(file.name.startswith(passing) for file in folder.iterdir()):
+        shutil.rmtree(folder)

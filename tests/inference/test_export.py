@@ -1,0 +1,215 @@
+import errno
+import json
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import BAD, GOOD
+from huggingface_hub import ModelCard
+from safetensors import SafetensorError
+from transformers import BertForSequenceClassification, pipeline
+
+from lit_bert import BertClassifier
+from lit_bert.errors import UserError
+from lit_bert.evaluation.calibration import apply_temperature, expected_calibration_error, fit_temperature
+from lit_bert.inference import export
+from lit_bert.modeling.encoder import load_tokenizer, tokenizer_from_files
+from lit_bert.training.checkpoint_io import Checkpoint, read_safely
+
+
+def probabilities(folder: Path) -> torch.Tensor:
+    """What `transformers` alone says of some sentences."""
+    classify = pipeline("text-classification", str(folder), top_k=None, batch_size=4, device="cpu")
+    rows = [{of["label"]: of["score"] for of in row} for row in classify([*GOOD, *BAD])]
+    return torch.tensor([[row["neg"], row["pos"]] for row in rows])
+
+
+def own(path: Path) -> torch.Tensor:
+    """What the module says of them."""
+    module = BertClassifier.load_from_checkpoint(path).eval()
+    checkpoint = Checkpoint.read(path)
+    tokenizer, _ = tokenizer_from_files(checkpoint.tokenizer_files, checkpoint.encoder_config, "")
+    ids = [tokenizer(text).input_ids for text in (*GOOD, *BAD)]
+    with torch.inference_mode():
+        return torch.cat([module(torch.tensor([row])).softmax(dim=-1) for row in ids])
+
+
+def test_fit_exports_what_the_pipeline_loads_and_answers_as_the_module_does(trained: Path, best: Path) -> None:
+    folder = trained / "export"
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {(folder / "README.md").stat().st_mode & 0o777}
+    torch.testing.assert_close(probabilities(folder), own(best), rtol=0, atol=1e-6)
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["id2label"], config["architectures"]) == (
+        {"0": "neg", "1": "pos"},
+        ["BertForSequenceClassification"],
+    )
+
+
+def test_the_card_has_metadata_for_the_hub_and_the_figures_of_the_run(trained: Path, best: Path) -> None:
+    card = ModelCard.load(trained / "export" / "README.md")
+    metrics = json.loads((trained / "metrics.json").read_text())
+    found = {(of.dataset_split, of.metric_type): of.metric_value for of in card.data.eval_results}
+    assert found == {
+        (title, kind): round(metrics[split][key], 4)
+        for split, title in (("val", "validation"), ("test", "test"))
+        for kind, key in (("accuracy", "acc"), ("f1", "f1"))
+    }
+    assert (card.data.pipeline_tag, card.data.library_name) == ("text-classification", "transformers")
+    assert card.data.base_model is None  # it is of a local folder
+    assert f"| test | 30 | {metrics['test']['acc']:.4f} | {metrics['test']['acc_low']:.4f} to " in card.text
+    assert f"epochs: {read_safely(best)['epoch'] + 1}, " in card.text
+    assert "learning_rate: 0.003" in card.text
+
+
+@pytest.mark.parametrize(
+    ("start", "data", "named"),
+    [
+        (
+            "packaged",
+            "packaged",
+            ("sentence-transformers/all-MiniLM-L6-v2", "cornell-movie-review-data/rotten_tomatoes"),
+        ),
+        ("google-bert/bert-base-cased@main", "me/mine@1", ("google-bert/bert-base-cased", "me/mine")),
+    ],
+)
+def test_the_card_names_where_it_comes_from(
+    best: Path, tmp_path: Path, start: str, data: str, named: tuple[str, str]
+) -> None:
+    content = read_safely(best)
+    content["hyper_parameters"]["pretrained"], content["datamodule_hyper_parameters"]["dataset"] = start, data
+    torch.save(content, tmp_path / "a.ckpt")
+    export.export(tmp_path / "a.ckpt", tmp_path / "out", {})
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert (card.data.base_model, card.data.datasets, card.data.license) == (named[0], [named[1]], "apache-2.0")
+    assert card.data.eval_results is None
+    Path("google-bert/bert-base-cased").mkdir(parents=True)  # what has that name here is another
+    export.export(tmp_path / "a.ckpt", tmp_path / "again", {})
+    again = ModelCard.load(tmp_path / "again" / "README.md").data.base_model
+    assert again == (None if start.startswith("google") else named[0])
+    assert "It was not evaluated." in card.text
+    assert ("sentiment" in card.text) is (data == "packaged")
+
+
+def test_calibration_is_folded_into_the_last_layer(
+    best: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = read_safely(best)["val_outputs"]
+    temperature = fit_temperature(rows["probs"], rows["labels"])
+    assert abs(temperature - 1) > 0.01
+    export.main(["--ckpt_path", str(best), "--to", str(tmp_path / "out"), "--calibrate"])
+    wanted = apply_temperature(own(best), temperature)
+    torch.testing.assert_close(probabilities(tmp_path / "out"), wanted, rtol=0, atol=1e-6)
+    before = expected_calibration_error(rows["probs"], rows["labels"])
+    after = expected_calibration_error(apply_temperature(rows["probs"], temperature), rows["labels"])
+    line = f"temperature {temperature:.3f}; calibration error on the validation rows {before:.4f} before, "
+    line += f"{after:.4f} after\n"
+    said = capsys.readouterr().out
+    assert line in said
+    assert said.endswith("export   out\n")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"Its logits are divided by {temperature:.3f}: " in card
+    assert "| test | 30 |" in card  # the run's figures, found beside the checkpoint
+
+
+def test_onnx_gives_the_same_probabilities(best: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    import onnxruntime
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        export.main(["--ckpt_path", str(best), "--to", str(tmp_path / "out"), "--onnx"])
+    said = capfd.readouterr()
+    assert "onnx     largest difference of a probability from PyTorch: " in said.out
+    assert len(said.out.splitlines()) == 2
+    assert not said.err
+    tokenizer, _ = load_tokenizer(tmp_path / "out", "")
+    inputs = tokenizer([*GOOD, *BAD], padding=True, return_tensors="np")
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"))
+    given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    [logits] = session.run(["logits"], given)
+    torch.testing.assert_close(torch.from_numpy(logits).softmax(dim=-1), own(best), rtol=0, atol=1e-5)
+
+
+def spoiled(path: Path, to: Path, **changes: Any) -> str:
+    torch.save({**read_safely(path), **changes}, to)
+    return str(to)
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("not empty", "--to out: there is something already; give a folder that is new or empty"),
+        ("no checkpoint", "--ckpt_path nowhere.ckpt: there is no such file"),
+        ("not validated", "was not written right after a validation, so it has no rows to fit to; take the"),
+        ("other weights", "its weights are not those of the model that it describes (1 differ)"),
+        ("no onnx", "--onnx: install what it needs with pip install '.[onnx]'"),
+        ("in the way", "--to file/out: cannot be written ("),
+    ],
+)
+def test_a_mistake(
+    best: Path,
+    tmp_path: Path,
+    case: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, to, more = str(best), "out", []
+    if case == "not empty":
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "thesis.txt").write_text("precious")
+    elif case == "no checkpoint":
+        path = "nowhere.ckpt"
+    elif case == "not validated":
+        path, more = spoiled(best, tmp_path / "early.ckpt", val_outputs={}), ["--calibrate"]
+    elif case == "other weights":
+        weights = {**read_safely(best)["state_dict"]}
+        weights.pop("model.classifier.bias")
+        path = spoiled(best, tmp_path / "other.ckpt", state_dict=weights)
+    elif case == "no onnx":
+        more = ["--onnx"]
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    else:
+        (tmp_path / "file").write_text("")
+        to = "file/out"
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        export.main(["--ckpt_path", path, "--to", to, *more])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_figures_of_another_checkpoint_are_not_taken(trained: Path, best: Path, tmp_path: Path) -> None:
+    assert set(export.load_metrics(best)) == {"val", "test"}
+    assert export.load_metrics(trained / "checkpoints" / "last.ckpt") == {}
+    assert export.load_metrics(Path(shutil.copy(best, tmp_path))) == {}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+)
+def test_a_full_disk_is_explained_and_leaves_nothing(
+    best: Path, tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(BertForSequenceClassification, "save_pretrained", full)
+    with pytest.raises(UserError, match=r"--to .*out: cannot be written \(.*No space left on device"):
+        export.export(best, tmp_path / "out", {})
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,122 @@
+import contextlib
+import csv
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Value
+
+from lit_bert.errors import UserError
+from lit_bert.inference.predictions import open_output, write_predictions
+from lit_bert.modeling.outputs import gather_outputs
+
+
+def test_batches_in_any_order_become_one_ordered_file(tmp_path: Path) -> None:
+    features = Features({"index": Value("int64"), "text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
+    texts = ['a "quoted", one', "two\nlines", "three"]
+    rows = Dataset.from_dict({"index": [5, 7, 2], "text": texts, "label": [0, 1, 1]}, features=features)
+    batches = [
+        {"index": torch.tensor([7]), "preds": torch.tensor([1]), "probs": torch.tensor([[0.25, 0.75]])},
+        {"index": torch.tensor([7]), "preds": torch.tensor([0]), "probs": torch.tensor([[0.75, 0.25]])},  # repeated
+        {"index": torch.tensor([2, 5]), "preds": torch.tensor([0, 0]), "probs": torch.tensor([[0.5, 0.5], [1.0, 0.0]])},
+    ]
+    outputs = gather_outputs(batches, deduplicate=True)
+    write_predictions(str(tmp_path / "predictions.csv"), "csv", outputs, rows)
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        header, *lines = csv.reader(file)
+    assert header == ["index", "text", "label", "pred", "score", "prob_no", "prob_yes"]
+    assert lines == [
+        ["2", "three", "yes", "no", "0.500000", "0.500000", "0.500000"],
+        ["5", 'a "quoted", one', "no", "no", "1.000000", "1.000000", "0.000000"],
+        ["7", "two\nlines", "yes", "yes", "0.750000", "0.250000", "0.750000"],
+    ]
+
+
+def write(output: Path | str, text: str = "new") -> None:
+    with open_output(str(output)) as file:
+        file.write(text)
+
+
+def test_a_file_is_replaced_when_all_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    path.write_text("old")
+    with contextlib.suppress(RuntimeError), open_output(str(path)) as file:
+        file.write("half of the new")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    write(path)
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_a_symbolic_link_the_target_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    target, link = tmp_path / "folder" / "target.csv", tmp_path / "link.csv"
+    link.symlink_to("folder/target.csv")
+    for text in ("first", "second"):  # there is no target at first
+        write(link, text)
+        assert link.is_symlink()
+        assert target.read_text() == text
+
+
+def test_a_device_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "null").symlink_to("/dev/null")
+    for path in ("/dev/null", tmp_path / "null"):
+        write(path)
+        assert Path(path).is_char_device()
+    assert (tmp_path / "null").is_symlink()
+
+
+def test_a_named_pipe_is_written_to(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    received: list[str] = []
+    reader = threading.Thread(target=lambda: received.append((tmp_path / "pipe").read_text()))
+    reader.start()
+    write(tmp_path / "pipe")
+    reader.join(10)
+    assert received == ["new"]
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_an_open_file_of_the_process_is_added_to(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("old ")
+    with (tmp_path / "log").open("a") as file:
+        write(f"/dev/fd/{file.fileno()}")
+    assert (tmp_path / "log").read_text() == "old new"
+
+
+@pytest.mark.parametrize("output", [".", "/dev", ""])
+def test_a_folder_is_refused(output: str) -> None:
+    with pytest.raises(UserError, match="this is a folder; give a file in it"):
+        write(output)
+
+
+def test_a_full_device_is_explained() -> None:
+    with pytest.raises(UserError, match=r"--output /dev/full: cannot be written \(No space left on device\)"):
+        write("/dev/full")
+
+
+WRITE = """
+from lit_bert.errors import exit_on_user_error
+from lit_bert.inference.predictions import open_output
+with exit_on_user_error(), open_output("-") as file:
+    file.write("text\\n" * 100_000)
+"""
+
+
+@pytest.mark.parametrize(
+    ("shell", "status", "said"),
+    [
+        ("> /dev/full", 2, "error: --output -: cannot be written (No space left on device); name another file\n"),
+        (">&-", 2, "error: --output -: standard output is closed; name a file\n"),
+        ("| true; exit ${PIPESTATUS[0]}", 141, ""),
+    ],
+)
+def test_standard_output_that_cannot_be_written(tmp_path: Path, shell: str, status: int, said: str) -> None:
+    (tmp_path / "write.py").write_text(WRITE)
+    done = subprocess.run(["bash", "-c", f"{sys.executable} write.py {shell}"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (status, said)

@@ -1,0 +1,107 @@
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import BAD, GOOD
+
+from lit_bert import BertClassifier, Predictor
+from lit_bert.errors import UserError
+from lit_bert.inference import export, predictor
+from lit_bert.modeling.encoder import tokenizer_from_files
+from lit_bert.training.checkpoint_io import Checkpoint, read_safely
+
+
+def expected(path: Path, text: str) -> torch.Tensor:
+    """The module's own probabilities of one sentence, without a batch or padding."""
+    module = BertClassifier.load_from_checkpoint(path).eval()
+    checkpoint = Checkpoint.read(path)
+    tokenizer, _ = tokenizer_from_files(checkpoint.tokenizer_files, checkpoint.encoder_config, "")
+    with torch.inference_mode():
+        return module(torch.tensor([tokenizer(text).input_ids])).softmax(dim=-1)[0]
+
+
+def changed(path: Path, to: Path, **changes: Any) -> Path:
+    """A checkpoint with other content."""
+    torch.save({**read_safely(path), **changes}, to)
+    return to
+
+
+@pytest.mark.parametrize("source", ["checkpoint", "folder"])
+def test_its_probabilities_are_the_modules_in_the_order_of_the_texts(
+    trained: Path, best: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor, "WINDOW", 3)
+    monkeypatch.setattr(predictor, "CPU_TOKENS", 12)
+    texts = [*GOOD, *BAD]
+    predict = Predictor(best if source == "checkpoint" else trained / "export", precision="32-true")
+    assert predict.class_names == ["neg", "pos"]
+    answers = predict(texts)
+    for text, probs, answer in zip(texts, predict.stream(iter(texts)), answers, strict=True):
+        wanted = expected(best, text).numpy()
+        np.testing.assert_allclose(probs, wanted, rtol=0, atol=1e-6)
+        assert (answer.label, answer.score) == (["neg", "pos"][wanted.argmax()], pytest.approx(wanted.max(), abs=1e-6))
+        assert list(answer.probs.values()) == pytest.approx(wanted.tolist(), abs=1e-6)
+    assert len({answer.score for answer in answers}) == len(texts)  # so that another order would be noticed
+
+
+def test_a_text_longer_than_the_encoder_takes_is_cut(best: Path) -> None:
+    predict = Predictor(best, precision="32-true")
+    long, cut = predict(["great fun " * 50, "great fun " * 15])
+    assert long.label == cut.label
+    assert long.probs == pytest.approx(cut.probs, rel=1e-6)  # rows of a batch differ in the last bit on some CPUs
+
+
+def test_no_texts_are_no_predictions(best: Path) -> None:
+    assert Predictor(best)([]) == []
+
+
+def test_a_shorter_max_length_of_training_is_kept(best: Path, tmp_path: Path) -> None:
+    content = read_safely(best)
+    content["datamodule_hyper_parameters"]["max_length"] = 4
+    torch.save(content, tmp_path / "short.ckpt")
+    export.export(tmp_path / "short.ckpt", tmp_path / "short", {})
+    for source in ("short.ckpt", "short"):
+        one, other = Predictor(tmp_path / source)(["great fun no", "great fun awful"])
+        assert one == other
+    one, other = Predictor(tmp_path / "short.ckpt", max_length=5)(["great fun no", "great fun awful"])
+    assert one != other
+
+
+def test_what_it_does_not_take(tiny_bert: str, best: Path, trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="give a list of texts"):
+        Predictor(best)("great fun")
+    with pytest.raises(UserError, match="device nowhere"):
+        Predictor(best, "nowhere")
+    with pytest.raises(UserError, match=r"--data.max_length 33: it must be between 3 and the encoder's 32"):
+        Predictor(best, max_length=33)
+    (tmp_path / "bare").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(trained / "export" / name, tmp_path / "bare")
+    with pytest.raises(UserError, match="the folder has a model but no tokenizer"):
+        Predictor(tmp_path / "bare")
+    with pytest.raises(UserError, match=r"--trainer.precision 64-true: to predict texts, it must be one of 32-true"):
+        Predictor(best, precision="64-true")
+    with pytest.raises(UserError, match="it has no trained classifier"):
+        Predictor(tiny_bert)
+    with pytest.raises(UserError, match="there is no such file"):
+        Predictor("nowhere")
+
+
+def test_probabilities_that_are_not_numbers_are_refused(best: Path, trained: Path, tmp_path: Path) -> None:
+    weights = {name: value.clone() for name, value in read_safely(best)["state_dict"].items()}
+    weights["model.classifier.bias"][0] = float("nan")
+    path = changed(best, tmp_path / "nan.ckpt", state_dict=weights)
+    with pytest.raises(UserError, match=r"nan.ckpt: a probability is not a finite number: its weights are not finite"):
+        Predictor(path)(["great fun"])
+
+
+def test_a_model_with_a_forward_of_its_own_is_refused(best: Path, tmp_path: Path) -> None:
+    path = changed(best, tmp_path / "own.ckpt", own_forward=True)
+    message = r"own.ckpt: it was trained by a subclass of BertClassifier with a forward of its own, which transformers"
+    with pytest.raises(UserError, match=message):
+        Predictor(path)
+    with pytest.raises(UserError, match=message):
+        export.export(path, tmp_path / "out", {})

@@ -1,0 +1,305 @@
+"""`predict --input`: sentences of a file or a pipe."""
+
+import csv
+import io
+import itertools
+import json
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from lit_bert import Predictor
+from lit_bert.cli import main
+from lit_bert.errors import UserError
+from lit_bert.inference import stream
+from lit_bert.inference.stream import predict_stream
+
+TRAIN = Path(__file__).parents[2] / "train.py"
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Path:
+    path = tmp_path / "lines.txt"
+    path.write_text('great fun\n\nno fun , "really"\n   \nawful\n')
+    return path
+
+
+def given(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_files_predictions_stand_in_the_runs_folder_each_in_its_row(
+    best: Path, lines: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "WINDOW", 2)
+    words = ["predict", f"--ckpt_path={best}", f"--input={lines}", "--trainer.precision=32-true"]
+    cli = main(words)
+    path = cli.run_dir / "predictions-lines.csv"
+    rows = table(path)
+    assert [row["text"] for row in rows] == lines.read_text().splitlines()
+    assert [row["index"] for row in rows] == list("01234")
+    assert [row["label"] for row in rows] == [""] * 5
+    assert [row["pred"] == "" for row in rows] == [False, True, False, True, False]
+    for row, answer in zip(
+        [rows[0], rows[2], rows[4]], Predictor(best)(["great fun", rows[2]["text"], "awful"]), strict=True
+    ):
+        assert row["pred"] == answer.label
+        assert float(row["score"]) == pytest.approx(answer.score, abs=5e-3)
+        assert float(row["prob_pos"]) == pytest.approx(answer.probs["pos"], abs=5e-3)
+    said = capsys.readouterr()
+    assert not said.out
+    assert "5 predictions are in " in said.err
+    assert "2 empty texts have their rows, without a prediction" in said.err
+    main(words)  # older results are kept
+    assert path.with_stem("predictions-lines-2").is_file()
+    path.with_stem("predictions-lines-2").unlink()
+    path.unlink()
+
+
+def test_labels_are_named_and_their_accuracy_is_said(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = 'stars,body\n1,"great fun"\n0,awful\npos,\n,no fun\n7,lovely\n'
+    (tmp_path / "a.csv").write_text(content)
+    words = [f"--input={tmp_path / 'a.csv'}", "--data.text_column=body", "--data.label_column=stars"]
+    main(["predict", f"--ckpt_path={trained / 'export'}", *words, "--output=out.jsonl"])
+    rows = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in rows] == ["pos", "neg", "pos", None, "7"]
+    assert (rows[2]["pred"], rows[2]["prob_neg"]) == (None, None)
+    right = sum(row["pred"] == row["label"] for row in rows[:2])
+    said = capsys.readouterr().err
+    assert f"accuracy {right / 2:.4f} on 2 labelled rows, 95 % interval " in said
+    assert "some labels are none of neg, pos: 7" in said
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_a_pipe(
+    best: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, lines: Path, format: str
+) -> None:
+    given(monkeypatch, lines.read_bytes())
+    main(["predict", f"--ckpt_path={best}", "--input=-", f"--format={format}"])
+    out = capsys.readouterr().out
+    rows = (
+        list(csv.DictReader(io.StringIO(out))) if format == "csv" else [json.loads(line) for line in out.splitlines()]
+    )
+    assert [row["text"] for row in rows] == lines.read_text().splitlines()
+
+
+def test_a_reader_that_leaves_early_is_no_error(best: Path, tmp_path: Path) -> None:
+    (tmp_path / "many.txt").write_text("great fun\n" * 40_000)
+    words = f"{sys.executable} {TRAIN} predict --ckpt_path '{best}' --input many.txt --output - | head -n 2"
+    done = subprocess.run(["bash", "-c", f"{words}; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True)
+    assert len(done.stdout.splitlines()) == 2
+    assert done.returncode == 141
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+def test_what_was_predicted_before_a_fault_is_kept(
+    best: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given(monkeypatch, b"great fun\nawful\nb\xffad\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", f"--ckpt_path={best}", "--input=-", "--output=out.csv"])
+    assert stop.value.code == 2
+    assert [row["text"] for row in table(Path("out.csv"))] == ["great fun", "awful"]
+    said = capsys.readouterr().err
+    assert "2 predictions are in out.csv" in said
+    assert "error: --input standard input, line 3: not UTF-8 (byte 0xff at column 2)" in said
+
+
+def test_a_lack_of_memory_is_explained_and_loses_nothing_either(
+    best: Path, lines: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stream, "WINDOW", 1)
+    original = Predictor._predict_window
+
+    def devour(self: Predictor, texts: list[str]) -> object:
+        if texts == ["awful"]:
+            torch.empty(1 << 50)
+        return original(self, texts)
+
+    monkeypatch.setattr(Predictor, "_predict_window", devour)
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", f"--ckpt_path={best}", f"--input={lines}", "--output=out.csv"])
+    assert stop.value.code == 2
+    assert len(table(Path("out.csv"))) == 4
+    assert "error: out of memory predicting texts; lower --data.max_length" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--input=a.txt"], "--input a.txt: give a checkpoint, or an exported folder, with --ckpt_path"),
+        (["--ckpt_path={best}", "--input=a.txt"], "--input a.txt: cannot be read (No such file or directory)"),
+        (["--ckpt_path={best}", "--input=empty.txt"], "--input empty.txt: the file has no rows"),
+        (["--ckpt_path={best}", "--input=-"], "--input -: standard input has no lines"),
+        (["--ckpt_path={best}", "--input=bad.txt"], "--input bad.txt, line 2: not UTF-8"),
+        (["--ckpt_path={best}", "--input=ok.txt", "--output=file/x.csv"], "cannot write file/x.csv: "),
+        (["--ckpt_path={best}", "--input=ok.txt", "--format=xml"], "Given value: xml"),
+        (["--ckpt_path={best}", "--input=ok.txt", "--output=folder"], "--output folder: this is a folder"),
+        (["--ckpt_path={best}", "--input=ok.txt", "--output=."], "--output .: this is a folder"),
+        (["--ckpt_path={best}", "--input=ok.txt", "--output=./ok.txt"], "--output ./ok.txt: this is the input"),
+        (["--ckpt_path={best}", "--input=ok.txt", "--trainer.precision=64-true"], "--trainer.precision 64-true: to"),
+        (["--ckpt_path=folder"], "--ckpt_path folder: this is a folder, which only `predict --input` takes"),
+        (["--ckpt_path=folder", "--input=ok.txt"], "folder: its config.json cannot be used"),
+        (
+            ["--ckpt_path={best}", "--input=ok.txt", "--trainer.devices=2", "--trainer.accelerator=cpu"],
+            "--input ok.txt: it is read on one device; set --trainer.devices 1",
+        ),
+    ],
+)
+def test_a_mistake(
+    best: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("empty.txt").write_text("")
+    Path("bad.txt").write_bytes(b"good\nb\xffad\n")
+    Path("ok.txt").write_text("good\n")
+    Path("file").write_text("")
+    Path("folder").mkdir()
+    given(monkeypatch, b"")
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", *(word.format(best=best) for word in words)])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+
+
+# --- of the function alone --------------------------------------------------------------------------------------------
+
+
+class Constant:
+    """A predictor that finds every sentence good, and remembers the windows that it got."""
+
+    class_names = ("bad", "good")
+
+    def __init__(self) -> None:
+        self.windows: list[list[str]] = []
+
+    def stream(self, texts: Iterator[str]) -> Iterator[np.ndarray]:
+        self.windows.append(list(texts))
+        return iter([np.array([0.25, 0.75], dtype=np.float32)] * len(self.windows[-1]))
+
+
+class Lines(io.RawIOBase):
+    """A standard input whose lines come when they are put into a queue; None ends it."""
+
+    def __init__(self) -> None:
+        self.queue: queue.Queue[bytes | None] = queue.Queue()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        line = self.queue.get(timeout=30)
+        if line is None:
+            return 0
+        buffer[: len(line)] = line
+        return len(line)
+
+
+def predict(source: str = "-", output: str = "out.csv") -> Constant:
+    predictor = Constant()
+    console = Console(file=io.StringIO())
+    predict_stream(predictor, source, output, "csv", "text", "label", console)  # type: ignore[arg-type]
+    return predictor
+
+
+def test_a_line_is_answered_before_the_next_one_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lines = Lines()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(lines)))
+    fifo = tmp_path / "answers"
+    subprocess.run(["mkfifo", fifo], check=True)
+    thread = threading.Thread(target=predict, kwargs={"output": str(fifo)})
+    thread.start()
+    with fifo.open() as answers:
+        for number in range(3):
+            lines.queue.put(f"text {number}\n".encode())
+            assert number or answers.readline().startswith("index,text,")
+            assert answers.readline() == f"{number},text {number},,good,0.750000,0.250000,0.750000\n"
+        lines.queue.put(None)
+        assert answers.read() == ""
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_what_is_there_is_predicted_together_in_windows_of_limited_size(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(stream, "WINDOW", 10)
+    given(monkeypatch, b"".join(b"text %d\n" % number for number in range(95)))
+    windows = predict().windows
+    assert list(itertools.chain(*windows)) == [f"text {number}" for number in range(95)]
+    assert max(map(len, windows)) <= 10
+    (tmp_path / "a.txt").write_text("text\n" * 25)
+    assert list(map(len, predict("a.txt").windows)) == [10, 10, 5]
+
+
+def test_rows_before_a_fault_are_written_and_then_it_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, b"one\ntwo\nthr\xffee\nfour\n")
+    with pytest.raises(UserError, match="line 3: not UTF-8"):
+        predict()
+    assert [row["text"] for row in table(Path("out.csv"))] == ["one", "two"]
+
+
+def test_a_label_with_very_many_digits_is_no_class(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"text,label\na,{'9' * 5000}\nb,1\n")
+    predict("a.csv")
+    assert [row["label"] for row in table(Path("out.csv"))] == ["9" * 5000, "good"]
+
+
+READ = """
+import io, sys
+sys.path.insert(0, {folder!r})
+from rich.console import Console
+from test_stream import Constant
+from lit_bert.errors import UserError
+from lit_bert.inference.stream import predict_stream
+
+class Faulty(Constant):
+    def stream(self, texts):
+        raise UserError("stopped")
+
+try:
+    predict_stream(Faulty(), "-", "-", "csv", "text", "label", Console(file=io.StringIO()))
+except UserError as error:
+    sys.stderr.write(f"{{error}}\\n")
+"""
+
+
+def test_python_can_exit_while_standard_input_is_still_open(tmp_path: Path) -> None:
+    script = tmp_path / "read.py"
+    script.write_text(READ.format(folder=str(Path(__file__).parent)))
+    environment = {"PYTHONPATH": ":".join([str(Path(__file__).parents[1]), *filter(None, sys.path)])}
+    process = subprocess.Popen(
+        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    )
+    assert process.stdin is not None
+    process.stdin.write(b"text\n")
+    process.stdin.flush()
+    begun = time.monotonic()
+    process.wait(60)  # the pipe stays open
+    assert time.monotonic() - begun < 60
+    assert process.stderr is not None
+    assert process.stderr.read() == b"stopped\n"
+    assert process.returncode == 0
+    process.stdin.close()
+    process.stderr.close()
+    assert process.stdout is not None
+    process.stdout.close()
