@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import CONFIGS, events, write_csv
 from lightning.pytorch import seed_everything
-from lit_bert.batching import LengthGroupedSampler, collate
+from lit_bert.data.batching import LengthGroupedSampler, collate
 from torch.utils.data import Sampler
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 

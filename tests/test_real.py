@@ -8,7 +8,7 @@ import pytest
 from conftest import CONFIGS
 from processes import run
 
-from lit_bert import dataset
+from lit_bert.data import dataset
 from lit_bert.cli import main
 
 pytestmark = pytest.mark.slow
