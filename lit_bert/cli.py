@@ -105,6 +105,7 @@ class BertCLI(LightningCLI):
         self._ckpt_path: str | None = None
         self._recipe = "run"
         self._new_run_dir: Path | None = None
+        self._config_path = Path(run_dir.CONFIG)
         try:
             super().__init__(
                 model_class,
@@ -160,8 +161,10 @@ class BertCLI(LightningCLI):
         defaults = {"monitor": "val/acc", "mode": "max", "auto_insert_metric_name": False}
         defaults["enable_version_counter"] = False  # a resumed run writes the same files again
         parser.set_defaults({f"checkpoint.{name}": value for name, value in defaults.items()})
-        parser.add_optimizer_args((Optimizer,), link_to="model.optimizer")
-        parser.add_lr_scheduler_args(LRSchedulerTypeTuple, link_to="model.lr_scheduler")
+        parser.add_optimizer_args((Optimizer,))
+        parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
+        for name in ("optimizer", "lr_scheduler"):
+            parser.link_arguments(name, f"model.{name}", lambda spec: spec and spec.as_dict())
         parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
         parser.link_arguments("model.pretrained", "data.tokenizer")
         if parser.command == "predict":
@@ -228,7 +231,7 @@ class BertCLI(LightningCLI):
         trainer, checkpoint = self.settings.trainer, self.settings.checkpoint
         ranks.join_launched_processes(trainer)
         if trainer.barebones:  # it refuses any value of these
-            trainer.update({"log_every_n_steps": None, "num_sanity_val_steps": None, "enable_model_summary": None})
+            trainer.log_every_n_steps = trainer.num_sanity_val_steps = trainer.enable_model_summary = None
         if trainer.precision is None:
             trainer.precision = "bf16-mixed" if hardware.has_fast_bf16(trainer.accelerator) else "32-true"
         if checkpoint.filename is None:
@@ -275,7 +278,7 @@ class BertCLI(LightningCLI):
         callbacks = _as_list(options["callbacks"])
         if self.checkpoint:  # what these found is in the run's config
             callbacks = [item for item in callbacks if not isinstance(item, LearningRateFinder | BatchSizeFinder)]
-        callbacks += [RecordTuned(self._save_tuned), progress.RunSummary(), Throughput(), TensorBoardCallback()]
+        callbacks += [RecordTuned(self._config_path), progress.RunSummary(), Throughput(), TensorBoardCallback()]
         bars = any(isinstance(item, ProgressBar) for item in callbacks)
         if options["enable_progress_bar"] is not False and not bars and not options["barebones"]:
             callbacks.append(progress.ProgressBar())
@@ -305,18 +308,11 @@ class BertCLI(LightningCLI):
             return run or root  # this process writes nothing there
         if run is None:
             run = self._new_run_dir = run_dir.create_run_dir(root, self._recipe)
-        self._config_path = next_free_path(run / run_dir.CONFIG)
         if self._new_run_dir or self.subcommand == "fit":
-            self._save_config()
+            self._config_path = next_free_path(run / run_dir.CONFIG)
+            with atomic_write(self._config_path) as partial:
+                self.subparsers[str(self.subcommand)].save(self.settings, partial, skip_none=False)
         return run
-
-    def _save_config(self) -> None:
-        with atomic_write(self._config_path) as partial:
-            self.subparsers[str(self.subcommand)].save(self.settings, partial, skip_none=False)
-
-    def _save_tuned(self, tuned: dict[str, Any]) -> None:
-        self.settings.update(tuned)
-        self._save_config()
 
     # --- subcommands --------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ def silence_chatter() -> None:
         logging.getLogger(name).addFilter(_is_news)
     for name in (
         "lightning.fabric.utilities.seed",
+        "lightning.fabric.utilities.distributed",
         "lightning.pytorch.accelerators.cuda",
         "lightning.pytorch.trainer.connectors.checkpoint_connector",
     ):
@@ -37,6 +38,9 @@ def silence_chatter() -> None:
         ".*The dirpath has changed from .*",  # it has when a checkpoint was moved
         ".*The number of training batches .* is smaller than the logging interval.*",
         ".*your dataloader is not resumable.*",  # the data module is
+        ".*WeightAveraging callback, but loading a checkpoint outside.*",  # the average is what is loaded
+        ".*`Trainer.barebones=True.` is configured.*",
+        ".*SWA is currently only supported every epoch.*",  # it takes the place of any schedule
         ".*when logging on epoch level in distributed setting.*",  # every rank logs the same value
     ):
         warnings.filterwarnings("ignore", message)

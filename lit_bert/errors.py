@@ -36,6 +36,8 @@ def reason(error: BaseException) -> str:
 
 def as_user_error(error: Exception) -> UserError | None:
     """Return what a user can do about an exception of another library; None if it is a fault of the program."""
+    while _raised_in(error).startswith("jsonargparse.") and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # what a class said that it instantiated
     if isinstance(error, UserError):
         return error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # TensorBoard's

@@ -153,6 +153,10 @@ class BertClassifier(LightningModule):
             groups, steps = optim.decay_groups(self, self.weight_decay), self._total_steps()
             optim.refresh(self._schedule, groups, self.learning_rate, self.warmup_ratio, steps)
 
+    def on_train_epoch_start(self) -> None:
+        if self._schedule is not None and self._schedule is self.lr_schedulers():
+            optim.include_added_groups(self._schedule)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch of `labels` (B,) and what `forward` takes: the mean of its rows' losses.
 

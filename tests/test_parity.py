@@ -7,11 +7,11 @@ import pytest
 import torch
 from conftest import CONFIGS, events, write_csv
 from lightning.pytorch import seed_everything
-from lit_bert.data.batching import LengthGroupedSampler, collate
 from torch.utils.data import Sampler
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
 from lit_bert.cli import main
+from lit_bert.data.batching import LengthGroupedSampler, collate
 
 ROWS = {"train": 50, "val": 20, "test": 20}  # 7 steps an epoch, the last of 2 rows
 

@@ -8,8 +8,8 @@ import pytest
 from conftest import CONFIGS
 from processes import run
 
-from lit_bert.data import dataset
 from lit_bert.cli import main
+from lit_bert.data import dataset
 
 pytestmark = pytest.mark.slow
 

@@ -176,5 +176,9 @@ def _print_summary(trainer: Trainer, results: dict[str, Any], folder: Path, aver
         status("predict", f"python train.py predict --ckpt_path {path}")
     elif averaged:
         status("best", "the average of weights is in no checkpoint of an epoch")
+    elif not any(isinstance(callback, ModelCheckpoint) for callback in trainer.checkpoint_callbacks):
+        status("best", "there is no best checkpoint: --trainer.enable_checkpointing is false")
+    elif "val" not in results:
+        status("best", "there is no best checkpoint: training ended before a validation")
     else:
-        status("best", "there is no best checkpoint: none was written, for want of a validation or by the settings")
+        status("best", "there is no best checkpoint: --checkpoint.save_top_k is 0, or it was removed")

@@ -36,6 +36,10 @@ def scaled_mask(like: Tensor, p: float) -> Tensor:
 class Dropout(nn.Dropout):
     """`torch.nn.Dropout`, with `scaled_mask` on a CPU, where the model is not compiled."""
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        register()  # the model may have been sent to a process that was spawned
+
     def forward(self, input: Tensor) -> Tensor:
         """Return the input with elements dropped, when in training; any shape."""
         if not self.training or not 0 < self.p < 1 or not input.is_cpu or torch.compiler.is_compiling():
@@ -81,17 +85,22 @@ def attention(
     return ((weights * scaled_mask(weights, dropout)) @ value).transpose(1, 2), None
 
 
-def install(model: nn.Module) -> None:
-    """Give a model of `transformers` this dropout, and a BERT this attention."""
+def register() -> None:
+    """Let `transformers` find `attention` by its name in this process."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
+    AttentionInterface.register(ATTENTION, attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def install(model: nn.Module) -> None:
+    """Give a model of `transformers` this dropout, and a BERT this attention."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.Dropout:
                 setattr(parent, name, Dropout(child.p).train(child.training))
     config: Any = model.config
     if config.model_type == "bert" and config._attn_implementation == "sdpa":
-        AttentionInterface.register(ATTENTION, attention)
-        AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+        register()
         model.set_attn_implementation(ATTENTION)  # type: ignore[operator]

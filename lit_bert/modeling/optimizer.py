@@ -42,33 +42,40 @@ def linear_schedule(optimizer: Optimizer, warmup_ratio: float, total_steps: int)
     return schedule
 
 
-def change_schedule(schedule: LambdaLR, learning_rate: float, warmup_ratio: float, total_steps: int) -> None:
-    """Let a schedule of `linear_schedule` go on with another peak or length, where it stands.
-
-    Args:
-        schedule: Groups that were added to its optimizer meanwhile join it.
-        learning_rate: Peak learning rate.
-        warmup_ratio: As in `linear_schedule`.
-        total_steps: As in `linear_schedule`.
-    """
-    groups = schedule.optimizer.param_groups
-    schedule.lr_lambdas = linear_schedule(schedule.optimizer, warmup_ratio, total_steps).lr_lambdas
-    schedule.base_lrs = [learning_rate] * len(groups)
-    for group, factor in zip(groups, schedule.lr_lambdas, strict=True):
-        group.update(initial_lr=learning_rate, lr=learning_rate * factor(schedule.last_epoch))
+OWN_GROUPS = 2
+"""What `decay_groups` returns; a callback such as BackboneFinetuning may add more to an optimizer."""
 
 
-def refresh(schedule: LambdaLR, groups: list[dict[str, Any]], *options: Any) -> None:
-    """Let a schedule and its optimizer go on with today's options, not with those of a checkpoint.
+def refresh(
+    schedule: LambdaLR, groups: list[dict[str, Any]], learning_rate: float, warmup_ratio: float, total_steps: int
+) -> None:
+    """Let a schedule and its optimizer go on, where they stand, with today's options and not with a checkpoint's.
 
     Args:
         schedule: What `linear_schedule` returned.
         groups: What `decay_groups` returns today.
-        options: Of `change_schedule`.
+        learning_rate: Peak learning rate.
+        warmup_ratio: As in `linear_schedule`.
+        total_steps: As in `linear_schedule`.
     """
-    change_schedule(schedule, *options)
-    for group, today in zip(schedule.optimizer.param_groups, groups, strict=False):  # a callback may have added some
-        group["weight_decay"] = today["weight_decay"]
+    factor = linear_schedule(schedule.optimizer, warmup_ratio, total_steps).lr_lambdas[0]
+    schedule.lr_lambdas = [factor] * len(schedule.optimizer.param_groups)
+    schedule.base_lrs = [learning_rate] * OWN_GROUPS + list(schedule.base_lrs[OWN_GROUPS:])
+    for group, today in zip(schedule.optimizer.param_groups, groups, strict=False):
+        rate = learning_rate * factor(schedule.last_epoch)
+        group.update(initial_lr=learning_rate, lr=rate, weight_decay=today["weight_decay"])
+
+
+def include_added_groups(schedule: LambdaLR) -> None:
+    """Let groups that a callback added to the optimizer follow the schedule from the learning rate that it gave them.
+
+    PyTorch's schedulers refuse an optimizer with more groups than they know.
+    """
+    factor = schedule.lr_lambdas[0]
+    now = factor(schedule.last_epoch)
+    added = schedule.optimizer.param_groups[OWN_GROUPS:]
+    schedule.base_lrs = [*schedule.base_lrs[:OWN_GROUPS], *(group["lr"] / (now or 1.0) for group in added)]
+    schedule.lr_lambdas = [factor] * len(schedule.base_lrs)
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], value: float | None, algorithm: str | None) -> Tensor:

@@ -63,8 +63,11 @@ class Checkpoint:
         """
         content = read_safely(path)
         hyper_parameters = content.get("hyper_parameters")
+        missing = sorted({"state_dict", "epoch", "global_step"} - content.keys())
         if not isinstance(hyper_parameters, dict) or "encoder_config" not in hyper_parameters:
-            raise UserError(f"--ckpt_path {path}: not a checkpoint of BertClassifier (it lacks its encoder_config)")
+            missing.append("encoder_config")
+        if missing:
+            raise UserError(f"--ckpt_path {path}: not a checkpoint of BertClassifier (it lacks {', '.join(missing)})")
         files = content.get("tokenizer_files", {})
         if strange := [name for name in files if not _TOKENIZER_FILES.fullmatch(str(name))]:
             raise UserError(
@@ -107,8 +110,8 @@ def read_safely(path: _PATH) -> dict[str, Any]:
         ) from error
     except Exception as error:  # whatever a damaged archive or pickle makes torch raise
         raise UserError(f"--ckpt_path {path}: cannot be read ({reason(error)}){_nearby(Path(path))}") from error
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise UserError(f"--ckpt_path {path}: not a checkpoint of BertClassifier (it lacks a state_dict)")
+    if not isinstance(content, dict):
+        raise UserError(f"--ckpt_path {path}: not a checkpoint")
     return content
 
 

@@ -7,7 +7,11 @@ from collections.abc import Callable
 from os import PathLike
 from typing import Any, NoReturn
 
+import torch
+from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
+
+register_type(torch.device)  # an argument of some of Lightning's callbacks, which could not be saved else
 
 _ELSEWHERE = {
     "model.class_path": "for a class of your own, call lit_bert.cli.main(model_class=YourClass) from a script",

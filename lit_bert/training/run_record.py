@@ -6,13 +6,13 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 
@@ -43,24 +43,32 @@ class RecordTuned(Callback):
     """Tells what Lightning's LearningRateFinder and BatchSizeFinder chose, and lets the run's config have it.
 
     Args:
-        save: Is called with the options that changed, by their names on the command line.
+        config: The run's config file.
     """
 
-    def __init__(self, save: Callable[[dict[str, Any]], None]) -> None:
-        self.save = save
+    def __init__(self, config: Path) -> None:
+        self.config = config
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare; the finders, whichever come first among the callbacks, are done by now."""
-        tuned = {}
+        tuned: dict[str, Any] = {}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, LearningRateFinder):
-                tuned["model.learning_rate"] = float(pl_module.learning_rate)  # type: ignore[arg-type]
+            if isinstance(callback, LearningRateFinder) and callback.optimal_lr is not None:
+                if callback.optimal_lr.suggestion() is None:
+                    status("tuned", "LearningRateFinder had too few steps to suggest a learning rate")
+                else:
+                    tuned["model.learning_rate"] = float(pl_module.learning_rate)  # type: ignore[arg-type]
             if isinstance(callback, BatchSizeFinder):
                 tuned["data.batch_size"] = int(trainer.datamodule.batch_size)  # type: ignore[attr-defined]
         for option, value in tuned.items():
             status("tuned", f"--{option} {value:g}")
-        if tuned and trainer.is_global_zero:
-            self.save(tuned)
+        if tuned and trainer.is_global_zero and self.config.is_file():
+            content = yaml.safe_load(self.config.read_text("utf-8"))
+            for option, value in tuned.items():
+                section, _, name = option.partition(".")
+                content[section][name] = value
+            with atomic_write(self.config) as partial:
+                partial.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
 def _provenance(trainer: Trainer) -> dict[str, Any]:

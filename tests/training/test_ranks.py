@@ -11,7 +11,7 @@ import torch
 import yaml
 from processes import finish, run, start
 
-from lit_bert.training.checkpoint_io import read_safely
+from lit_bert.training.checkpoint_io import Checkpoint, read_safely
 
 
 @pytest.fixture
@@ -105,3 +105,38 @@ def test_a_mistake_on_two_ranks_is_told_once_and_ends_both(recipe: str, tmp_path
     assert log.read_text().count("error: --data.train_rows 41: the train split of") == 1
     assert "error: rank 1 lost another rank, whose message says why (" in log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+def test_processes_of_torchrun_train_together_though_the_trainer_is_not_told_how_many(recipe: str) -> None:
+    command = [*TORCHRUN, "--nnodes=1", "--nproc_per_node=2", TRAIN, "fit", "--config", recipe]
+    command.remove("--nnodes=2")
+    command.remove("--nproc_per_node=1")
+    [said] = finished([[*command, "--trainer.accelerator=cpu"]])
+    assert "device   2 x cpu" in said
+    assert len(list(Path("runs").iterdir())) == 1
+
+
+def test_processes_of_torchrun_that_the_trainer_would_not_use_are_refused(recipe: str) -> None:
+    command = [*TORCHRUN, "--nnodes=1", "--nproc_per_node=2", TRAIN, "fit", "--config", recipe]
+    command.remove("--nnodes=2")
+    command.remove("--nproc_per_node=1")
+    done = subprocess.run([*command, "--trainer.devices=1"], capture_output=True, text=True)
+    assert done.returncode != 0
+    message = (
+        "error: torchrun started 2 processes, but --trainer.devices times --trainer.num_nodes is 1; make them equal"
+    )
+    assert message in done.stderr
+    assert not list(Path().glob("runs/*"))
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook"])
+def test_strategies_that_start_processes_of_their_own(recipe: str, strategy: str) -> None:
+    words = ["fit", "--config", recipe, "--trainer.accelerator=cpu", "--trainer.devices=2"]
+    [said] = finished([[sys.executable, TRAIN, *words, f"--trainer.strategy={strategy}"]])
+    assert "Traceback" not in said
+    assert "device   2 x cpu" in said
+    [run_dir] = Path("runs").iterdir()
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert {split: metrics[split]["rows"] for split in ("val", "test")} == {"val": 20, "test": 30}
+    assert Checkpoint.read(run_dir / metrics["checkpoint"]).global_step in (3, 6)
+    assert (run_dir / "export" / "model.safetensors").is_file()

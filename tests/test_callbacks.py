@@ -1,0 +1,371 @@
+"""What an experienced user of Lightning adds to a run works, and has its effect."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import events
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    EMAWeightAveraging,
+    LearningRateFinder,
+    ModelPruning,
+    StochasticWeightAveraging,
+)
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.tuner import Tuner
+from runs import equal_runs, same
+
+from lit_bert import BertClassifier, TextClassificationDataModule
+from lit_bert.cli import main
+from lit_bert.training.checkpoint_io import Checkpoint, read_safely
+
+QUIET: dict[str, Any] = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "accelerator": "cpu",
+}
+FIND = ["--trainer.callbacks+=LearningRateFinder", "--trainer.callbacks.num_training_steps=15"]
+FIND += ["--trainer.callbacks.min_lr=1e-5", "--data.batch_size=2"]
+
+
+@pytest.fixture
+def parts(still_bert: str, reviews: Path) -> tuple[BertClassifier, TextClassificationDataModule]:
+    return BertClassifier(still_bert, learning_rate=0.003), TextClassificationDataModule(
+        str(reviews), still_bert, batch_size=8
+    )
+
+
+class Recorder(Callback):
+    """Keeps the learning rate of each step, and the weights at the start of each epoch and at the end."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+        self.weights: list[dict[str, torch.Tensor]] = []
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self.weights.append({name: value.detach().clone() for name, value in pl_module.named_parameters()})
+
+
+def weights(module: BertClassifier) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in module.named_parameters()}
+
+
+# --- tuners -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_learning_rate_that_a_tuner_finds_is_the_one_that_trains(parts: Any) -> None:
+    model, data = parts
+    data.batch_size = 2  # 20 steps
+    recorder = Recorder()
+    finder = LearningRateFinder(num_training_steps=15, min_lr=1e-5)
+    trainer = Trainer(max_epochs=1, callbacks=[finder, recorder], **QUIET)
+    before = weights(model)
+    trainer.fit(model, data)
+    assert model.learning_rate == finder.optimal_lr.suggestion() != 0.003
+    same(recorder.weights[0], before)  # the search leaves no trace
+    assert recorder.rates == pytest.approx([model.learning_rate * (20 - step) / 20 for step in range(20)])
+
+
+def test_tuner_lr_find(parts: Any) -> None:
+    model, data = parts
+    data.batch_size = 2
+    finder = Tuner(Trainer(max_epochs=1, **QUIET)).lr_find(model, data, num_training=15, min_lr=1e-5)
+    assert model.learning_rate == finder.suggestion()
+
+
+def test_the_learning_rate_found_is_told_and_saved_and_not_sought_again(
+    recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli = main(["fit", "--config", recipe, *FIND, "--trainer.max_epochs=1"])
+    rate = cli.model.learning_rate
+    assert rate != 0.003
+    assert f"tuned    --model.learning_rate {rate:g}\n" in capsys.readouterr().out
+    assert yaml.safe_load((cli.run_dir / "config.yaml").read_text())["model"]["learning_rate"] == rate
+    again = main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2"])
+    assert again.model.learning_rate == rate
+    assert again.trainer.global_step == 40
+
+
+def test_the_batch_size_found_is_told_and_saved_and_the_schedule_fits_it(
+    recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuner = ["--trainer.callbacks+=BatchSizeFinder", "--trainer.callbacks.steps_per_trial=1"]
+    tuner += ["--trainer.callbacks.max_trials=2", "--trainer.callbacks.init_val=5"]
+    cli = main(["fit", "--config", recipe, *tuner, "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1"])
+    assert cli.datamodule.batch_size == 10
+    assert "tuned    --data.batch_size 10\n" in capsys.readouterr().out
+    assert yaml.safe_load((cli.run_dir / "config.yaml").read_text())["data"]["batch_size"] == 10
+    assert events(cli.run_dir)["train/lr"] == pytest.approx([0.003 * (12 - step) / 12 for step in range(12)])
+    assert cli.trainer.optimizers[0].param_groups[0]["lr"] == 0
+
+
+# --- averages of weights ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
+def test_stochastic_weight_averaging_averages(parts: Any) -> None:
+    model, data = parts
+    recorder = Recorder()
+    averaging = StochasticWeightAveraging(swa_lrs=0.001, swa_epoch_start=2)
+    Trainer(max_epochs=4, callbacks=[averaging, recorder], **QUIET).fit(model, data)
+    taken = recorder.weights[1:]  # at the start of the epochs from the second on
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(value.detach(), sum(item[name] for item in taken) / 3, msg=name)
+    assert not torch.equal(taken[0]["model.classifier.weight"], taken[1]["model.classifier.weight"])
+
+
+@pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
+def test_after_stochastic_weight_averaging_the_average_is_evaluated(
+    recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.001"]
+    cli = main(["fit", "--config", recipe, *words, "--trainer.max_epochs=4"])
+    metrics = json.loads((cli.run_dir / "metrics.json").read_text())
+    data = cli.datamodule
+    [expected] = Trainer(**QUIET).validate(cli.model, data, verbose=False)
+    assert metrics["val"]["loss"] == pytest.approx(expected["val/loss"])
+    assert metrics["checkpoint"] is None
+    assert "best     the average of weights is in no checkpoint of an epoch\n" in capsys.readouterr().out
+
+
+EMA = ["--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.5"]
+
+
+def test_a_run_with_an_average_of_weights_goes_on_and_has_the_same_figure_everywhere(recipe: str) -> None:
+    words = ["fit", "--config", recipe, *EMA, "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1"]
+    whole = main([*words, "--trainer.default_root_dir=whole"])
+    stopped = main([*words, "--trainer.limit_train_batches=4", "--trainer.max_steps=4"])
+    assert stopped.trainer.global_step == 4
+    first = main(words)
+    equal_runs(whole.run_dir, first.run_dir)
+    metrics = json.loads((whole.run_dir / "metrics.json").read_text())
+    best = whole.run_dir / metrics["checkpoint"]
+    again = main(["validate", f"--ckpt_path={best}"])
+    assert again.results["val"]["loss"] == metrics["val"]["loss"]
+    assert metrics["val"]["loss"] in events(whole.run_dir)["val/loss"]
+    content = read_safely(best)
+    assert not torch.equal(
+        content["state_dict"]["model.classifier.weight"], content["current_model_state"]["model.classifier.weight"]
+    )
+
+
+def test_an_average_of_weights_is_resumed_to_the_last_bit(recipe: str) -> None:
+    words = ["fit", "--config", recipe, *EMA, "--trainer.log_every_n_steps=1", "--model.warmup_ratio=1.0"]
+    whole = main([*words, "--trainer.default_root_dir=whole", "--trainer.max_epochs=3"])
+    other = main([*words, "--trainer.max_epochs=3", "--trainer.callbacks.use_buffers=false"])
+    equal_runs(whole.run_dir, other.run_dir)  # whatever Lightning does with buffers
+    main(["fit", f"--ckpt_path={whole.run_dir}/checkpoints/last.ckpt", "--trainer.max_epochs=4"])
+    main(["fit", f"--ckpt_path={other.run_dir}/checkpoints/last.ckpt", "--trainer.max_epochs=4"])
+    equal_runs(whole.run_dir, other.run_dir)
+
+
+def test_ema_callback_of_ones_own_trainer_averages(parts: Any) -> None:
+    model, data = parts
+    recorder = Recorder()
+    averaging = EMAWeightAveraging(decay=0.5, update_starting_at_step=0)
+    Trainer(max_epochs=2, callbacks=[averaging, recorder], **QUIET).fit(model, data)
+    assert model.model.bert.embeddings.position_ids.tolist() == [list(range(32))]
+    assert not torch.equal(model.model.classifier.weight, recorder.weights[1]["model.classifier.weight"])
+
+
+# --- fine-tuning and pruning ------------------------------------------------------------------------------------------
+
+
+def test_backbone_finetuning_freezes_and_unfreezes_the_encoder(parts: Any) -> None:
+    model, data = parts
+    recorder = Recorder()
+    finetuning = BackboneFinetuning(unfreeze_backbone_at_epoch=1, lambda_func=lambda epoch: 1.5)
+    Trainer(max_epochs=3, callbacks=[finetuning, recorder], **QUIET).fit(model, data)
+    start, second, third = recorder.weights
+    for name, value in start.items():
+        if name.startswith("model.bert."):
+            assert torch.equal(value, second[name]), name
+    assert not torch.equal(start["model.classifier.weight"], second["model.classifier.weight"])
+    changed = [name for name in start if name.startswith("model.bert.") and not torch.equal(second[name], third[name])]
+    assert len(changed) > 20
+
+
+def test_pruning_prunes(parts: Any) -> None:
+    model, data = parts
+    linear = model.model.bert.encoder.layer[0].intermediate.dense
+    pruning = ModelPruning("l1_unstructured", parameters_to_prune=[(linear, "weight")], amount=0.5)
+    Trainer(max_epochs=1, callbacks=[pruning], **QUIET).fit(model, data)
+    assert (linear.weight == 0).float().mean() == 0.5
+
+
+# --- checkpoints, bars, profilers, loggers ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        (["--trainer.val_check_interval=0.25"], 10),
+        (["--checkpoint.every_n_train_steps=1", "--checkpoint.monitor=null"], 10),
+    ],
+    ids=["within epochs", "by steps"],
+)
+def test_all_checkpoints_are_kept(recipe: str, words: list[str], count: int) -> None:
+    cli = main(["fit", "--config", recipe, "--checkpoint.save_top_k=-1", *words])
+    steps = [Checkpoint.read(path).global_step for path in cli.run_dir.glob("checkpoints/epoch=*.ckpt")]
+    assert len(steps) == len(set(steps)) == count
+
+
+def run(words: list[str]) -> str:
+    """Run a command in a process of its own, for libraries that print when they are imported or exit."""
+    script = Path(__file__).parent.parent / "train.py"
+    done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
+
+
+def test_what_was_asked_for_is_printed(recipe: str) -> None:
+    words = ["--trainer.profiler=simple", "--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss"]
+    said = run(["fit", "--config", recipe, *words, "--trainer.callbacks.verbose=true", "--test_after_fit=false"])
+    assert "FIT Profiler Report" in said
+    assert "run_training_batch" in said
+    assert "Metric val/loss improved. New best score" in said
+    assert "GPU available" not in said
+
+
+def test_another_progress_bar_takes_the_place_of_ours(recipe: str) -> None:
+    cli = main(["fit", "--config", recipe, "--trainer.callbacks+=TQDMProgressBar", "--trainer.max_epochs=1"])
+    assert type(cli.trainer.progress_bar_callback).__name__ == "TQDMProgressBar"
+
+
+def test_barebones(recipe: str) -> None:
+    cli = main(["fit", "--config", recipe, "--trainer.barebones=true", "--trainer.max_epochs=1"])
+    assert cli.trainer.global_step == 5
+    assert cli.trainer.loggers == []
+    assert not list(Path().glob("runs/*/checkpoints"))
+
+
+def test_without_checkpoints_the_weights_at_the_end_are_evaluated(
+    recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli = main(["fit", "--config", recipe, "--trainer.enable_checkpointing=false"])
+    assert not list(cli.run_dir.rglob("*.ckpt"))
+    assert set(cli.results) >= {"val", "test"}
+    assert "best     there is no best checkpoint: --trainer.enable_checkpointing is false\n" in capsys.readouterr().out
+
+
+def test_the_look_line_names_where_the_events_are(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--trainer.logger=TensorBoardLogger", "--trainer.logger.save_dir=elsewhere", "--trainer.logger.name=mine"]
+    main(["fit", "--config", recipe, *words, "--trainer.max_epochs=1"])
+    assert "look     tensorboard --logdir elsewhere/mine\n" in capsys.readouterr().out
+    assert list(Path("elsewhere/mine").rglob("events.out*"))
+
+
+@pytest.mark.filterwarnings("ignore:`ModelCheckpoint.monitor='val/acc'.` could not find")
+def test_a_run_that_ends_before_a_validation_says_why_nothing_is_exported(
+    recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli = main(["fit", "--config", recipe, "--trainer.max_steps=2"])
+    assert not (cli.run_dir / "export").exists()
+    assert "best     there is no best checkpoint: training ended before a validation\n" in capsys.readouterr().out
+
+
+def test_csv_logger(recipe: str) -> None:
+    words = ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs", "--trainer.log_every_n_steps=1"]
+    cli = main(["fit", "--config", recipe, *words])
+    assert isinstance(cli.trainer.logger, CSVLogger)
+    header, *rows = (Path(cli.trainer.logger.log_dir) / "metrics.csv").read_text().splitlines()
+    assert {"train/loss", "val/acc", "train/lr"} <= set(header.split(","))
+    assert len(rows) >= 10
+
+
+class Pictures(CSVLogger):
+    """A logger that takes images and tables, as that of Weights & Biases does."""
+
+    taken: dict[str, Any] = {}  # noqa: RUF012
+
+    def log_image(self, key: str, images: list[Any], step: int | None = None) -> None:
+        self.taken[key] = images
+
+    def log_table(self, key: str, columns: list[str], data: list[Any], step: int | None = None) -> None:
+        self.taken[key] = data
+
+
+def test_a_logger_that_takes_images_and_tables_gets_them(recipe: str) -> None:
+    Pictures.taken.clear()
+    words = [f"--trainer.logger={__name__}.Pictures", "--trainer.logger.save_dir=logs"]
+    main(["fit", "--config", recipe, *words])
+    assert {"test/confusion matrix", "val/ROC", "test/reliability"} <= Pictures.taken.keys()
+    assert any("errors" in key for key in Pictures.taken)
+
+
+# --- optimizers and schedules from the command line -------------------------------------------------------------------
+
+
+def test_another_optimizer_has_decay_groups_and_the_linear_schedule(recipe: str) -> None:
+    words = ["--optimizer=torch.optim.SGD", "--optimizer.lr=0.1", "--optimizer.momentum=0.9"]
+    words += ["--optimizer.weight_decay=0.2", "--trainer.log_every_n_steps=1"]
+    cli = main(["fit", "--config", recipe, *words])
+    [optimizer] = cli.trainer.optimizers
+    assert type(optimizer) is torch.optim.SGD
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.2, 0.0]
+    assert [group["momentum"] for group in optimizer.param_groups] == [0.9, 0.9]
+    assert events(cli.run_dir)["train/lr"] == pytest.approx([0.1 * (10 - step) / 10 for step in range(10)])
+    again = main(["fit", "--ckpt_path=last", "--trainer.max_epochs=3"])
+    assert type(again.trainer.optimizers[0]) is torch.optim.SGD
+    assert again.trainer.global_step == 15
+
+
+def test_another_schedule_is_stepped_with_the_optimizer(recipe: str) -> None:
+    words = ["--lr_scheduler=torch.optim.lr_scheduler.StepLR", "--lr_scheduler.step_size=2", "--lr_scheduler.gamma=0.5"]
+    cli = main(["fit", "--config", recipe, *words, "--trainer.log_every_n_steps=1"])
+    assert events(cli.run_dir)["train/lr"] == pytest.approx([0.003 * 0.5 ** (step // 2) for step in range(10)])
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val_loss"], "metric `val_loss`"),
+        (["--trainer.logger=WandbLogger"], "wandb"),
+        (["--model.class_path=my.Model"], "main(model_class=YourClass)"),
+        (["--optimizer=torch.nn.Linear"], "torch.nn.Linear"),
+        (["--model.compiled=true"], "did you mean model.compile?"),
+    ],
+    ids=["metric", "logger", "class", "optimizer", "old name"],
+)
+def test_a_mistake_gets_one_line(
+    recipe: str, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", recipe, *words])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert re.search(r"^error: ", said, re.MULTILINE)
+    assert message in said
+    assert len(said.splitlines()) < 14
+
+
+def test_a_checkpoint_of_weights_alone_is_no_place_to_go_on_from(
+    recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli = main(["fit", "--config", recipe, "--checkpoint.save_weights_only=true"])
+    [best] = cli.run_dir.glob("checkpoints/epoch=*.ckpt")
+    assert main(["test", f"--ckpt_path={best}"]).results["test"]["rows"] == 30
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", f"--ckpt_path={best}", "--trainer.max_epochs=3"])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert "error: " in said
+    assert "only the model" in said
+    assert "Traceback" not in said

@@ -1,0 +1,323 @@
+"""The parts taken out and recombined, as in scripts and projects of one's own."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.cli import LightningCLI
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import (
+    AutoTokenizer,
+    Data2VecTextConfig,
+    Data2VecTextForMaskedLM,
+    DataCollatorWithPadding,
+    DebertaConfig,
+    DebertaForMaskedLM,
+    FunnelConfig,
+    FunnelForMaskedLM,
+    LongformerConfig,
+    LongformerForMaskedLM,
+)
+
+from lit_bert import BertClassifier, RottenTomatoesDataModule, TextClassificationDataModule
+from lit_bert.errors import UserError
+
+QUIET: dict[str, Any] = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "accelerator": "cpu",
+}
+
+
+@pytest.fixture
+def data(tiny_bert: str, reviews: Path) -> TextClassificationDataModule:
+    return TextClassificationDataModule(str(reviews), tiny_bert, batch_size=8)
+
+
+def test_the_old_name_of_the_data_module_still_works() -> None:
+    assert RottenTomatoesDataModule is TextClassificationDataModule
+
+
+def test_the_encoder_is_there_after_init(tiny_bert: str) -> None:
+    model = BertClassifier(tiny_bert)
+    assert sum(parameter.numel() for parameter in model.parameters()) > 10_000
+    assert model(torch.tensor([[2, 5, 3]])).shape == (1, 2)
+
+
+# --- optimizers of one's own ------------------------------------------------------------------------------------------
+
+
+class OwnOptimizer(BertClassifier):
+    """Records the learning rates and weight decays of each step."""
+
+    kind = ""
+
+    def configure_optimizers(self) -> Any:
+        groups = [
+            {"params": list(self.backbone.parameters()), "lr": 0.1, "weight_decay": 0.3},
+            {"params": list(self.model.classifier.parameters()), "lr": 0.2, "weight_decay": 0.4},
+        ]
+        sgd = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+        if self.kind == "sgd":
+            return sgd
+        scheduler: Any = {
+            "onecycle": lambda: torch.optim.lr_scheduler.OneCycleLR(sgd, [0.1, 0.2], total_steps=10),
+            "cosine": lambda: torch.optim.lr_scheduler.CosineAnnealingLR(sgd, 10),
+            "lambda": lambda: torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1 / (1 + step)),
+        }[self.kind]()
+        return {"optimizer": sgd, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        self.steps.append([(group["lr"], group["weight_decay"]) for group in optimizer.param_groups])
+
+
+def expected_rates(kind: str) -> list[list[float]]:
+    """Return what PyTorch alone makes of it."""
+    parameters = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    sgd = torch.optim.SGD(
+        [{"params": [p], "lr": lr} for p, lr in zip(parameters, (0.1, 0.2), strict=True)], momentum=0.9
+    )
+    scheduler: Any = {
+        "sgd": lambda: torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1.0),
+        "onecycle": lambda: torch.optim.lr_scheduler.OneCycleLR(sgd, [0.1, 0.2], total_steps=10),
+        "cosine": lambda: torch.optim.lr_scheduler.CosineAnnealingLR(sgd, 10),
+        "lambda": lambda: torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1 / (1 + step)),
+    }[kind]()
+    rates = []
+    for _ in range(10):
+        rates.append([group["lr"] for group in sgd.param_groups])
+        sgd.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize("kind", ["sgd", "onecycle", "cosine", "lambda"])
+def test_an_optimizer_of_ones_own_keeps_its_learning_rates(
+    tiny_bert: str, data: Any, kind: str, tmp_path: Path
+) -> None:
+    whole = OwnOptimizer(tiny_bert, learning_rate=7.0, weight_decay=7.0)
+    whole.kind, whole.steps = kind, []
+    Trainer(max_epochs=2, **QUIET).fit(whole, data)
+    assert [[rate for rate, _ in step] for step in whole.steps] == [pytest.approx(r) for r in expected_rates(kind)]
+    assert {decay for step in whole.steps for _, decay in step} == {0.3, 0.4}
+    half = OwnOptimizer(tiny_bert)
+    half.kind, half.steps = kind, []
+    trainer = Trainer(max_epochs=1, **QUIET)
+    trainer.fit(half, data)
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    Trainer(max_epochs=2, **QUIET).fit(half, data, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    assert half.steps == whole.steps
+
+
+# --- batches of one's own ---------------------------------------------------------------------------------------------
+
+
+class HuggingFaceData(LightningDataModule):
+    """Loaders as a tutorial of transformers has them."""
+
+    def __init__(self, folder: str, index: bool = False) -> None:
+        super().__init__()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        texts = ["a warm and funny film", "great fun", "no fun", "awful", "a moving , clever story", "a cold film"] * 10
+        self.rows = [
+            {**tokenizer(text), "label": number % 2} | ({"index": number % 8} if index else {})
+            for number, text in enumerate(texts)
+        ]
+        self.collate = DataCollatorWithPadding(tokenizer)
+
+    def loader(self, shuffle: bool = False) -> DataLoader[Any]:
+        return DataLoader(self.rows, batch_size=8, shuffle=shuffle, collate_fn=self.collate)  # type: ignore[arg-type]
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return self.loader(shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self.loader()
+
+    test_dataloader = predict_dataloader = val_dataloader
+
+
+@pytest.mark.parametrize("as_loaders", [False, True], ids=["data module", "loaders"])
+def test_batches_of_hugging_face_collators(tiny_bert: str, as_loaders: bool) -> None:
+    data = HuggingFaceData(tiny_bert)
+    [batch, *_] = data.loader()
+    assert {"input_ids", "attention_mask", "token_type_ids", "labels"} == set(batch)
+    model = BertClassifier(tiny_bert, learning_rate=0.003)
+    trainer = Trainer(max_epochs=1, **QUIET)
+    if as_loaders:
+        trainer.fit(model, data.loader(shuffle=True), data.loader())
+    else:
+        trainer.fit(model, data)
+    given: Any = {"dataloaders": data.loader()} if as_loaders else {"datamodule": data}
+    assert trainer.validate(model, verbose=False, **given)[0].keys() >= {"val/acc", "val/loss"}
+    [metrics] = trainer.test(model, verbose=False, **given)
+    predictions = trainer.predict(model, **given)
+    preds = torch.cat([batch["preds"] for batch in predictions])  # type: ignore[index, union-attr]
+    labels = torch.tensor([row["label"] for row in data.rows])
+    assert metrics["test/acc"] == pytest.approx((preds == labels).float().mean().item())
+    assert len(model.epoch_outputs["test"]["labels"]) == 60
+
+
+def test_token_types_reach_the_encoder(tiny_bert: str) -> None:
+    model = BertClassifier(tiny_bert).eval()
+    ids, types = torch.tensor([[2, 5, 3, 6, 3]]), torch.tensor([[0, 0, 0, 1, 1]])
+    assert not torch.equal(model(ids), model(ids, token_type_ids=types))
+    assert torch.equal(model(ids), model(ids, token_type_ids=types * 0))
+
+
+def test_an_index_that_begins_anew_in_each_batch_loses_no_row(tiny_bert: str) -> None:
+    model = BertClassifier(tiny_bert)
+    trainer = Trainer(max_epochs=1, **QUIET)
+    trainer.fit(model, HuggingFaceData(tiny_bert, index=True))
+    trainer.test(model, HuggingFaceData(tiny_bert, index=True), verbose=False)
+    assert {split: len(outputs["labels"]) for split, outputs in model.epoch_outputs.items()} == dict.fromkeys(
+        ("train", "val", "test"), 60
+    )
+
+
+# --- subclasses -------------------------------------------------------------------------------------------------------
+
+
+class Weighted(BertClassifier):
+    """Has a buffer, a loss and a head of its own."""
+
+    def __init__(self, factor: float = 2.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.register_buffer("class_weights", torch.tensor([1.0, factor]))
+        self.extra = nn.Linear(2, 2)
+
+    def forward(self, input_ids: Any, **kwargs: Any) -> Any:
+        return self.extra(super().forward(input_ids, **kwargs))
+
+    def compute_loss(self, logits: Any, labels: Any) -> Any:
+        return nn.functional.cross_entropy(logits, labels, self.class_weights, reduction="none")
+
+
+@pytest.mark.filterwarnings("ignore:Found keys that are in the model state dict")
+def test_a_subclass_with_a_buffer_and_a_head_is_saved_and_loaded(tiny_bert: str, data: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_bert, tmp_path / "bert")
+    model = Weighted(factor=3.0, pretrained=str(folder), learning_rate=0.003)
+    trainer = Trainer(max_epochs=1, **QUIET)
+    trainer.fit(model, data)
+    trainer.save_checkpoint(tmp_path / "own.ckpt")
+    shutil.rmtree(folder)
+    again = Weighted.load_from_checkpoint(tmp_path / "own.ckpt", weights_only=True)
+    assert again.class_weights.tolist() == [1.0, 3.0]
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+    content = torch.load(tmp_path / "own.ckpt", weights_only=True)
+    del content["state_dict"]["extra.bias"]
+    torch.save(content, tmp_path / "less.ckpt")
+    with pytest.raises(RuntimeError, match=r"extra\.bias"):
+        Weighted.load_from_checkpoint(tmp_path / "less.ckpt", weights_only=True)
+    less = Weighted.load_from_checkpoint(tmp_path / "less.ckpt", strict=False, weights_only=True)
+    assert torch.equal(less.extra.weight, model.extra.weight)
+
+
+def test_a_checkpoint_suffices_to_go_on(tiny_bert: str, reviews: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_bert, tmp_path / "bert")
+    model = BertClassifier(str(folder), learning_rate=0.003)
+    trainer = Trainer(max_epochs=1, **QUIET)
+    trainer.fit(model, TextClassificationDataModule(str(reviews), str(folder), batch_size=8))
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    shutil.rmtree(folder)
+    again = BertClassifier.load_from_checkpoint(tmp_path / "one.ckpt", weights_only=True)
+    data = TextClassificationDataModule(str(reviews), str(tmp_path / "one.ckpt"), batch_size=8)
+    more = Trainer(max_epochs=2, **QUIET)
+    more.fit(again, data, ckpt_path=tmp_path / "one.ckpt", weights_only=True)
+    assert more.global_step == 10
+
+
+class Frozen(BertClassifier):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for parameter in self.backbone.parameters():
+            parameter.requires_grad = False
+
+
+def test_layers_can_be_frozen_in_init(tiny_bert: str, data: Any) -> None:
+    model = Frozen(pretrained=tiny_bert, learning_rate=0.01)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    Trainer(max_epochs=1, **QUIET).fit(model, data)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"model.classifier.weight", "model.classifier.bias"}
+
+
+@pytest.mark.filterwarnings("ignore:LightningCLI's args parameter", "ignore:.*will be overridden by", "ignore:No seed")
+def test_a_lightning_cli_of_ones_own_with_an_optimizer(tiny_bert: str, reviews: Path) -> None:
+    words = ["fit", f"--model.pretrained={tiny_bert}", f"--data.dataset={reviews}", f"--data.tokenizer={tiny_bert}"]
+    words += ["--optimizer=torch.optim.SGD", "--optimizer.lr=0.01", "--trainer.max_epochs=1", "--data.batch_size=8"]
+    words += ["--trainer.accelerator=cpu", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
+    cli = LightningCLI(BertClassifier, TextClassificationDataModule, args=words, save_config_callback=None)
+    assert type(cli.trainer.optimizers[0]) is torch.optim.SGD
+    assert cli.trainer.global_step == 5
+    [path] = Path().rglob("*.ckpt")
+    loaded = BertClassifier.load_from_checkpoint(path, weights_only=True)
+    assert torch.equal(loaded.model.classifier.weight, cli.model.model.classifier.weight)
+
+
+# --- other encoders ---------------------------------------------------------------------------------------------------
+
+SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+@pytest.fixture
+def encoders(tiny_bert: str, tmp_path: Path) -> dict[str, str]:
+    """Tiny encoders of other kinds, with the tokenizer of the tiny BERT."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    common = {"vocab_size": len(tokenizer), "pad_token_id": 0}
+    models = {
+        "deberta": DebertaForMaskedLM(DebertaConfig(**SIZES, **common, max_position_embeddings=32)),
+        "data2vec": Data2VecTextForMaskedLM(Data2VecTextConfig(**SIZES, **common, max_position_embeddings=32)),
+        "longformer": LongformerForMaskedLM(
+            LongformerConfig(**SIZES, **common, max_position_embeddings=34, attention_window=8)
+        ),
+        "funnel": FunnelForMaskedLM(
+            FunnelConfig(**common, block_sizes=[1, 1], d_model=16, n_head=2, d_head=8, d_inner=16, num_decoder_layers=1)
+        ),
+    }
+    for name, model in models.items():
+        model.save_pretrained(tmp_path / name)
+        tokenizer.model_max_length = 10_000
+        tokenizer.save_pretrained(tmp_path / name)
+    return {name: str(tmp_path / name) for name in models}
+
+
+@pytest.mark.parametrize("name", ["deberta", "data2vec", "longformer", "funnel"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_other_encoders_work_or_say_the_way_out(
+    encoders: dict[str, str], reviews: Path, name: str, precision: str
+) -> None:
+    with (reviews / "train.csv").open("a") as file:
+        file.write("fun " * 300 + ",pos\n")
+    data = TextClassificationDataModule(str(reviews), encoders[name], batch_size=8)
+    trainer = Trainer(max_epochs=1, precision=precision, limit_val_batches=1, **QUIET)  # type: ignore[arg-type]
+    message = ""
+    try:
+        trainer.fit(BertClassifier(encoders[name]), data)
+    except UserError as error:
+        message = str(error)
+    if message:
+        assert name in message
+        assert "use --trainer.precision 32-true" in message or "lower --data.max_length" in message
+        assert precision == "bf16-mixed" or "precision" not in message
+    else:
+        assert trainer.global_step == 6
+
+
+def test_the_hyperparameters_of_a_checkpoint_are_plain_values(tiny_bert: str, data: Any, tmp_path: Path) -> None:
+    trainer = Trainer(max_steps=1, limit_val_batches=0, **QUIET)
+    trainer.fit(BertClassifier(tiny_bert), data)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    hyper_parameters = torch.load(tmp_path / "a.ckpt", weights_only=True)["hyper_parameters"]
+    assert json.loads(json.dumps(hyper_parameters)) == hyper_parameters
+    assert hyper_parameters["encoder_config"]["id2label"] == {"0": "neg", "1": "pos"}
