@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -106,6 +107,7 @@ class BertCLI(LightningCLI):
         self._recipe = "run"
         self._new_run_dir: Path | None = None
         self._config_path = Path(run_dir.CONFIG)
+        self._lock: FileLock | None = None
         try:
             super().__init__(
                 model_class,
@@ -129,6 +131,9 @@ class BertCLI(LightningCLI):
             if isinstance(error, Exception) and is_out_of_memory(error):
                 raise explain_out_of_memory(self.datamodule, self.model is not None and self.model.training) from error
             raise
+        finally:
+            if self._lock:
+                self._lock.release()
 
     # --- arguments ----------------------------------------------------------------------------------------------------
 
@@ -308,6 +313,8 @@ class BertCLI(LightningCLI):
             return run or root  # this process writes nothing there
         if run is None:
             run = self._new_run_dir = run_dir.create_run_dir(root, self._recipe)
+        if self.subcommand == "fit":
+            self._lock = run_dir.lock(run)
         if self._new_run_dir or self.subcommand == "fit":
             self._config_path = next_free_path(run / run_dir.CONFIG)
             with atomic_write(self._config_path) as partial:

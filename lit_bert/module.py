@@ -18,8 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from lit_bert.errors import UserError
 from lit_bert.modeling import dropout, encoder, metrics
 from lit_bert.modeling import optimizer as optim
-from lit_bert.modeling.compile import CompiledForward
-from lit_bert.modeling.forward import logits_of
+from lit_bert.modeling.forward import CompiledForward, logits_of
 from lit_bert.modeling.outputs import SplitOutputs, gather_outputs
 
 Batch = dict[str, Tensor]

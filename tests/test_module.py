@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadMode
 from lit_bert import BertClassifier, TextClassificationDataModule
 from lit_bert.cli import main
 from lit_bert.errors import UserError
-from lit_bert.modeling.compile import CompiledForward
+from lit_bert.modeling.forward import CompiledForward
 
 QUIET = {
     "logger": False,

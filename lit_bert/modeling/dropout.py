@@ -19,12 +19,7 @@ ATTENTION = "lit_bert"
 
 
 def scaled_mask(like: Tensor, p: float) -> Tensor:
-    """Return a tensor shaped like `like` of 0, with probability `p`, and else 1 / (1 - p).
-
-    Args:
-        like: A tensor on the CPU.
-        p: Probability of 0, in [0, 1).
-    """
+    """Return a tensor shaped like `like`, which is on the CPU, of 0, with probability `p` < 1, and else 1 / (1 - p)."""
     dropped = round(p * 65536)
     draws = np.random.SFC64(int(torch.randint(1 << 62, ()))).random_raw(-(-like.numel() // 4))
     bits = torch.from_numpy(draws.view(np.int16))[: like.numel()].view(like.shape)
@@ -37,11 +32,10 @@ class Dropout(nn.Dropout):
     """`torch.nn.Dropout`, with `scaled_mask` on a CPU, where the model is not compiled."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         register()  # the model may have been sent to a process that was spawned
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the input with elements dropped, when in training; any shape."""
         if not self.training or not 0 < self.p < 1 or not input.is_cpu or torch.compiler.is_compiling():
             return super().forward(input)
         return input * scaled_mask(input, self.p)
@@ -60,24 +54,14 @@ def attention(
     """Return the heads' outputs, shape (B, T, H, D), of query, key and value, each (B, H, T, D).
 
     On a CPU, PyTorch's fused attention cannot drop weights: it falls back to this same computation, with its own
-    random numbers and more checks. Without dropout, and on other devices, it is what is used here.
-
-    Args:
-        module: The attention layer.
-        query: Queries.
-        key: Keys.
-        value: Values.
-        attention_mask: True where a token may be attended to, broadcast to (B, H, T, T); None is everywhere.
-        dropout: Probability with which an attention weight is dropped.
-        scaling: What scores are multiplied by; None is D to the power of -1/2.
-        kwargs: Passed on.
+    random numbers and more checks. Without dropout, and on other devices, it is what is used here. `attention_mask` is
+    true where a token may be attended to, broadcast to (B, H, T, T); None is everywhere.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if not query.is_cpu or not dropout or torch.compiler.is_compiling():
-        return sdpa_attention_forward(  # type: ignore[no-any-return]
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
+        kwargs |= {"dropout": dropout, "scaling": scaling}
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
     scores = (query * (scaling or query.shape[-1] ** -0.5)) @ key.transpose(2, 3)
     if attention_mask is not None:
         scores = scores.masked_fill(~attention_mask, float("-inf"))

@@ -25,64 +25,50 @@ def find_encoder(name: str) -> Path:
 
     Args:
         name: "packaged", a local folder, or a Hub model id, with "@" and a revision if it is pinned.
-
-    Raises:
-        UserError: It cannot be had, or the folder lacks a part.
     """
     if name == packaged.PACKAGED:
         return packaged.packaged_encoder()
     path = Path(name).expanduser()
     if path.suffix == ".ckpt":
-        raise UserError(f"--model.pretrained {name}: give a checkpoint with --ckpt_path")
-    if path.is_file():
-        raise UserError(f"--model.pretrained {name}: this is a file; give the folder it is in")
-    if not path.is_dir():
-        if not hub.is_hub_id(name):
-            raise UserError(f"--model.pretrained {name}: there is no such folder")
-        return hub.fetch_from_hub(name, "model")
-    if not (path / "config.json").is_file():
-        raise UserError(f"--model.pretrained {name}: the folder has no config.json, so it holds no transformers model")
-    if not hub.has_weights(path):
-        raise UserError(
-            f"--model.pretrained {name}: the folder has a config.json but no weights "
-            "(model.safetensors); save the model into it with save_pretrained"
-        )
-    if not hub.has_tokenizer(path):
-        raise UserError(
-            f"--model.pretrained {name}: the folder has a model but no tokenizer (tokenizer.json or vocab.txt); "
-            "save the model's tokenizer into it with save_pretrained"
-        )
-    return path
+        problem = "give a checkpoint with --ckpt_path"
+    elif path.is_file():
+        problem = "this is a file; give the folder it is in"
+    elif not path.is_dir():
+        if hub.is_hub_id(name):
+            return hub.fetch_from_hub(name, "model")
+        problem = "there is no such folder"
+    elif not (path / "config.json").is_file():
+        problem = "the folder has no config.json, so it holds no transformers model"
+    elif not hub.has_weights(path):
+        problem = "the folder has a config.json but no weights (model.safetensors)"
+        problem += "; save the model into it with save_pretrained"
+    elif not hub.has_tokenizer(path):
+        problem = "the folder has a model but no tokenizer (tokenizer.json or vocab.txt)"
+        problem += "; save the model's tokenizer into it with save_pretrained"
+    else:
+        return path
+    raise UserError(f"--model.pretrained {name}: {problem}")
 
 
 def load_config(folder: Path, source: str) -> Any:
-    """Return the config of the encoder in a folder; `source` is how a message begins: "--model.pretrained packaged".
-
-    Raises:
-        UserError: It is damaged, needs code that comes with it, or the model is no encoder: that has a head for masked
-            tokens, and one for sequence classification.
-    """
+    """Return the config of the encoder in a folder; `source` is how a message begins: "--model.pretrained packaged"."""
     from transformers import PreTrainedConfig
 
     try:
         content, _ = PreTrainedConfig.get_config_dict(folder, local_files_only=True)
         if not isinstance(content, dict) or "model_type" not in content:
             raise ValueError("it names no model_type")
-        config = make_config(content, source)
+        return make_config(content, source)
     except UserError:
         raise
     except Exception as error:  # a damaged file makes transformers raise many things
         raise UserError(f"{source}: its config.json cannot be used: {reason(error)}") from error
-    return config
 
 
 def make_config(content: Mapping[str, Any], source: str) -> Any:
     """Return a config from the content of a config.json, without what it says of code to run.
 
     transformers would ask standard input whether to run code that comes with a model, and fetch attention kernels.
-
-    Raises:
-        UserError: transformers does not have that type of model, or it is no encoder.
     """
     from transformers import CONFIG_MAPPING, AutoConfig
     from transformers.models.auto import modeling_auto
@@ -96,11 +82,9 @@ def make_config(content: Mapping[str, Any], source: str) -> Any:
     config = AutoConfig.for_model(**{name: value for name, value in content.items() if name != "auto_map"})
     if config._attn_implementation not in (None, "eager", "sdpa"):
         config._attn_implementation = None
-    heads = (
-        modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-        modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-    )
-    if any(model_type not in head for head in heads) or config.is_encoder_decoder:
+    masked_lm = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    classifiers = modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    if model_type not in masked_lm or model_type not in classifiers or config.is_encoder_decoder:
         raise UserError(f"{source}: a {model_type} model is not an encoder; give a BERT-like one")
     return config
 
@@ -108,13 +92,7 @@ def make_config(content: Mapping[str, Any], source: str) -> Any:
 def load_tokenizer(folder: Path, source: str, config: Any = None) -> tuple[Any, int]:
     """Return a tokenizer that neither truncates nor pads on its own, and how many tokens its encoder takes at most.
 
-    Args:
-        folder: Where it is.
-        source: How a message begins, such as "--model.pretrained packaged".
-        config: The encoder's config, if it is not in the folder.
-
-    Raises:
-        UserError: It is damaged, or has tokens that the encoder does not know.
+    `config` is the encoder's, if it is not in the folder.
     """
     from transformers import AutoTokenizer
 
@@ -137,11 +115,7 @@ def load_tokenizer(folder: Path, source: str, config: Any = None) -> tuple[Any, 
 
 
 def tokenizer_from_files(files: Mapping[str, str], config: Mapping[str, Any], source: str) -> tuple[Any, int]:
-    """Return what `load_tokenizer` does, of the texts of a tokenizer's files by name, as a checkpoint holds them.
-
-    Raises:
-        UserError: They are damaged, or do not belong to the encoder.
-    """
+    """Return what `load_tokenizer` does, of the texts of a tokenizer's files by name, as a checkpoint holds them."""
     with tempfile.TemporaryDirectory() as folder:  # transformers reads nothing but files
         for name, text in files.items():
             (Path(folder) / Path(name).name).write_text(text, encoding="utf-8")
@@ -158,30 +132,13 @@ def tokenizer_files(tokenizer: Any) -> dict[str, str]:
 def load_classifier(folder: Path, source: str, class_names: Sequence[str] | None = None) -> tuple[Any, bool]:
     """Return an encoder with a classification head, in float32 and evaluation mode, and whether the head is a new one.
 
-    Args:
-        folder: Where it is.
-        source: How a message begins, such as "--model.pretrained packaged".
-        class_names: Names of the classes, in the order of their numbers; None takes the model's own.
-
-    Raises:
-        UserError: It is damaged, or lacks weights of its encoder.
+    `class_names` are in the order of the classes' numbers; None takes the model's own.
     """
-    from transformers import AutoModelForSequenceClassification
-
     config = load_config(folder, source)
     if class_names is not None:
-        set_class_names(config, class_names)
+        _set_class_names(config, class_names)
     try:
-        with quiet_transformers():
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                local_files_only=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )
+        model, loading = _from_pretrained(config, folder, local_files_only=True, ignore_mismatched_sizes=True)
     except Exception as error:  # whatever a damaged file makes safetensors, pickle or transformers raise
         raise UserError(f"{source}: cannot be loaded: {reason(error)}") from error
     new = [key for key in loading["missing_keys"] if ".pooler." not in key]
@@ -195,11 +152,26 @@ def load_classifier(folder: Path, source: str, class_names: Sequence[str] | None
     return model, bool(new)
 
 
-def set_class_names(config: Any, class_names: Sequence[str]) -> None:
-    """Name the classes in a config, in the order of their numbers."""
-    config.num_labels = len(class_names)
-    config.id2label = dict(enumerate(class_names))
-    config.label2id = {name: number for number, name in enumerate(class_names)}
+def restore_classifier(config: Mapping[str, Any], state_dict: Mapping[str, Tensor], source: str) -> Any:
+    """Return the classifier of a checkpoint, in evaluation mode, its weights mapped from the file.
+
+    `config` is the encoder's, and of `state_dict` names outside "model." are passed over.
+    """
+    weights = {name.removeprefix("model."): value for name, value in state_dict.items() if name.startswith("model.")}
+    model, loading = _from_pretrained(make_config(config, source), None, state_dict=weights)
+    if wrong := [*loading["missing_keys"], *loading["unexpected_keys"]]:
+        raise UserError(f"{source}: its weights are not those of the model that it describes ({len(wrong)} differ)")
+    return model
+
+
+def _from_pretrained(config: Any, folder: Path | None, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the classifier that a config describes, and which weights were missing, unexpected or mismatched."""
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    model_class: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+    options |= {"config": config, "dtype": torch.float32, "output_loading_info": True}
+    with quiet_transformers():
+        return model_class.from_pretrained(folder, **options)  # type: ignore[no-any-return]
 
 
 def build_classifier(config: Mapping[str, Any], source: str) -> Any:
@@ -208,30 +180,6 @@ def build_classifier(config: Mapping[str, Any], source: str) -> Any:
 
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         return AutoModelForSequenceClassification.from_config(make_config(config, source), dtype=torch.float32)
-
-
-def restore_classifier(config: Mapping[str, Any], state_dict: Mapping[str, Tensor], source: str) -> Any:
-    """Return the classifier of a checkpoint, in evaluation mode, its weights mapped from the file.
-
-    Args:
-        config: The encoder's config, as `BertClassifier` keeps it in a checkpoint.
-        state_dict: The checkpoint's weights; names outside "model." are passed over.
-        source: How a message begins, such as "--ckpt_path last.ckpt".
-
-    Raises:
-        UserError: The weights are not those of the model that the config describes.
-    """
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-
-    made = make_config(config, source)
-    weights = {name.removeprefix("model."): value for name, value in state_dict.items() if name.startswith("model.")}
-    with quiet_transformers():
-        model, loading = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(made)].from_pretrained(
-            None, config=made, state_dict=weights, dtype=torch.float32, output_loading_info=True
-        )
-    if wrong := [*loading["missing_keys"], *loading["unexpected_keys"]]:
-        raise UserError(f"{source}: its weights are not those of the model that it describes ({len(wrong)} differ)")
-    return model
 
 
 def config_content(config: Any) -> dict[str, Any]:
@@ -256,11 +204,16 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _set_class_names(config: Any, class_names: Sequence[str]) -> None:
+    config.num_labels = len(class_names)
+    config.id2label = dict(enumerate(class_names))
+    config.label2id = {name: number for number, name in enumerate(class_names)}
+
+
 def name_classes(config: Any, class_names: Sequence[str], new_head: bool) -> bool:
     """Name the classes of a new head in its config as the data do; return whether that changed anything.
 
-    Raises:
-        ValueError: The head has other classes; the message names them.
+    A head that has other classes is a ValueError, in whose message "{}" stands for the data.
     """
     own = [str(config.id2label[number]) for number in range(config.num_labels)]
     if list(class_names) == own:
@@ -270,5 +223,5 @@ def name_classes(config: Any, class_names: Sequence[str], new_head: bool) -> boo
             f"the model's classes are {', '.join(own)}, those of {{}} are {', '.join(class_names)}; they must be the "
             "same, in the same order: BertClassifier(class_names=data.class_names)"
         )
-    set_class_names(config, class_names)
+    _set_class_names(config, class_names)
     return True

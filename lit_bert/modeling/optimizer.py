@@ -12,11 +12,7 @@ from lit_bert.errors import UserError
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split parameters into those that decay and those that do not: biases and LayerNorm weights, all vectors.
-
-    Args:
-        module: Parameters that require no gradient are left out.
-        weight_decay: Decay of the first group, per unit of learning rate, at least 0.
+    """Split trainable parameters into those that decay and those that do not: vectors, such as biases and LayerNorm.
 
     Source: Devlin et al. 2019, appendix A.2, as its released optimizer does it.
     """
@@ -30,16 +26,12 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
 def linear_schedule(optimizer: Optimizer, warmup_ratio: float, total_steps: int) -> LambdaLR:
     """Return the schedule of the Hugging Face Trainer: the learning rate rises linearly from 0, then falls to 0.
 
-    Args:
-        optimizer: Its groups' learning rates are the peak.
-        warmup_ratio: Fraction of optimizer steps spent rising, in [0, 1]; the number of steps is rounded up.
-        total_steps: Optimizer steps of the whole run.
+    `warmup_ratio` is the fraction of `total_steps` spent rising, in [0, 1]; that number of steps is rounded up.
     """
     from transformers import get_linear_schedule_with_warmup
 
     warmup_steps = -int(-warmup_ratio * total_steps // 1)
-    schedule: LambdaLR = get_linear_schedule_with_warmup(optimizer, warmup_steps, total_steps)
-    return schedule
+    return get_linear_schedule_with_warmup(optimizer, warmup_steps, total_steps)  # type: ignore[no-any-return]
 
 
 OWN_GROUPS = 2
@@ -49,18 +41,10 @@ OWN_GROUPS = 2
 def refresh(
     schedule: LambdaLR, groups: list[dict[str, Any]], learning_rate: float, warmup_ratio: float, total_steps: int
 ) -> None:
-    """Let a schedule and its optimizer go on, where they stand, with today's options and not with a checkpoint's.
-
-    Args:
-        schedule: What `linear_schedule` returned.
-        groups: What `decay_groups` returns today.
-        learning_rate: Peak learning rate.
-        warmup_ratio: As in `linear_schedule`.
-        total_steps: As in `linear_schedule`.
-    """
+    """Let a schedule and its optimizer go on, where they stand, with today's options and not with a checkpoint's."""
     factor = linear_schedule(schedule.optimizer, warmup_ratio, total_steps).lr_lambdas[0]
     schedule.lr_lambdas = [factor] * len(schedule.optimizer.param_groups)
-    schedule.base_lrs = [learning_rate] * OWN_GROUPS + list(schedule.base_lrs[OWN_GROUPS:])
+    schedule.base_lrs[:OWN_GROUPS] = [learning_rate] * OWN_GROUPS
     for group, today in zip(schedule.optimizer.param_groups, groups, strict=False):
         rate = learning_rate * factor(schedule.last_epoch)
         group.update(initial_lr=learning_rate, lr=rate, weight_decay=today["weight_decay"])
@@ -79,15 +63,10 @@ def include_added_groups(schedule: LambdaLR) -> None:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], value: float | None, algorithm: str | None) -> Tensor:
-    """Clip gradients as a Trainer's options say, and return their norm before.
+    """Clip gradients by the Trainer's `gradient_clip_val` and `gradient_clip_algorithm`; return their norm before.
 
     Lightning's own clipping refuses a fused optimizer under any autocast, though only fp16's gradient scaler would be
     in its way.
-
-    Args:
-        parameters: Whose.
-        value: `gradient_clip_val`; None or 0 does not clip.
-        algorithm: `gradient_clip_algorithm`: "value", or by default "norm".
     """
     listed = list(parameters)
     by_value = algorithm == "value"
@@ -100,13 +79,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], value: float | None, algo
 def make(kind: type, spec: dict[str, Any], *args: Any) -> Any:
     """Return an instance of what the command line names, such as `--optimizer torch.optim.SGD --optimizer.lr 0.1`.
 
-    Args:
-        kind: What its class must be derived from.
-        spec: `class_path`, and `init_args` if there are any.
-        args: What comes before these: parameter groups, or an optimizer.
-
-    Raises:
-        UserError: There is no such class, it is of another kind, or it refuses its arguments.
+    Its class must be derived from `kind`; `args` come before the `init_args` of `spec`: parameter groups, or an
+    optimizer.
     """
     path = str(spec["class_path"])
     module, _, name = path.rpartition(".")

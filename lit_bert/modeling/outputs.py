@@ -25,24 +25,15 @@ class SplitOutputs(TypedDict, total=False):
 def gather_outputs(batches: Iterable[dict[str, Tensor]], deduplicate: bool = False) -> dict[str, Tensor]:
     """Join batches from all ranks, in the order of their `index` where that tells rows apart, else as they come.
 
-    Args:
-        batches: Of this rank, with the same names; each value's first dimension is the rows'.
-        deduplicate: Whether the loader repeats rows so that all ranks have equally many batches, as
-            `LengthGroupedSampler` does: of rows with the same `index` one is kept.
-
-    Returns:
-        The batches as one, in the main memory of every rank; nothing if no rank has any.
+    Of rows with the same `index`, `deduplicate` keeps one: a sampler such as `LengthGroupedSampler` repeats rows so
+    that all ranks have equally many batches. Every rank gets the result in main memory; it is empty if none has rows.
     """
-    listed = list(batches)
-    own = {name: torch.cat([batch[name] for batch in listed]).cpu() for name in (listed[0] if listed else ())}
+    own = _concatenate(batches)
     shares = [own]
     if distributed.is_available() and distributed.is_initialized():
         shares *= distributed.get_world_size()
         distributed.all_gather_object(shares, own)
-    shares = [share for share in shares if share]
-    if not shares:
-        return {}
-    joined = {name: torch.cat([share[name] for share in shares]) for name in shares[0]}
+    joined = _concatenate(share for share in shares if share)
     if "index" not in joined:
         return joined
     order = joined["index"].argsort(stable=True)
@@ -51,3 +42,8 @@ def gather_outputs(batches: Iterable[dict[str, Tensor]], deduplicate: bool = Fal
     if not deduplicate and not first.all():  # such as an index that begins anew in each batch
         return joined
     return {name: value[order[first]] for name, value in joined.items()}
+
+
+def _concatenate(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    listed = list(parts)
+    return {name: torch.cat([part[name] for part in listed]).cpu() for name in (listed[0] if listed else ())}

@@ -5,6 +5,7 @@ import re
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ class Checkpoint:
                 that are no tokenizer's.
         """
         content = read_safely(path)
+        verify(Path(path))
         hyper_parameters = content.get("hyper_parameters")
         missing = sorted({"state_dict", "epoch", "global_step"} - content.keys())
         if not isinstance(hyper_parameters, dict) or "encoder_config" not in hyper_parameters:
@@ -113,6 +115,31 @@ def read_safely(path: _PATH) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"--ckpt_path {path}: not a checkpoint")
     return content
+
+
+@cache
+def _verify(path: Path, size: int, changed: int) -> str:
+    """Return what is wrong with an archive's content, or nothing."""
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            return "it was packed anew"  # so that tensors, which are mapped, would be noise
+        damaged = archive.testzip()
+        return f"{damaged} in it is damaged" if damaged else ""
+
+
+def verify(path: Path) -> None:
+    """Compare a checkpoint's content with its checksums, once in a process; that takes a second for about 1 GiB.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    state = path.stat()
+    try:
+        wrong = _verify(path.absolute(), state.st_size, state.st_mtime_ns)
+    except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
+        wrong = reason(error)
+    if wrong:
+        raise UserError(f"--ckpt_path {path}: cannot be read ({wrong}){_nearby(path)}")
 
 
 def find_newest_checkpoint(folders: Iterable[Path]) -> Checkpoint | None:

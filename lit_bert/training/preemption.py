@@ -9,7 +9,7 @@ from typing import Any, NoReturn, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from torch import distributed
 
 from lit_bert.console import status
@@ -59,6 +59,7 @@ class PreemptionCheckpoint(Checkpoint):
         self._received_signal = self._stopping = 0  # on this rank, and agreed upon by all
         self._saved_at = 0.0
         self._global_step = 0
+        self._stopped = False
         self._rng_states: list[dict[str, torch.Tensor]] = []
         self._handlers: dict[int, Any] = {}
         self._group: Any = None
@@ -66,7 +67,7 @@ class PreemptionCheckpoint(Checkpoint):
     # --- state of a checkpoint ----------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the `rng_states` of all ranks."""
+        """Return the `rng_states` of all ranks, and whether training `stopped` early."""
         own = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             own["cuda"] = torch.cuda.get_rng_state()
@@ -74,11 +75,10 @@ class PreemptionCheckpoint(Checkpoint):
         if distributed.is_available() and distributed.is_initialized():
             states *= distributed.get_world_size()
             distributed.all_gather_object(states, own)
-        return {"rng_states": states}
+        return {"rng_states": states, "stopped": self._stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the random states until training starts."""
-        self._rng_states = state_dict["rng_states"]
+        self._rng_states, self._stopped = state_dict["rng_states"], state_dict.get("stopped", False)
 
     # --- hooks --------------------------------------------------------------------------------------------------------
 
@@ -87,12 +87,16 @@ class PreemptionCheckpoint(Checkpoint):
             self.path = Path(trainer.default_root_dir) / run_dir.CHECKPOINTS / run_dir.LAST
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore random states, and listen to signals."""
+        """Restore random states, stay stopped if training had stopped early, and listen to signals."""
+        if self._stopped and any(isinstance(item, EarlyStopping) for item in trainer.callbacks):  # type: ignore[attr-defined]
+            status("stop", "early stopping has ended this run; without that callback, or with a new run, it trains on")
+            trainer.should_stop = True
         if len(self._rng_states) == trainer.world_size:
             state = self._rng_states[trainer.global_rank]
             torch.set_rng_state(state["cpu"])
             if "cuda" in state and torch.cuda.is_available():
                 torch.cuda.set_rng_state(state["cuda"])
+        _correct_restart(trainer)
         self._saved_at, self._global_step = time.monotonic(), trainer.global_step
         trainer.ckpt_path = None  # or Lightning would keep that file for ever, though it be no longer the best
         if trainer.is_global_zero:
@@ -127,10 +131,9 @@ class PreemptionCheckpoint(Checkpoint):
         Neither before a validation: Lightning would leave it out when the run goes on.
         """
         stepped, self._global_step = trainer.global_step != self._global_step, trainer.global_step
-        if not stepped or trainer.is_last_batch or trainer.fit_loop.batch_idx + 1 >= trainer.num_training_batches:
+        if not stepped or _is_last_batch(trainer):
             return
-        enough = self._global_step >= (trainer.min_steps or 0) and trainer.current_epoch >= (trainer.min_epochs or 0)
-        last = (trainer.should_stop and enough) or self._global_step == trainer.max_steps  # within an epoch
+        last = _stops_early(trainer) or self._global_step == trainer.max_steps  # within an epoch
         if _validation_follows(trainer) and not last:
             return
         flags = self._sync_flags(trainer, pl_module)
@@ -146,6 +149,11 @@ class PreemptionCheckpoint(Checkpoint):
         elif not trainer.sanity_checking:
             self._sync_flags(trainer, pl_module, certain=True)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, if this validation stops training within an epoch."""
+        if trainer.state.fn == "fit" and _stops_early(trainer) and not _is_last_batch(trainer):
+            self._save(trainer, pl_module)
+
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._exit_on_sigterm(trainer)
 
@@ -154,7 +162,7 @@ class PreemptionCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, if the epoch is whole; what it has to log follows this hook, and only then may training stop."""
-        if trainer.is_last_batch or trainer.fit_loop.batch_idx + 1 >= trainer.num_training_batches:
+        if _is_last_batch(trainer):
             self._save(trainer, pl_module)
         self._stopping = self._sync_flags(trainer, pl_module)[SIGNAL]
 
@@ -209,6 +217,7 @@ class PreemptionCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer, pl_module: Any) -> None:
         self._sync_flags(trainer, pl_module, certain=True)
+        self._stopped = _stops_early(trainer)
         for logger in trainer.loggers:
             logger.save()
         trainer.save_checkpoint(self.path)
@@ -237,6 +246,33 @@ class PreemptionCheckpoint(Checkpoint):
 
 def _do_nothing() -> None:
     pass
+
+
+def _is_last_batch(trainer: Trainer) -> bool:
+    """Tell whether this batch is the epoch's last."""
+    return bool(trainer.is_last_batch) or trainer.fit_loop.batch_idx + 1 >= trainer.num_training_batches
+
+
+def _stops_early(trainer: Trainer) -> bool:
+    """Tell whether a callback has told training to stop, and enough of it is done."""
+    enough = trainer.global_step >= (trainer.min_steps or 0) and trainer.current_epoch >= (trainer.min_epochs or 0)
+    return trainer.should_stop and enough
+
+
+def _correct_restart(trainer: Trainer) -> None:
+    """Let a run that goes on from an epoch's end begin the next one, also where its length is given in steps.
+
+    Lightning takes every resumed run with `max_steps` for one that goes on within an epoch (its `FitLoop.restarting`
+    reads `a and b or c` where `a and (b or c)` is meant), so that it skips an epoch's rows.
+    """
+    loop = trainer.fit_loop
+    progress, steps = loop.epoch_progress.current, loop.epoch_loop.max_steps
+    whole = progress.ready == progress.started == progress.processed
+    if loop.restarting and whole and steps != -1:
+        loop.epoch_loop.max_steps = -1
+        loop.restarting = False
+        loop.reset()
+        loop.epoch_loop.max_steps = steps
 
 
 def _validation_follows(trainer: Trainer) -> bool:

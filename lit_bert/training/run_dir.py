@@ -7,6 +7,8 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from lit_bert.errors import UserError
 
 CONFIG = "config.yaml"
@@ -15,6 +17,7 @@ LAST = "last.ckpt"
 PROVENANCE = "provenance.json"
 METRICS = "metrics.json"
 EXPORT = "export"
+LOCK = ".lock"
 
 
 def run_dir_of(checkpoint: str | Path | None) -> Path | None:
@@ -67,8 +70,24 @@ def create_run_dir(root: Path, recipe: str) -> Path:
     return folder
 
 
+def lock(folder: Path) -> FileLock:
+    """Keep other processes from training in a run's folder, until this one releases the lock or ends.
+
+    Raises:
+        UserError: Another process trains there.
+    """
+    held = FileLock(folder / LOCK)
+    try:
+        held.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            f"{folder}: another process trains in this folder (it holds {LOCK}); wait for it, or stop it"
+        ) from error
+    return held
+
+
 def remove_if_empty(folder: Path) -> None:
     """Remove the folder of a run that ended before its first step, unless it has results."""
-    passing = (CONFIG, PROVENANCE, "hparams.yaml", "events.")
+    passing = (CONFIG, PROVENANCE, LOCK, "hparams.yaml", "events.")
     if folder.is_dir() and all(file.name.startswith(passing) for file in folder.iterdir()):
         shutil.rmtree(folder)

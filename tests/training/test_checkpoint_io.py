@@ -83,3 +83,31 @@ def test_the_newest_is_last_ckpt_of_the_newest_folder_if_it_can_be_read(tmp_path
         os.truncate(tmp_path / "new" / name, 0)
     assert find_newest_checkpoint(folders).path == tmp_path / "old" / "last.ckpt"
     assert find_newest_checkpoint([tmp_path / "none"]) is None
+
+
+def damaged(path: Path, how: str) -> None:
+    """Damage a checkpoint's content, but not its archive's table of contents."""
+    with zipfile.ZipFile(path) as archive:
+        [entry] = [entry for entry in archive.infolist() if entry.filename.endswith("data/0")]
+        files = {name: archive.read(name) for name in archive.namelist()}
+    if how == "zeroed":
+        with path.open("r+b") as file:
+            content = file.read()
+            place = content.index(torch.full((1000,), 1.5).numpy().tobytes(), entry.header_offset)
+            file.seek(place + 400)
+            file.write(bytes(100))
+    else:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("how", ["zeroed", "packed anew"])
+def test_damage_within_a_tensor_is_noticed(tmp_path: Path, how: str) -> None:
+    for name in ("last.ckpt", "epoch=1.ckpt"):
+        AtomicCheckpointIO().save_checkpoint({**WHOLE, "state_dict": {"w": torch.full((1000,), 1.5)}}, tmp_path / name)
+    os.utime(tmp_path / "epoch=1.ckpt", (1000, 1000))
+    damaged(tmp_path / "last.ckpt", how)
+    with pytest.raises(UserError, match=r"last.ckpt: cannot be read \(.*\); the newest other there is .*epoch=1.ckpt"):
+        Checkpoint.read(tmp_path / "last.ckpt")
+    assert find_newest_checkpoint([tmp_path]).path == tmp_path / "epoch=1.ckpt"

@@ -1,0 +1,67 @@
+"""Runs whose length is given in steps: they go on from anywhere as the others do."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import equal_runs
+
+from lit_bert import BertClassifier
+from lit_bert.cli import main
+
+Rows = list[tuple[int, list[int]]]
+SIGNALS: dict[int, int] = {}
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
+    """Which rows each training step sees, with the step's number; signals are sent as steps begin."""
+    seen: Rows = []
+    original = BertClassifier.training_step
+
+    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+        seen.append((self.trainer.global_step, batch["index"].tolist()))
+        if (number := SIGNALS.pop(self.trainer.global_step, None)) is not None:
+            os.kill(os.getpid(), number)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(BertClassifier, "training_step", training_step)
+    SIGNALS.clear()
+    return seen
+
+
+VALIDATED, ACCUMULATED = "--trainer.val_check_interval=2", "--trainer.accumulate_grad_batches=2"
+
+
+@pytest.mark.parametrize(
+    ("settings", "step"),
+    [([], 4), ([], 9), ([VALIDATED], 4), (["--trainer.max_epochs=5"], 9), ([ACCUMULATED], 9)],
+    ids=str,
+)
+def test_resuming_from_an_epochs_end_skips_no_row(recipe: str, rows: Rows, settings: list[str], step: int) -> None:
+    steps = 25 if ACCUMULATED not in settings else 12
+    words = ["fit", "--config", recipe, "--trainer.max_epochs=-1", f"--trainer.max_steps={steps}", *settings]
+    words += ["--trainer.log_every_n_steps=1"]
+    whole = main([*words, "--trainer.default_root_dir=whole"])
+    expected = list(rows)
+    rows.clear()
+    SIGNALS[step if steps == 25 else step // 2 + 1] = signal.SIGTERM
+    with pytest.raises(SystemExit):
+        main(words)
+    again = main(["fit", "--ckpt_path=last"])
+    assert rows == expected
+    assert again.trainer.global_step == steps
+    equal_runs(whole.run_dir, again.run_dir)
+
+
+def test_a_finished_run_is_prolonged(recipe: str, rows: Rows) -> None:
+    words = ["fit", "--config", recipe, "--trainer.max_epochs=-1", "--model.learning_rate=0", "--test_after_fit=false"]
+    main([*words, "--trainer.max_steps=20", "--trainer.default_root_dir=whole"])
+    expected = list(rows)
+    rows.clear()
+    run = main([*words, "--trainer.max_steps=10"]).run_dir
+    main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", "--trainer.max_steps=20"])
+    assert rows == expected
+    assert not list(Path().glob("runs/*/*.partial"))
