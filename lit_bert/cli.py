@@ -1,10 +1,9 @@
 """The command line: LightningCLI with this project's classes, links, defaults and subcommands."""
 
-import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -16,10 +15,16 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer
 
+from lit_bert.command import defaults
+from lit_bert.command.exit import explain_and_exit, explain_out_of_memory
+from lit_bert.command.options import FitOptions, PredictOptions
+from lit_bert.command.parser import Parser
+from lit_bert.command.recipe import default_recipe
+from lit_bert.command.resume import find_checkpoint, set_checkpoint_defaults
 from lit_bert.console import silence_chatter, status
 from lit_bert.data.readers import STDIN
 from lit_bert.datamodule import TextClassificationDataModule
-from lit_bert.errors import UserError, as_user_error, is_lost_rank, is_out_of_memory
+from lit_bert.errors import UserError, is_out_of_memory
 from lit_bert.evaluation import finish, report
 from lit_bert.evaluation.tensorboard import TensorBoardCallback
 from lit_bert.files import atomic_write, display_path, next_free_path
@@ -28,22 +33,10 @@ from lit_bert.inference.predict import predict_split, predict_texts
 from lit_bert.module import BertClassifier
 from lit_bert.training import hardware, progress, ranks, run_dir
 from lit_bert.training.checkpoint_io import AtomicCheckpointIO, Checkpoint
-from lit_bert.training.memory import explain_out_of_memory
-from lit_bert.training.parser import Parser
-from lit_bert.training.preemption import Interrupted, PreemptionCheckpoint
-from lit_bert.training.recipe import default_recipe
-from lit_bert.training.resume import find_checkpoint
+from lit_bert.training.preemption import PreemptionCheckpoint
 from lit_bert.training.run_record import RecordTuned, RunRecord
 from lit_bert.training.throughput import Throughput
 
-TRAINER_DEFAULTS = {
-    "default_root_dir": "runs",
-    "max_epochs": 3,
-    "gradient_clip_val": 1.0,
-    "log_every_n_steps": 10,
-    "num_sanity_val_steps": 0,
-    "enable_model_summary": False,
-}
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
@@ -51,7 +44,7 @@ def main(
     args: list[str] | None = None,
     model_class: type[LightningModule] = BertClassifier,
     datamodule_class: type[LightningDataModule] = TextClassificationDataModule,
-) -> LightningCLI:
+) -> "BertCLI":
     """Run a command, such as `["fit", "--config", "configs/packaged.yaml"]`; None takes the process's arguments.
 
     Args:
@@ -60,7 +53,7 @@ def main(
         datamodule_class: `TextClassificationDataModule`, or a subclass of your own.
 
     Returns:
-        The CLI object, with `trainer`, `model`, `datamodule`, `config`, `run_dir`, and of a fit its `results`.
+        The CLI object, with `trainer`, `model`, `datamodule`, `config`, `run_dir` and `results`.
 
     Raises:
         SystemExit: With status 2 after a user's mistake, which has been explained on standard error; with 1 if another
@@ -68,34 +61,15 @@ def main(
     """
     silence_chatter()
     hardware.keep_freed_memory()
-    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
     try:
         return BertCLI(args, model_class, datamodule_class)
-    except Interrupted as stop:
-        if rank == 0:
-            name, path = signal.Signals(stop.signal_number).name, display_path(stop.checkpoint)
-            sys.stderr.write(f"stopped by {name}; go on with\npython train.py fit --ckpt_path {path}\n")
-        raise SystemExit(128 + stop.signal_number) from None
     except Exception as error:
-        if is_lost_rank(error):
-            line = str(error).partition("] ")[2].partition(". ")[0] or str(error).splitlines()[0]
-            sys.stderr.write(f"error: rank {rank} lost another rank, whose message says why ({line})\n")
-            raise SystemExit(1) from error
-        explained = as_user_error(error)
-        if explained is None:
-            raise
-        sys.stderr.write(f"error: {explained}\n")
-        raise SystemExit(2) from error
+        explain_and_exit(error)
+        raise
 
 
 class BertCLI(LightningCLI):
-    """LightningCLI that keeps a folder for each run, resumes it, and says what came out of it.
-
-    Args:
-        args: Arguments, or None for the process's own.
-        model_class: The module.
-        datamodule_class: The data module.
-    """
+    """LightningCLI that keeps a folder for each run, resumes it, and says what came out of it: see `main`."""
 
     def __init__(
         self, args: ArgsType, model_class: type[LightningModule], datamodule_class: type[LightningDataModule]
@@ -120,7 +94,7 @@ class BertCLI(LightningCLI):
                     "description": "Fine-tune, evaluate and use BERT for sentence classification.",
                     **{name: {"command": name} for name in SUBCOMMANDS},
                 },
-                trainer_defaults=TRAINER_DEFAULTS,
+                trainer_defaults=defaults.TRAINER,
                 auto_configure_optimizers=False,  # those have no decay groups, and step once an epoch
                 load_from_checkpoint_support=False,  # checkpoints hold what __init__ got, and nothing that imports code
             )
@@ -146,57 +120,20 @@ class BertCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: Parser) -> None:  # type: ignore[override]
         """Add what follows `fit`, checkpoints, optimizers, the options of `predict`, and the links."""
         self.subparsers[str(parser.command)] = parser
-        for name, default, meaning in (
-            ("test_after_fit", True, "Whether `fit` ends with a test of the best checkpoint."),
-            ("export_after_fit", True, "Whether `fit` ends with a folder of the best checkpoint for transformers."),
-            (
-                "projector",
-                False,
-                "Whether `fit` ends with [CLS] vectors of validation rows in TensorBoard's projector.",
-            ),
-        ):
-            parser.add_argument(f"--{name}", type=bool, default=default, help=meaning)
-        parser.add_argument(
-            "--checkpoint_minutes",
-            type=float,
-            default=5.0,
-            help="Minutes between two checkpoints within an epoch; each epoch ends with one.",
-        )
+        parser.add_class_arguments(FitOptions, None, instantiate=False)
+        if parser.command == "predict":
+            parser.add_class_arguments(PredictOptions, None, instantiate=False)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        defaults = {"monitor": "val/acc", "mode": "max", "auto_insert_metric_name": False}
-        defaults["enable_version_counter"] = False  # a resumed run writes the same files again
-        parser.set_defaults({f"checkpoint.{name}": value for name, value in defaults.items()})
+        parser.set_defaults({f"checkpoint.{name}": value for name, value in defaults.CHECKPOINT.items()})
         parser.add_optimizer_args((Optimizer,))
         parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
         for name in ("optimizer", "lr_scheduler"):
             parser.link_arguments(name, f"model.{name}", lambda spec: spec and spec.as_dict())
         parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
         parser.link_arguments("model.pretrained", "data.tokenizer")
-        if parser.command == "predict":
-            parser.add_argument(
-                "--input",
-                type=str | None,
-                help="File of texts to predict in place of the data set's: .txt (one a line), .csv, .jsonl or .parquet "
-                "(of these --data.text_column); - for lines of standard input.",
-            )
-            parser.add_argument(
-                "--output",
-                type=str | None,
-                help="File for the predictions; - for standard output. By default it is in the run's folder, "
-                "or, if --input is -, standard output.",
-            )
-            parser.add_argument(
-                "--format",
-                type=Literal["csv", "jsonl"] | None,
-                help="Format of --output; null goes by its name, and is csv for standard output.",
-            )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; with neither `--config` nor a checkpoint, take the default recipe.
-
-        A checkpoint brings the config of its run if it lies in the run's folder, and else what is stored in it; options
-        and config files beat both. LightningCLI lets the checkpoint win (Lightning-AI/pytorch-lightning#21455).
-        """
+        """Parse; with neither `--config` nor a checkpoint, which brings its settings, take the default recipe."""
         assert args is None or isinstance(args, list)
         arguments = list(sys.argv[1:] if args is None else args)
         given = parser.parse_args([word for word in arguments if not word.startswith("--print_config")])
@@ -209,14 +146,7 @@ class BertCLI(LightningCLI):
             self.checkpoint = find_checkpoint(settings.ckpt_path, given.subcommand, root)
         config = None
         if self.checkpoint:
-            known = set(subparser.get_defaults(skip_validation=True).keys())
-            stored = {f"model.{key}": value for key, value in self.checkpoint.hyper_parameters.items()}
-            stored |= {f"data.{key}": value for key, value in self.checkpoint.data_hyper_parameters.items()}
-            stored |= {key: stored.get(f"model.{key}") for key in ("optimizer", "lr_scheduler")}
-            links = {"model.class_names", "data.tokenizer", "model.optimizer", "model.lr_scheduler"}
-            subparser.set_defaults({key: stored[key] for key in stored.keys() & known - links})
-            if run := run_dir.run_dir_of(self.checkpoint.path):
-                config = run_dir.newest_config(run)
+            config = set_checkpoint_defaults(subparser, self.checkpoint)
         elif not folder and not (settings.config or given.config):
             config, why = default_recipe()
             status("recipe", f"{config.name}: {why}; choose with --config configs/NAME.yaml", err=True)
@@ -233,18 +163,7 @@ class BertCLI(LightningCLI):
         """Fill in what depends on this machine, so that the saved config says what was done."""
         self.settings = self.config[self.subcommand]
         self.settings.ckpt_path = self._ckpt_path
-        trainer, checkpoint = self.settings.trainer, self.settings.checkpoint
-        ranks.join_launched_processes(trainer)
-        if trainer.barebones:  # it refuses any value of these
-            trainer.log_every_n_steps = trainer.num_sanity_val_steps = trainer.enable_model_summary = None
-        if trainer.precision is None:
-            trainer.precision = "bf16-mixed" if hardware.has_fast_bf16(trainer.accelerator) else "32-true"
-        if checkpoint.filename is None:
-            monitor = checkpoint.monitor
-            score = f"-{monitor.replace('/', '_')}={{{monitor}:.4f}}" if monitor else ""
-            often = trainer.val_check_interval not in (None, 1, 1.0) or checkpoint.every_n_train_steps
-            step = "-step={step}" if often or checkpoint.train_time_interval else ""
-            checkpoint.filename = f"epoch={{epoch}}{step}{score}"
+        defaults.complete(self.settings)
         self.parser.add_instantiator(self._make_model, self._model_class, subclasses=True)
         self.parser.add_instantiator(self._make_data, self._datamodule_class, subclasses=True)
 
@@ -306,19 +225,19 @@ class BertCLI(LightningCLI):
 
     def _make_run_dir(self) -> Path:
         """Return the folder of the run that the checkpoint belongs to, else a new one, made by rank 0 alone."""
-        settings, root = self.settings, Path(self.settings.trainer.default_root_dir or "runs")
-        run = run_dir.run_dir_of(settings.ckpt_path)
+        settings, fit = self.settings, self.subcommand == "fit"
+        root, run = Path(settings.trainer.default_root_dir or "runs"), run_dir.run_dir_of(settings.ckpt_path)
         elsewhere = self.subcommand == "predict" and (settings.output is not None or settings.input == STDIN)
         if settings.trainer.fast_dev_run or elsewhere or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
             return run or root  # this process writes nothing there
         if run is None:
             run = self._new_run_dir = run_dir.create_run_dir(root, self._recipe)
-        if self.subcommand == "fit":
+        if fit:
             self._lock = run_dir.lock(run)
-        if self._new_run_dir or self.subcommand == "fit":
+        if fit or self._new_run_dir:
             self._config_path = next_free_path(run / run_dir.CONFIG)
             with atomic_write(self._config_path) as partial:
-                self.subparsers[str(self.subcommand)].save(self.settings, partial, skip_none=False)
+                self.subparsers[str(self.subcommand)].save(settings, partial, skip_none=False)
         return run
 
     # --- subcommands --------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -17,6 +18,20 @@ class UserError(ValueError):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+class Interrupted(Exception):
+    """Training stopped at a signal, after a checkpoint was written.
+
+    Args:
+        signal_number: The signal.
+        checkpoint: What to resume from.
+    """
+
+    def __init__(self, signal_number: int, checkpoint: Path) -> None:
+        super().__init__(signal_number, checkpoint)
+        self.signal_number = signal_number
+        self.checkpoint = checkpoint
 
 
 @contextmanager

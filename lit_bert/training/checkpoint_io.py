@@ -64,7 +64,7 @@ class Checkpoint:
         """
         content = read_safely(path)
         verify(Path(path))
-        hyper_parameters = content.get("hyper_parameters")
+        hyper_parameters: Any = content.get("hyper_parameters")
         missing = sorted({"state_dict", "epoch", "global_step"} - content.keys())
         if not isinstance(hyper_parameters, dict) or "encoder_config" not in hyper_parameters:
             missing.append("encoder_config")

@@ -13,27 +13,13 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from torch import distributed
 
 from lit_bert.console import status
-from lit_bert.errors import UserError
-from lit_bert.training import run_dir
+from lit_bert.errors import Interrupted, UserError
+from lit_bert.training import loop, run_dir
 
 CHECK_STEPS = 10
 """Optimizer steps between two looks at whether losses are finite: to look waits for a GPU."""
 
 SIGNAL, NOT_FINITE, DUE = range(3)
-
-
-class Interrupted(Exception):
-    """Training stopped at a signal, after a checkpoint was written.
-
-    Args:
-        signal_number: The signal.
-        checkpoint: What to resume from.
-    """
-
-    def __init__(self, signal_number: int, checkpoint: Path) -> None:
-        super().__init__(signal_number, checkpoint)
-        self.signal_number = signal_number
-        self.checkpoint = checkpoint
 
 
 class PreemptionCheckpoint(Checkpoint):
@@ -96,7 +82,7 @@ class PreemptionCheckpoint(Checkpoint):
             torch.set_rng_state(state["cpu"])
             if "cuda" in state and torch.cuda.is_available():
                 torch.cuda.set_rng_state(state["cuda"])
-        _correct_restart(trainer)
+        loop.correct_restart(trainer)
         self._saved_at, self._global_step = time.monotonic(), trainer.global_step
         trainer.ckpt_path = None  # or Lightning would keep that file for ever, though it be no longer the best
         if trainer.is_global_zero:
@@ -104,9 +90,9 @@ class PreemptionCheckpoint(Checkpoint):
                 partial.unlink()
         # Lightning asks rank 0 alone, before each batch, whether it received SIGTERM, and waits for the GPU to know
         # (Lightning-AI/pytorch-lightning#21487). Our handler leaves its own without a signal to tell of.
-        loop: Any = trainer.fit_loop.epoch_loop
-        assert hasattr(loop, "_broadcast_sigterm_tensor"), "Lightning renamed what it broadcasts SIGTERM with"
-        loop._broadcast_sigterm_tensor = _do_nothing
+        epoch_loop: Any = trainer.fit_loop.epoch_loop
+        assert hasattr(epoch_loop, "_broadcast_sigterm_tensor"), "Lightning renamed what it broadcasts SIGTERM with"
+        epoch_loop._broadcast_sigterm_tensor = _do_nothing
         if trainer.world_size > 1:
             self._group = distributed.new_group(backend="gloo")
         for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else [])):
@@ -131,10 +117,10 @@ class PreemptionCheckpoint(Checkpoint):
         Neither before a validation: Lightning would leave it out when the run goes on.
         """
         stepped, self._global_step = trainer.global_step != self._global_step, trainer.global_step
-        if not stepped or _is_last_batch(trainer):
+        if not stepped or loop.is_last_batch(trainer):
             return
-        last = _stops_early(trainer) or self._global_step == trainer.max_steps  # within an epoch
-        if _validation_follows(trainer) and not last:
+        last = loop.stops_early(trainer) or self._global_step == trainer.max_steps  # within an epoch
+        if loop.validation_follows(trainer) and not last:
             return
         flags = self._sync_flags(trainer, pl_module)
         if flags[SIGNAL] or flags[DUE] or last:
@@ -151,7 +137,7 @@ class PreemptionCheckpoint(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, if this validation stops training within an epoch."""
-        if trainer.state.fn == "fit" and _stops_early(trainer) and not _is_last_batch(trainer):
+        if trainer.state.fn == "fit" and loop.stops_early(trainer) and not loop.is_last_batch(trainer):
             self._save(trainer, pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -162,7 +148,7 @@ class PreemptionCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, if the epoch is whole; what it has to log follows this hook, and only then may training stop."""
-        if _is_last_batch(trainer):
+        if loop.is_last_batch(trainer):
             self._save(trainer, pl_module)
         self._stopping = self._sync_flags(trainer, pl_module)[SIGNAL]
 
@@ -217,7 +203,7 @@ class PreemptionCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer, pl_module: Any) -> None:
         self._sync_flags(trainer, pl_module, certain=True)
-        self._stopped = _stops_early(trainer)
+        self._stopped = loop.stops_early(trainer)
         for logger in trainer.loggers:
             logger.save()
         trainer.save_checkpoint(self.path)
@@ -246,38 +232,3 @@ class PreemptionCheckpoint(Checkpoint):
 
 def _do_nothing() -> None:
     pass
-
-
-def _is_last_batch(trainer: Trainer) -> bool:
-    """Tell whether this batch is the epoch's last."""
-    return bool(trainer.is_last_batch) or trainer.fit_loop.batch_idx + 1 >= trainer.num_training_batches
-
-
-def _stops_early(trainer: Trainer) -> bool:
-    """Tell whether a callback has told training to stop, and enough of it is done."""
-    enough = trainer.global_step >= (trainer.min_steps or 0) and trainer.current_epoch >= (trainer.min_epochs or 0)
-    return trainer.should_stop and enough
-
-
-def _correct_restart(trainer: Trainer) -> None:
-    """Let a run that goes on from an epoch's end begin the next one, also where its length is given in steps.
-
-    Lightning takes every resumed run with `max_steps` for one that goes on within an epoch (its `FitLoop.restarting`
-    reads `a and b or c` where `a and (b or c)` is meant), so that it skips an epoch's rows.
-    """
-    loop = trainer.fit_loop
-    progress, steps = loop.epoch_progress.current, loop.epoch_loop.max_steps
-    whole = progress.ready == progress.started == progress.processed
-    if loop.restarting and whole and steps != -1:
-        loop.epoch_loop.max_steps = -1
-        loop.restarting = False
-        loop.reset()
-        loop.epoch_loop.max_steps = steps
-
-
-def _validation_follows(trainer: Trainer) -> bool:
-    """Tell whether Lightning may validate after this batch, which is not an epoch's last."""
-    every = trainer.val_check_batch
-    loop = trainer.fit_loop
-    done = 1 + (loop.total_batch_idx if trainer.check_val_every_n_epoch is None else loop.batch_idx)
-    return isinstance(every, int) and every > 0 and done % every == 0

@@ -12,9 +12,9 @@ from datasets import ClassLabel, Features, Value, load_dataset
 from hub import Hub
 
 from lit_bert.cli import main
+from lit_bert.command.recipe import default_recipe
 from lit_bert.errors import UserError
 from lit_bert.modeling.encoder import find_encoder
-from lit_bert.training.recipe import default_recipe
 
 MODEL, DATA = "google-bert/bert-base-cased", "cornell-movie-review-data/rotten_tomatoes"
 FEW_ROWS = ["--data.train_rows=16", "--data.test_rows=8", "--trainer.max_epochs=1"]
@@ -74,7 +74,7 @@ def test_ranks_of_one_job_agree_though_one_alone_reaches_the_hub(rotten_tomatoes
             [
                 sys.executable,
                 "-c",
-                "from lit_bert.training.recipe import default_recipe; print(default_recipe()[0].name)",
+                "from lit_bert.command.recipe import default_recipe; print(default_recipe()[0].name)",
             ],
             env={**os.environ, **launched, "RANK": rank, "LOCAL_RANK": rank, "HF_ENDPOINT": endpoint},
             stdout=subprocess.PIPE,

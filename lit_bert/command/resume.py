@@ -1,6 +1,7 @@
-"""Which checkpoint a command starts from."""
+"""Which checkpoint a command starts from, and which settings that brings."""
 
 from pathlib import Path
+from typing import Any
 
 from lit_bert.console import status
 from lit_bert.errors import UserError
@@ -42,3 +43,18 @@ def find_checkpoint(ckpt_path: str | None, subcommand: str, root: Path) -> Check
             raise
         status("resume", f"{str(error).partition(';')[0]}; from {display_path(other.path)} instead", err=True)
         return other
+
+
+def set_checkpoint_defaults(parser: Any, checkpoint: Checkpoint) -> Path | None:
+    """Make what a checkpoint stored the parser's defaults; return its run's config, if it lies in the run's folder.
+
+    Options and config files beat both. LightningCLI lets the checkpoint win (Lightning-AI/pytorch-lightning#21455).
+    """
+    stored = {f"model.{key}": value for key, value in checkpoint.hyper_parameters.items()}
+    stored |= {f"data.{key}": value for key, value in checkpoint.data_hyper_parameters.items()}
+    stored |= {key: stored.get(f"model.{key}") for key in ("optimizer", "lr_scheduler")}
+    links = {"model.class_names", "data.tokenizer", "model.optimizer", "model.lr_scheduler"}
+    known = set(parser.get_defaults(skip_validation=True).keys()) - links
+    parser.set_defaults({key: stored[key] for key in stored.keys() & known})
+    run = run_dir.run_dir_of(checkpoint.path)
+    return run_dir.newest_config(run) if run else None

@@ -1,0 +1,1 @@
+"""What the command line is made of: its parser, options and defaults, what it starts from, and how it ends."""

@@ -1,0 +1,41 @@
+"""Where Lightning's training loop stands, and what it does next, by its public attributes."""
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+
+def is_last_batch(trainer: Trainer) -> bool:
+    """Tell whether this batch is the epoch's last."""
+    return bool(trainer.is_last_batch) or trainer.fit_loop.batch_idx + 1 >= trainer.num_training_batches
+
+
+def stops_early(trainer: Trainer) -> bool:
+    """Tell whether a callback has told training to stop, and enough of it is done."""
+    enough = trainer.global_step >= (trainer.min_steps or 0) and trainer.current_epoch >= (trainer.min_epochs or 0)
+    return trainer.should_stop and enough
+
+
+def correct_restart(trainer: Trainer) -> None:
+    """Let a run that goes on from an epoch's end begin the next one, also where its length is given in steps.
+
+    Lightning takes every resumed run with `max_steps` for one that goes on within an epoch (its `FitLoop.restarting`
+    reads `a and b or c` where `a and (b or c)` is meant), so that it skips an epoch's rows.
+    """
+    loop = trainer.fit_loop
+    progress: Any = loop.epoch_progress.current
+    steps = loop.epoch_loop.max_steps
+    whole = progress.ready == progress.started == progress.processed
+    if loop.restarting and whole and steps != -1:
+        loop.epoch_loop.max_steps = -1
+        loop.restarting = False
+        loop.reset()
+        loop.epoch_loop.max_steps = steps
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Tell whether Lightning may validate after this batch, which is not an epoch's last."""
+    every = trainer.val_check_batch
+    loop = trainer.fit_loop
+    done = 1 + (loop.total_batch_idx if trainer.check_val_every_n_epoch is None else loop.batch_idx)
+    return isinstance(every, int) and every > 0 and done % every == 0
