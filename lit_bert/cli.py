@@ -6,36 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer
 
 from lit_bert.command import defaults
-from lit_bert.command.exit import explain_and_exit, explain_out_of_memory
+from lit_bert.command.exit import exit_on_sigterm, explain_and_exit, explain_out_of_memory
 from lit_bert.command.options import FitOptions, PredictOptions
 from lit_bert.command.parser import Parser
 from lit_bert.command.recipe import default_recipe
 from lit_bert.command.resume import find_checkpoint, set_checkpoint_defaults
+from lit_bert.command.trainer import make_trainer
 from lit_bert.console import silence_chatter, status
 from lit_bert.data.readers import STDIN
 from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.errors import UserError, is_out_of_memory
 from lit_bert.evaluation import finish, report
-from lit_bert.evaluation.tensorboard import TensorBoardCallback
 from lit_bert.files import atomic_write, display_path, next_free_path
 from lit_bert.inference.export import export
 from lit_bert.inference.predict import predict_split, predict_texts
 from lit_bert.module import BertClassifier
-from lit_bert.training import hardware, progress, ranks, run_dir
-from lit_bert.training.checkpoint_io import AtomicCheckpointIO, Checkpoint
-from lit_bert.training.preemption import PreemptionCheckpoint
-from lit_bert.training.run_record import RecordTuned, RunRecord
-from lit_bert.training.throughput import Throughput
+from lit_bert.training import hardware, ranks, run_dir
+from lit_bert.training.checkpoint_io import Checkpoint
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
@@ -61,6 +55,7 @@ def main(
     """
     silence_chatter()
     hardware.keep_freed_memory()
+    exit_on_sigterm()
     try:
         return BertCLI(args, model_class, datamodule_class)
     except Exception as error:
@@ -189,39 +184,10 @@ class BertCLI(LightningCLI):
         self.run_dir = self._make_run_dir()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the trainer with this project's callbacks, and for `fit` the run's folder, logger and checkpoints."""
-        settings = self.config_init[self.subcommand]
-        options, fit = dict(settings.trainer), self.subcommand == "fit"
-        real = not options["fast_dev_run"] and not options["barebones"]
+        """Make the run's folder, and the trainer with this project's callbacks."""
         self.run_dir = self._make_run_dir()
-        if options["logger"] in (None, True) and not options["barebones"]:
-            # Of what was logged after the checkpoint, nothing is to be seen: it comes again.
-            after: Any = {"purge_step": self.checkpoint.global_step} if self.checkpoint else {}
-            log = TensorBoardLogger(self.run_dir, name="", version="", default_hp_metric=False, **after)
-            options["logger"] = log if fit else False
-        callbacks = _as_list(options["callbacks"])
-        if self.checkpoint:  # what these found is in the run's config
-            callbacks = [item for item in callbacks if not isinstance(item, LearningRateFinder | BatchSizeFinder)]
-        callbacks += [RecordTuned(self._config_path), progress.RunSummary(), Throughput(), TensorBoardCallback()]
-        bars = any(isinstance(item, ProgressBar) for item in callbacks)
-        if options["enable_progress_bar"] is not False and not bars and not options["barebones"]:
-            callbacks.append(progress.ProgressBar())
-        if fit and real:
-            callbacks.append(RunRecord(next_free_path(self.run_dir / run_dir.PROVENANCE)))
-        if options["enable_checkpointing"] is not False and not options["barebones"]:
-            folder = Path(settings.checkpoint.dirpath or self.run_dir / run_dir.CHECKPOINTS)
-            settings.checkpoint.dirpath = str(folder)
-            callbacks.append(settings.checkpoint)
-            if real:
-                callbacks.append(PreemptionCheckpoint(folder / run_dir.LAST, self.settings.checkpoint_minutes))
-        options["callbacks"] = callbacks
-        options["plugins"] = [*_as_list(options["plugins"]), AtomicCheckpointIO()]
-        if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
-            # Lightning's own requeueing would save elsewhere; `PreemptionCheckpoint` does it.
-            options["plugins"].append(SLURMEnvironment(auto_requeue=False))
-        trainer = Trainer(**{**options, **kwargs})
-        ranks.check_launched_processes(trainer.world_size)
-        return trainer
+        settings, fit = self.config_init[self.subcommand], self.subcommand == "fit"
+        return make_trainer(settings, fit, self.run_dir, self._config_path, self.checkpoint, **kwargs)
 
     def _make_run_dir(self) -> Path:
         """Return the folder of the run that the checkpoint belongs to, else a new one, made by rank 0 alone."""
@@ -283,8 +249,3 @@ class BertCLI(LightningCLI):
             predict_split(self.trainer, self.model, self.datamodule, self.settings, self.run_dir)
         else:
             predict_texts(self.trainer, self.settings, self.run_dir)
-
-
-def _as_list(value: Any) -> list[Any]:
-    """Return what may be one thing, several, or none, as a list."""
-    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]

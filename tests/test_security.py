@@ -96,3 +96,17 @@ def test_attention_kernels_named_by_a_config_are_not_fetched(
     (folder / "config.json").write_text(json.dumps({**config, "attn_implementation": "evil/kernel"}))
     main(["fit", "--config", recipe, f"--model.pretrained={folder}", "--trainer.max_epochs=1"])
     assert "evil" not in capsys.readouterr().err
+
+
+def test_a_config_in_a_runs_folder_calls_nothing_when_its_checkpoint_is_evaluated(
+    trained: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    text = (run / "config.yaml").read_text()
+    evil = "  callbacks:\n  - class_path: evil.Callback\n"
+    (run / "config.yaml").write_text(text.replace("  callbacks: null\n", evil))
+    assert evil in (run / "config.yaml").read_text()
+    (tmp_path / "evil.py").write_text("open('ran', 'w').close()\nfrom lightning.pytorch import Callback\n")
+    for words in (["test"], ["predict"], ["predict", "--input=-", "--output=out.csv"]):
+        main([*words, f"--ckpt_path={run}/checkpoints/last.ckpt"])
+    assert not list(Path().rglob("ran"))

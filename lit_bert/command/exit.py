@@ -2,12 +2,23 @@
 
 import signal
 import sys
-from typing import Any
+import threading
+from typing import Any, NoReturn
 
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_bert.errors import Interrupted, UserError, as_user_error, is_lost_rank, reason
 from lit_bert.files import display_path
+
+
+def exit_on_sigterm() -> None:
+    """Let SIGTERM clean up before training, too: by itself it ends Python at once."""
+
+    def end(number: int, frame: Any) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, end)
 
 
 def explain_and_exit(error: Exception) -> None:

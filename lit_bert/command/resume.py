@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lit_bert.console import status
 from lit_bert.errors import UserError
 from lit_bert.files import display_path
@@ -46,8 +48,9 @@ def find_checkpoint(ckpt_path: str | None, subcommand: str, root: Path) -> Check
 
 
 def set_checkpoint_defaults(parser: Any, checkpoint: Checkpoint) -> Path | None:
-    """Make what a checkpoint stored the parser's defaults; return its run's config, if it lies in the run's folder.
+    """Make what a checkpoint stored the parser's defaults; to train on, return the config of the run whose it is.
 
+    That config may name classes to call, as any config may: to evaluate and to predict, its precision alone is taken.
     Options and config files beat both. LightningCLI lets the checkpoint win (Lightning-AI/pytorch-lightning#21455).
     """
     stored = {f"model.{key}": value for key, value in checkpoint.hyper_parameters.items()}
@@ -57,4 +60,12 @@ def set_checkpoint_defaults(parser: Any, checkpoint: Checkpoint) -> Path | None:
     known = set(parser.get_defaults(skip_validation=True).keys()) - links
     parser.set_defaults({key: stored[key] for key in stored.keys() & known})
     run = run_dir.run_dir_of(checkpoint.path)
-    return run_dir.newest_config(run) if run else None
+    config = run_dir.newest_config(run) if run else None
+    if config is None or parser.command == "fit":
+        return config
+    try:
+        precision = yaml.safe_load(config.read_text("utf-8"))["trainer"]["precision"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        return None
+    parser.set_defaults({"trainer.precision": str(precision)})
+    return None

@@ -104,6 +104,9 @@ def read_safely(path: _PATH) -> dict[str, Any]:
     if not zipfile.is_zipfile(path):  # its table of contents stands at the end
         raise UserError(f"--ckpt_path {path}: not a checkpoint, or one that was cut short{_nearby(Path(path))}")
     try:
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise OSError("it was packed anew")  # its tensors, which are mapped, would be noise
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise UserError(
@@ -121,10 +124,8 @@ def read_safely(path: _PATH) -> dict[str, Any]:
 def _verify(path: Path, size: int, changed: int) -> str:
     """Return what is wrong with an archive's content, or nothing."""
     with zipfile.ZipFile(path) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            return "it was packed anew"  # so that tensors, which are mapped, would be noise
         damaged = archive.testzip()
-        return f"{damaged} in it is damaged" if damaged else ""
+    return f"{damaged} in it is damaged" if damaged else ""
 
 
 def verify(path: Path) -> None:

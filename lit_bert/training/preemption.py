@@ -29,8 +29,8 @@ class PreemptionCheckpoint(Checkpoint):
     accumulated gradient is lost, and never after a loss or gradient that is not a finite number (of a module that
     keeps `all_finite`, as `BertClassifier` does).
 
-    SIGINT, SIGTERM and, in a SLURM job, SIGUSR1 end the run after the step, on all ranks, whichever received it; a
-    second one ends it at once. After SIGUSR1 the job is put back into SLURM's queue.
+    SIGINT, SIGTERM, SIGHUP (of a terminal that was closed) and, in a SLURM job, SIGUSR1 end the run after the step, on
+    all ranks, whichever received it; a second one ends it at once. After SIGUSR1 the job is put back into the queue.
 
     It must be the last of a Trainer's callbacks, for its checkpoint holds the states of the others.
 
@@ -95,8 +95,10 @@ class PreemptionCheckpoint(Checkpoint):
         epoch_loop._broadcast_sigterm_tensor = _do_nothing
         if trainer.world_size > 1:
             self._group = distributed.new_group(backend="gloo")
-        for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else [])):
-            self._handlers[number] = signal.signal(number, self._receive)
+        names = ["SIGINT", "SIGTERM", "SIGHUP", *(["SIGUSR1"] if "SLURM_JOB_ID" in os.environ else [])]
+        for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+            if number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) != signal.SIG_IGN:  # nohup's
+                self._handlers[number] = signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: Any) -> None:
         if self._received_signal:

@@ -14,7 +14,7 @@ from processes import finish, run, start
 from runs import equal_runs
 
 from lit_bert.cli import main
-from lit_bert.training.checkpoint_io import read_safely
+from lit_bert.training.checkpoint_io import Checkpoint, read_safely
 
 EACH_STEP = "--checkpoint_minutes=0"
 
@@ -46,6 +46,19 @@ def test_a_signal_to_any_rank_stops_all_and_the_run_goes_on_as_it_was(
     assert read_safely(path)["global_step"] == 8
     run(["fit", f"--ckpt_path={path}"], log, ranks)
     equal_runs(only_run("whole"), only_run())
+
+
+def test_a_closed_terminal_stops_a_run_with_a_checkpoint(words: list[str], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert finish(start(words, log, 1, sabotage.signal_at(7, signal.SIGHUP)), 30) == [129], log.read_text()
+    assert Checkpoint.read(only_run() / "checkpoints" / "last.ckpt").global_step == 8
+
+
+def test_a_signal_before_training_leaves_no_folder(words: list[str], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    codes = finish(start(words, log, 1, sabotage.signal_in("configure_optimizers", signal.SIGTERM, 0)), 30)
+    assert codes == [143], log.read_text()
+    assert not list(Path().glob("runs/*"))
 
 
 @pytest.mark.parametrize("receiver", [0, 1])
