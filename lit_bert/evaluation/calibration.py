@@ -3,11 +3,14 @@
 Legend: N rows, C classes; `probs` have shape (N, C), `labels` are class numbers of shape (N,).
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from lit_bert.modeling.metrics import ECE_BINS
+from lit_bert.modeling.outputs import SplitOutputs
 
 
 def expected_calibration_error(probs: Tensor, labels: Tensor) -> float:
@@ -27,13 +30,12 @@ def fit_temperature(probs: Tensor, labels: Tensor) -> float:
     """
     from scipy.optimize import minimize_scalar
 
-    logits = _logits(probs)
+    logits, limit = _logits(probs), math.log(20)
 
     def loss(log_temperature: float) -> float:
-        return float(torch.nn.functional.cross_entropy(logits / torch.tensor(log_temperature).exp(), labels))
+        return float(torch.nn.functional.cross_entropy(logits / math.exp(log_temperature), labels))
 
-    limit = float(torch.tensor(20.0).log())
-    return float(torch.tensor(minimize_scalar(loss, bounds=(-limit, limit), method="bounded").x).exp())
+    return math.exp(minimize_scalar(loss, bounds=(-limit, limit), method="bounded").x)
 
 
 def apply_temperature(probs: Tensor, temperature: float) -> Tensor:
@@ -44,3 +46,14 @@ def apply_temperature(probs: Tensor, temperature: float) -> Tensor:
 def _logits(probs: Tensor) -> Tensor:
     """Return logits that give these probabilities; all others that do differ by one number per row."""
     return probs.double().clamp_min(1e-38).log()
+
+
+def calibration_metrics(val: SplitOutputs, test: SplitOutputs) -> dict[str, float]:
+    """Return the `temperature` that fits validation rows, and test rows' calibration error without and with it."""
+    temperature = fit_temperature(val["probs"], val["labels"])
+    calibrated = apply_temperature(test["probs"], temperature)
+    return {
+        "temperature": temperature,
+        "test_ece": expected_calibration_error(test["probs"], test["labels"]),
+        "test_ece_calibrated": expected_calibration_error(calibrated, test["labels"]),
+    }

@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Sequence
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,8 @@ def mcnemar(only_a: int, only_b: int) -> float:
 def compare(a: LabelledPredictions, b: LabelledPredictions) -> dict[str, Any]:
     """Return the comparison of two files of the same rows.
 
-    Returns:
-        `a` and `b`, as `accuracy_metrics` makes them; `only_a`, `only_b`, `both` and `neither`, rows predicted right by
-        these; `difference` of the accuracies, a minus b, with `difference_low` and `difference_high`; and `p`.
-
-    Raises:
-        UserError: They have other classes, rows or labels.
+    It has `a` and `b`, as `accuracy_metrics` makes them; `only_a`, `only_b`, `both` and `neither`, rows predicted right
+    by these; `difference` of the accuracies, a minus b, with `difference_low` and `difference_high`; and `p`.
     """
     if sorted(a.class_names) != sorted(b.class_names):
         raise UserError(
@@ -55,17 +52,14 @@ def compare(a: LabelledPredictions, b: LabelledPredictions) -> dict[str, Any]:
         )
     if len(a.index) != len(b.index):
         raise UserError(f"{b.path} has {len(b.index):,} rows, {a.path} {len(a.index):,}; give files of the same rows")
-    rows = zip(a.index, b.index, a.labels, b.labels, strict=True)
-    for number, (a_index, b_index, a_label, b_label) in enumerate(rows, 1):
-        if (a_index, a_label) != (b_index, b_label):
+    rows_a, rows_b = (zip(file.index, file.labels, strict=True) for file in (a, b))
+    for number, (in_a, in_b) in enumerate(zip(rows_a, rows_b, strict=True), 1):
+        if in_a != in_b:
             raise UserError(
-                f"{b.path}, row {number}: index {b_index}, label {b_label}; in {a.path} it is {a_index}, {a_label}; "
+                f"{b.path}, row {number}: index {in_b[0]}, label {in_b[1]}; in {a.path} it is {in_a[0]}, {in_a[1]}; "
                 "give files of the same rows"
             )
-    correct_a, correct_b = (
-        torch.tensor([pred == label for pred, label in zip(file.preds, file.labels, strict=True)], dtype=torch.bool)
-        for file in (a, b)
-    )
+    correct_a, correct_b = (torch.tensor(list(map(eq, file.preds, file.labels))) for file in (a, b))
     only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
     low, high = paired_interval(only_a, only_b, len(a.index))
     return {
@@ -93,15 +87,10 @@ def main(args: Sequence[str] | None = None) -> None:
     options = parser.parse_args(args)
     with exit_on_user_error():
         result = compare(read_predictions(options.a), read_predictions(options.b))
-    _print_comparison(result, options.a, options.b)
-
-
-def _print_comparison(result: dict[str, Any], a: Path, b: Path) -> None:
     console = Console(highlight=False, soft_wrap=True)
-    for name, path in (("A", a), ("B", b)):
-        console.print(f"{name}           {path}", markup=False)
     table = make_table("", "rows", "accuracy", "95 % interval", "alone right")
-    for name in ("a", "b"):
+    for name, path in (("a", options.a), ("b", options.b)):
+        console.print(f"{name.upper()}           {path}", markup=False)
         metrics, alone = result[name], f"{result[f'only_{name}']:,}"
         table.add_row(name.upper(), f"{metrics['rows']:,}", f"{metrics['acc']:.4f}", format_interval(metrics), alone)
     console.print(table)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -15,11 +14,8 @@ from lit_bert.evaluation.calibration import expected_calibration_error
 from lit_bert.evaluation.metrics import wilson_interval
 from lit_bert.modeling.metrics import ECE_BINS
 
-MAX_NUMBERED = 30
-"""Classes up to which a confusion matrix has numbers and names."""
-
-MAX_CURVES = 20
-"""Curves in a figure at most: those of the classes with the most rows."""
+MAX_NUMBERED, MAX_CURVES = 30, 20
+"""Classes up to which a confusion matrix has numbers and names; curves in a figure, of the largest classes."""
 
 
 def _new_figure() -> tuple[Figure, Any]:
@@ -29,8 +25,7 @@ def _new_figure() -> tuple[Figure, Any]:
 
 def _label(name: str) -> str:
     """Return a class's name as matplotlib is to show it: not too long, and not taken for a formula."""
-    name = name if len(name) <= 24 else f"{name[:23]}\u2026"
-    return name.replace("$", r"\$")
+    return (name if len(name) <= 24 else f"{name[:23]}\u2026").replace("$", r"\$")
 
 
 def confusion_matrix(preds: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
@@ -63,8 +58,9 @@ def precision_recall(probs: Tensor, labels: Tensor, class_names: Sequence[str], 
     """Draw precision over recall of each class against the others; `probs` has shape (N, C)."""
     from sklearn.metrics import PrecisionRecallDisplay
 
-    figure, axes = _draw_curves(PrecisionRecallDisplay, probs, labels, class_names, title)
-    axes.set(xlabel="recall (share of the class's rows found)", ylabel="precision (share of found rows right)")
+    figure = _draw_curves(PrecisionRecallDisplay, probs, labels, class_names, title)
+    figure.axes[0].set_xlabel("recall (share of the class's rows found)")
+    figure.axes[0].set_ylabel("precision (share of found rows right)")
     return figure
 
 
@@ -72,14 +68,12 @@ def roc(probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -
     """Draw the true positive rate over the false positive rate of each class; `probs` has shape (N, C)."""
     from sklearn.metrics import RocCurveDisplay
 
-    figure, axes = _draw_curves(RocCurveDisplay, probs, labels, class_names, title)
-    axes.set(xlabel="false positive rate", ylabel="true positive rate")
+    figure = _draw_curves(RocCurveDisplay, probs, labels, class_names, title)
+    figure.axes[0].set(xlabel="false positive rate", ylabel="true positive rate")
     return figure
 
 
-def _draw_curves(
-    display: Any, probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str
-) -> tuple[Figure, Any]:
+def _draw_curves(display: Any, probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
     """Draw a curve of each class that has rows; of two classes only the second's, for the first's says the same."""
     figure, axes = _new_figure()
     chance = {"color": "gray", "linestyle": ":", "linewidth": 1, "label": "_"}  # which is in no legend
@@ -95,7 +89,7 @@ def _draw_curves(
     axes.set(title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     if axes.get_legend():
         axes.legend(fontsize="medium" if len(class_names) <= 5 else "x-small")
-    return figure, axes
+    return figure
 
 
 def reliability(probs: Mapping[str, Tensor], labels: Tensor, title: str) -> Figure:
@@ -103,23 +97,23 @@ def reliability(probs: Mapping[str, Tensor], labels: Tensor, title: str) -> Figu
 
     `probs` are probabilities of the same rows, shape (N, C), by the name of their curve.
     """
+    from scipy.stats import binned_statistic
+
     figure, axes = _new_figure()
     axes.plot([0, 1], [0, 1], color="gray", linestyle=":", linewidth=1)
-    edges = torch.linspace(0, 1, ECE_BINS + 1)
     lowest = 1.0
     for name, values in probs.items():
-        confidence, preds = values.max(dim=1)
-        bins = torch.bucketize(confidence, edges[1:-1])
-        sizes = torch.bincount(bins, minlength=ECE_BINS)
-        mean, accuracy = (
-            (torch.bincount(bins, weights.double(), ECE_BINS) / sizes)[sizes > 0].numpy()
-            for weights in (confidence, preds == labels)
-        )
-        lowest = min(lowest, float(mean.min()))
+        confidence, preds = (column.numpy() for column in values.max(dim=1))
+        columns = np.stack([np.ones(len(preds)), confidence, preds == labels.numpy()])
+        sums = binned_statistic(confidence, columns, "sum", ECE_BINS, range=(0, 1)).statistic
+        sizes, confidences, right = sums[:, sums[0] > 0]
+        lowest = min(lowest, float(min(confidences / sizes)))
         error = expected_calibration_error(values, labels)
-        [line] = axes.plot(mean, accuracy, linewidth=1, label=f"{name}: calibration error {error:.3f}")
-        areas = (400 * sizes[sizes > 0] / sizes.sum() + 4).numpy()
-        axes.scatter(mean, accuracy, s=areas, color=line.get_color(), alpha=0.6)
+        curve = axes.plot(
+            confidences / sizes, right / sizes, linewidth=1, label=f"{name}: calibration error {error:.3f}"
+        )
+        areas = 400 * sizes / sizes.sum() + 4
+        axes.scatter(confidences / sizes, right / sizes, s=areas, color=curve[0].get_color(), alpha=0.6)
     axes.set(title=title, xlabel="confidence (probability of the predicted class)", ylabel="accuracy")
     axes.set(xlim=(lowest - 0.03, 1.01), ylim=(-0.02, 1.04))
     axes.legend(loc="lower right")
@@ -145,10 +139,8 @@ def coverage(probs: Tensor, labels: Tensor, title: str) -> Figure:
 def slices(metrics: Mapping[str, Mapping[str, float]], title: str) -> Figure:
     """Draw the accuracy of each slice with its interval; `metrics` is what `accuracy_metrics` returned, by title."""
     figure, axes = _new_figure()
-    names = [f"{name} ({values['rows']:,})" for name, values in metrics.items()]
-    middle, low, high = (
-        np.array([values[key] for values in metrics.values()]) for key in ("acc", "acc_low", "acc_high")
-    )
+    names = [f"{name} ({row['rows']:,})" for name, row in metrics.items()]
+    middle, low, high = np.array([[row[key] for row in metrics.values()] for key in ("acc", "acc_low", "acc_high")])
     axes.errorbar(middle, names, xerr=np.maximum(0, [middle - low, high - middle]), fmt="o", capsize=3)
     axes.set(title=title, xlabel="accuracy, with its 95 % interval")
     axes.invert_yaxis()

@@ -7,15 +7,16 @@ from typing import Any, cast
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor, distributed
+from torch import distributed
 
 from lit_bert.console import status
 from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.errors import UserError
 from lit_bert.evaluation import report, tensorboard
-from lit_bert.evaluation.splits import calibration_metrics, evaluate_splits
+from lit_bert.evaluation.calibration import calibration_metrics
+from lit_bert.evaluation.metrics import evaluate_splits
 from lit_bert.files import display_path
-from lit_bert.modeling.outputs import SplitOutputs, gather_outputs
+from lit_bert.modeling.outputs import SplitOutputs
 from lit_bert.module import BertClassifier
 from lit_bert.training import run_dir
 from lit_bert.training.checkpoint_io import AtomicCheckpointIO, Checkpoint
@@ -34,88 +35,62 @@ def finish_fit(
 ) -> dict[str, Any]:
     """Evaluate what a run is to be judged by: its best checkpoint, or its weights as they are if there is none.
 
-    Every rank calls it; rank 0 prints the tables, writes `metrics.json` and fills the loggers' pages.
-
-    Args:
-        trainer: Its `fit` has ended.
-        module: What was trained.
-        data: On which data.
-        folder: The run's folder.
-        seconds: How long training took.
-        test: Whether the test split is looked at.
-        projector: Whether the validation rows' [CLS] vectors are logged.
-        params: Hyperparameters for TensorBoard's HParams.
+    Every rank calls it after `fit`, which took `seconds`; rank 0 prints the tables, writes `metrics.json` into the
+    run's `folder`, and fills the loggers' pages, `params` among them as hyperparameters. `test` is whether the test
+    split is looked at, `projector` whether the validation rows' [CLS] vectors are logged.
 
     Returns:
         What `metrics.json` holds: by split the metrics, `calibration`, `checkpoint` (relative to the folder; None if
         there is no best one), `fit_seconds`, `throughput`, and `seed`.
     """
-    best = best_checkpoint(trainer)
-    averaged = any(isinstance(callback, StochasticWeightAveraging) for callback in _callbacks(trainer))
+    path = next((str(callback.best_model_path) for callback in _callbacks(trainer, ModelCheckpoint)), "")
+    averaged = bool(_callbacks(trainer, StochasticWeightAveraging))  # when training ends: no checkpoint has the average
+    best = path if Path(path).is_file() and not averaged else None
     evaluator = trainer
     if not module.epoch_outputs and not (distributed.is_available() and distributed.is_initialized()):
         evaluator = _local_trainer(trainer)  # processes that were spawned to train are gone, with what they saw
-    if averaged:  # the average is made when training ends: no checkpoint has it
-        best = None
+    if averaged:
         evaluator.validate(module, datamodule=data, verbose=False)
-    val = cast(SplitOutputs | None, Checkpoint.read(best).val_outputs if best else module.epoch_outputs.get("val"))
-    outputs = {"val": val}
+    val = Checkpoint.read(best).val_outputs if best else module.epoch_outputs.get("val")
+    outputs = {"val": cast(SplitOutputs, val)} if val else {}
     if test:
         evaluator.test(module, datamodule=data, ckpt_path=best, verbose=False)
-        outputs["test"] = module.epoch_outputs.get("test")
+        if rows := module.epoch_outputs.get("test"):
+            outputs["test"] = rows
     embeddings = {}
-    if projector and outputs["val"]:
-        limit = int(outputs["val"]["index"][: tensorboard.MAX_PROJECTED][-1]) + 1
-        embeddings = _capture_embeddings(evaluator, module, data, best, limit)
+    if projector and val:
+        embeddings = tensorboard.capture_embeddings(evaluator, module, data, best, outputs["val"])
     if not trainer.is_global_zero:
         return {}
-    seen: dict[str, SplitOutputs] = {split: rows for split, rows in outputs.items() if rows}
-    splits = evaluate_splits(module, data, seen)
+    splits = evaluate_splits(module, data, outputs)
     report.print_results(splits)
-    calibration = calibration_metrics(seen["val"], seen["test"]) if len(seen) == 2 else {}
-    throughput = next((item for item in _callbacks(trainer) if isinstance(item, Throughput)), None)
+    calibration = calibration_metrics(outputs["val"], outputs["test"]) if len(outputs) == 2 else {}
+    throughput = _callbacks(trainer, Throughput)
     results = {
         **splits,
         "calibration": calibration,
         "checkpoint": best and os.path.relpath(best, folder),
         "fit_seconds": round(seconds, 1),
-        "throughput": throughput.summary(trainer) if throughput else {},
+        "throughput": throughput[0].summary(trainer) if throughput else {},
         "seed": (params or {}).get("seed"),
     }
     report.write_json(folder / run_dir.METRICS, results)
-    step, names = trainer.global_step, module.class_names
-    for split, rows in seen.items():
+    step, names, temperature = trainer.global_step, module.class_names, calibration.get("temperature")
+    for split, rows in outputs.items():
         if split != "val":  # of these TensorBoardCallback has logged
             tensorboard.log_errors(trainer, split, rows, data.texts, names, step)
-        temperature = calibration.get("temperature")
         tensorboard.log_figures(trainer, split, rows, splits[split]["slices"], names, temperature, step)
     if embeddings:
-        tensorboard.log_projector(trainer, seen["val"], embeddings, data.texts, names, step)
+        tensorboard.log_projector(trainer, outputs["val"], embeddings, data.texts, names, step)
     tensorboard.log_final(trainer, splits, params or {}, step)
     _print_summary(trainer, results, folder, averaged)
     return results
 
 
-def _capture_embeddings(
-    trainer: Trainer, module: BertClassifier, data: Any, ckpt_path: str | None, limit: int
-) -> dict[str, Tensor]:
-    """Return the [CLS] vectors of validation rows with an `index` below `limit`, of all ranks."""
-    capture = tensorboard.CaptureEmbeddings(limit)
-    _callbacks(trainer).append(capture)
-    data.predict_split = "val"
-    trainer.predict(module, datamodule=data, ckpt_path=ckpt_path, return_predictions=False)
-    _callbacks(trainer).remove(capture)
-    return gather_outputs(capture.batches, deduplicate=True)
-
-
 def evaluate(
     trainer: Trainer, module: BertClassifier, data: TextClassificationDataModule, split: str, ckpt_path: str | None
 ) -> dict[str, Any]:
-    """Evaluate a checkpoint on "val" or "test", print the tables, and return the metrics by the split; on rank 0.
-
-    Raises:
-        UserError: No row was evaluated.
-    """
+    """Evaluate a checkpoint on "val" or "test", print the tables, and return the metrics by the split; on rank 0."""
     run = trainer.test if split == "test" else trainer.validate
     run(module, datamodule=data, ckpt_path=ckpt_path, verbose=False)
     outputs = module.epoch_outputs.get(split)
@@ -128,43 +103,25 @@ def evaluate(
     return results
 
 
-def best_checkpoint(trainer: Trainer) -> str | None:
-    """Return the path of a run's best checkpoint, or None if there is none, or it was removed."""
-    callbacks = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
-    path = callbacks[0].best_model_path if callbacks else ""
-    return path if path and Path(path).is_file() else None
+def _callbacks(trainer: Any, kind: type) -> list[Any]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, kind)]
 
 
-def _callbacks(trainer: Trainer) -> list[Any]:
-    return cast(list[Any], cast(Any, trainer).callbacks)
-
-
-def _local_trainer(trainer: Trainer) -> Trainer:
-    return Trainer(
-        accelerator=trainer.strategy.root_device.type,
-        devices=1,
-        precision=cast(Any, trainer).precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        plugins=[AtomicCheckpointIO()],
-    )
+def _local_trainer(trainer: Any) -> Trainer:
+    silent = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    options: dict[str, Any] = {"devices": 1, "precision": trainer.precision, **dict.fromkeys(silent, False)}
+    return Trainer(accelerator=trainer.strategy.root_device.type, plugins=[AtomicCheckpointIO()], **options)
 
 
 def _print_summary(trainer: Trainer, results: dict[str, Any], folder: Path, averaged: bool) -> None:
-    if speed := results["throughput"]:
-        status(
-            "speed",
-            f"{speed['samples_per_sec']:,.0f} sentences/s, {speed['tokens_per_sec']:,.0f} tokens/s, "
-            f"{speed['padding_waste']:.1%} padding, {speed['mfu']:.0%} of the device's matrix rate",
-        )
+    if results["throughput"]:
+        speed = "{samples_per_sec:,.0f} sentences/s, {tokens_per_sec:,.0f} tokens/s, {padding_waste:.1%} padding, "
+        speed += "{mfu:.0%} of the device's matrix rate"
+        status("speed", speed.format(**results["throughput"]))
     if results["calibration"]:
-        status(
-            "trust",
-            "calibration error of test rows {test_ece:.3f}, and {test_ece_calibrated:.3f} at temperature "
-            "{temperature:.2f}: python -m lit_bert.export --calibrate".format(**results["calibration"]),
-        )
+        trust = "calibration error of test rows {test_ece:.3f}, and {test_ece_calibrated:.3f} at temperature "
+        trust += "{temperature:.2f}: python -m lit_bert.export --calibrate"
+        status("trust", trust.format(**results["calibration"]))
     status("run", f"{display_path(folder)} (trained in {results['fit_seconds']:.0f} s)")
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
@@ -176,7 +133,7 @@ def _print_summary(trainer: Trainer, results: dict[str, Any], folder: Path, aver
         status("predict", f"python train.py predict --ckpt_path {path}")
     elif averaged:
         status("best", "the average of weights is in no checkpoint of an epoch")
-    elif not any(isinstance(callback, ModelCheckpoint) for callback in trainer.checkpoint_callbacks):
+    elif not _callbacks(trainer, ModelCheckpoint):
         status("best", "there is no best checkpoint: --trainer.enable_checkpointing is false")
     elif "val" not in results:
         status("best", "there is no best checkpoint: training ended before a validation")

@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 
 def takes_figures(logger: Any) -> bool:
     """Tell whether `log_figure` logs to a logger."""
-    return isinstance(logger, TensorBoardLogger) or hasattr(logger, "log_image") or _is_mlflow(logger, "log_figure")
+    return isinstance(logger, TensorBoardLogger) or hasattr(logger, "log_image") or _is_mlflow(logger)
 
 
 def log_figure(trainer: Trainer, tag: str, figure: "Figure", step: int) -> None:
     """Log a figure, on rank 0 and after `step` optimizer steps, under a tag such as "val/ROC"."""
+    from PIL import Image
+
     for logger in _loggers(trainer):
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_figure(tag, figure, step, close=False)
         elif hasattr(logger, "log_image"):
-            logger.log_image(key=tag, images=[_to_image(figure)], step=step)
-        elif _is_mlflow(logger, "log_figure"):
+            figure.savefig(buffer := io.BytesIO(), format="png")
+            logger.log_image(key=tag, images=[Image.open(buffer).convert("RGB")], step=step)
+        elif _is_mlflow(logger):
             logger.experiment.log_figure(logger.run_id, figure, f"{tag}.png")
 
 
@@ -37,19 +40,27 @@ def log_table(trainer: Trainer, tag: str, columns: list[str], rows: list[list[st
             logger.experiment.add_text(tag, to_markdown(columns, rows), step)
         elif hasattr(logger, "log_table"):
             logger.log_table(key=tag, columns=columns, data=rows, step=step)
-        elif _is_mlflow(logger, "log_text"):
+        elif _is_mlflow(logger):
             logger.experiment.log_text(logger.run_id, to_markdown(columns, rows), f"{tag}.md")
+
+
+def _loggers(trainer: Trainer) -> list[Any]:
+    return list(trainer.loggers) if trainer.is_global_zero else []
+
+
+def _is_mlflow(logger: Any) -> bool:
+    return hasattr(logger, "run_id") and all(hasattr(logger.experiment, name) for name in ("log_figure", "log_text"))
 
 
 def to_markdown(columns: list[str], rows: list[list[str]]) -> str:
     """Return a Markdown table that shows every cell as it is; columns of numbers are aligned to the right."""
     numeric = [all(_is_number(row[column]) for row in rows) for column in range(len(columns))]
-    lines = [columns, ["---:" if right else "---" for right in numeric]]
     # Long cells get lines, or TensorBoard would make the other columns one letter wide.
-    lines += [
+    cells = [
         [cell if _is_number(cell) else "<br>".join(map(escape, textwrap.wrap(cell, 90))) for cell in row]
         for row in rows
     ]
+    lines = [columns, ["---:" if right else "---" for right in numeric], *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -60,19 +71,3 @@ def escape(text: str) -> str:
 
 def _is_number(cell: str) -> bool:
     return cell.isascii() and cell.replace(".", "", 1).isdigit()
-
-
-def _loggers(trainer: Trainer) -> list[Any]:
-    return list(trainer.loggers) if trainer.is_global_zero else []
-
-
-def _is_mlflow(logger: Any, method: str) -> bool:
-    return hasattr(logger, "run_id") and hasattr(logger.experiment, method)
-
-
-def _to_image(figure: "Figure") -> Any:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return Image.open(buffer).convert("RGB")

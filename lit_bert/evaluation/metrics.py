@@ -1,13 +1,22 @@
-"""Accuracy with its uncertainty, and the metrics of a split and of its classes.
+"""Metrics of evaluated splits: of the model and its classes, of baselines on the same rows, and of slices.
 
-Legend: N rows.
+Legend: N rows, C classes.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
+
+from lit_bert.evaluation import baselines
+from lit_bert.evaluation.slices import slices
+from lit_bert.modeling.outputs import SplitOutputs
+
+if TYPE_CHECKING:
+    from lit_bert.datamodule import TextClassificationDataModule
+    from lit_bert.module import BertClassifier
 
 Z95 = 1.959964
 """Two-sided 95 % quantile of the normal distribution."""
@@ -24,11 +33,15 @@ def wilson_interval(correct: int, rows: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def _share(key: str, correct: int, rows: int) -> dict[str, float | None]:
+    """Return the share of rows that are correct, and its 95 % interval `_low` to `_high`; None if there are no rows."""
+    low, high = wilson_interval(correct, rows) if rows else (None, None)
+    return {key: correct / rows if rows else None, f"{key}_low": low, f"{key}_high": high}
+
+
 def accuracy_metrics(correct: Tensor) -> dict[str, Any]:
     """Return `rows`, `acc` and its 95 % interval `acc_low`, `acc_high`; `correct` (N,) is true where a row is right."""
-    right, rows = int(correct.sum()), len(correct)
-    low, high = wilson_interval(right, rows)
-    return {"rows": rows, "acc": right / rows, "acc_low": low, "acc_high": high}
+    return {"rows": len(correct), **_share("acc", int(correct.sum()), len(correct))}
 
 
 def per_class_metrics(preds: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -39,24 +52,54 @@ def per_class_metrics(preds: Tensor, labels: Tensor, names: Sequence[str]) -> di
     """
     classes = {}
     for number, name in enumerate(names):
-        rows, predicted = int((labels == number).sum()), int((preds == number).sum())
-        right = int(((labels == number) & (preds == number)).sum())
-        metrics: dict[str, Any] = {"rows": rows, "predicted": predicted}
-        for key, total in (("precision", predicted), ("recall", rows)):
-            low, high = wilson_interval(right, total) if total else (None, None)
-            metrics |= {key: right / total if total else None, f"{key}_low": low, f"{key}_high": high}
-        metrics["f1"] = 2 * right / (rows + predicted) if rows + predicted else None
-        classes[name] = metrics
+        true, positive = labels == number, preds == number
+        rows, predicted, right = int(true.sum()), int(positive.sum()), int((true & positive).sum())
+        classes[name] = {
+            "rows": rows,
+            "predicted": predicted,
+            **_share("precision", right, predicted),
+            **_share("recall", right, rows),
+            "f1": 2 * right / (rows + predicted) if rows + predicted else None,
+        }
     return classes
 
 
-def split_metrics(metrics: Mapping[str, Any], outputs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Return what `accuracy_metrics` does, then `f1`, `auroc`, `ece`, `loss`, and `classes`.
-
-    `metrics` are those of `BertClassifier.compute_metrics`, `outputs` the rows of the split, `names` those of classes.
-    """
+def split_metrics(metrics: Mapping[str, Any], outputs: SplitOutputs, names: Sequence[str]) -> dict[str, Any]:
+    """Return what `accuracy_metrics` does, then `f1`, `auroc`, `ece` and `loss` of `metrics`, and `classes`."""
     return {
         **accuracy_metrics(outputs["preds"] == outputs["labels"]),
         **{name: float(metrics[name]) for name in ("f1", "auroc", "ece", "loss")},
         "classes": per_class_metrics(outputs["preds"], outputs["labels"], names),
     }
+
+
+def evaluate_splits(
+    module: "BertClassifier", datamodule: "TextClassificationDataModule", outputs: Mapping[str, SplitOutputs]
+) -> dict[str, dict[str, Any]]:
+    """Return what `split_metrics` does for each split, with `baselines` on the same rows and the accuracy of `slices`.
+
+    `outputs` are predicted rows of "val", "test" or both; the baselines learn from the data module's training rows.
+    """
+    texts = {split: datamodule.texts(split, rows["index"]) for split, rows in outputs.items()}
+    train = datamodule.splits["train"].select_columns(["text", "label"])[:]
+    linear = baselines.linear(train["text"], train["label"], *(sentences for sentences, _ in texts.values()))
+    results = {}
+    for (split, rows), linear_preds in zip(outputs.items(), linear, strict=True):
+        labels, correct = rows["labels"], rows["preds"] == rows["labels"]
+        majority_preds = baselines.majority(train["label"], len(labels))
+        baseline_preds = {"majority class": majority_preds, "TF-IDF, linear": linear_preds}
+        results[split] = {
+            **split_metrics(module.compute_metrics(rows), rows, module.class_names),
+            "baselines": {
+                title: {
+                    **accuracy_metrics(preds == labels),
+                    "f1": float(module.compute_metrics({"preds": preds, "labels": labels})["f1"]),
+                }
+                for title, preds in baseline_preds.items()
+            },
+            "slices": {
+                title: accuracy_metrics(correct[torch.from_numpy(mask)])
+                for title, mask in slices(*texts[split]).items()
+            },
+        }
+    return results

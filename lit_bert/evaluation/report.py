@@ -15,18 +15,14 @@ from lit_bert.files import atomic_write
 NAME_WIDTH = 22
 """Columns of a terminal that a class's name takes at most: a table of numbers up to 9,999,999 fits into 80."""
 
-MAX_CLASSES = 40
-"""Classes of which all are printed; of more, the `LARGEST` with the most rows."""
-
-LARGEST = 20
+MAX_CLASSES, LARGEST = 40, 20
+"""Classes of which all are printed; of more, those with the most rows."""
 
 
 def print_results(results: Mapping[str, dict[str, Any]], console: Console | None = None) -> None:
     """Print a row for each split, with its baselines below it; then one for each class of the last split.
 
-    Args:
-        results: The result of `split_metrics`, with `baselines` if there are any, by split.
-        console: Where to print; None prints to standard output.
+    `results` are those of `evaluate_splits`; None for `console` prints to standard output.
     """
     console = console or Console(highlight=False, soft_wrap=True)
     table = make_table("split", "rows", "accuracy", "95 % interval", "macro F1", "loss")
@@ -35,21 +31,19 @@ def print_results(results: Mapping[str, dict[str, Any]], console: Console | None
         for name, baseline in metrics.get("baselines", {}).items():
             table.add_row(f"  {name}", *_accuracy_cells(baseline), "", style="dim")
     console.print(table)
-    for split, metrics in list(results.items())[-1:]:
-        _print_classes(console, split, metrics["classes"])
+    for split in list(results)[-1:]:
+        _print_classes(console, split, results[split]["classes"])
 
 
 def _print_classes(console: Console, split: str, classes: Mapping[str, dict[str, Any]]) -> None:
-    shown = list(classes)
-    if len(classes) > MAX_CLASSES:
-        largest = set(sorted(classes, key=lambda name: -classes[name]["rows"])[:LARGEST])
-        shown = [name for name in classes if name in largest]
+    largest = sorted(classes, key=lambda name: -classes[name]["rows"])
+    shown = set(largest[:LARGEST] if len(classes) > MAX_CLASSES else largest)
     table = make_table(f"class ({split})", "rows", "precision", "recall", "95 % interval", "F1")
-    for name in shown:
-        metrics = classes[name]
-        title = Text(" ".join(name.split()))
+    for name in (name for name in classes if name in shown):
+        metrics, title = classes[name], Text(" ".join(name.split()))
         title.truncate(NAME_WIDTH, overflow="ellipsis")
-        precision, recall, f1 = (_number(metrics[key]) for key in ("precision", "recall", "f1"))
+        numbers = (metrics[key] for key in ("precision", "recall", "f1"))
+        precision, recall, f1 = ("-" if number is None else f"{number:.4f}" for number in numbers)
         interval = format_interval(metrics, "recall") if metrics["rows"] else "-"
         table.add_row(title, f"{metrics['rows']:,}", precision, recall, interval, f1)
     console.print(table)
@@ -70,19 +64,11 @@ def format_interval(metrics: Mapping[str, Any], key: str = "acc") -> str:
     return f"{metrics[f'{key}_low']:.4f} to {metrics[f'{key}_high']:.4f}"
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
 def _accuracy_cells(metrics: Mapping[str, Any]) -> tuple[str, str, str, str]:
     return f"{metrics['rows']:,}", f"{metrics['acc']:.4f}", format_interval(metrics), f"{metrics['f1']:.4f}"
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON, the whole file or nothing.
-
-    Raises:
-        UserError: The disk is full, or the folder cannot be written.
-    """
+    """Write JSON, the whole file or nothing."""
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

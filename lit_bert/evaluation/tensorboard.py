@@ -4,7 +4,7 @@ Figures and tables go to other loggers, too: see `loggers`. In all functions, `o
 and `step` is the number of optimizer steps done.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -14,16 +14,13 @@ from torch import Tensor
 
 from lit_bert.evaluation.calibration import apply_temperature
 from lit_bert.evaluation.loggers import log_figure, log_table, takes_figures
-from lit_bert.modeling.outputs import SplitOutputs
+from lit_bert.modeling.outputs import SplitOutputs, gather_outputs
 
 TextsOf = Callable[[str, Tensor], tuple[list[str], list[int]]]
 """Sentences and token counts of some rows of a split: `TextClassificationDataModule.texts`."""
 
-MAX_ERRORS = 20
-"""Errors that are listed at most."""
-
-MAX_PROJECTED = 10_000
-"""Vectors in the projector at most: more make it slow."""
+MAX_ERRORS, MAX_PROJECTED = 20, 10_000
+"""Errors that are listed at most, and vectors in the projector: more make it slow."""
 
 _LAYOUT = {
     "training and validation": {
@@ -62,7 +59,7 @@ class TensorBoardCallback(Callback):
 
 
 def log_errors(
-    trainer: Trainer, split: str, outputs: SplitOutputs, texts_of: TextsOf, class_names: Sequence[str], step: int
+    trainer: Trainer, split: str, outputs: SplitOutputs, texts_of: TextsOf, class_names: list[str], step: int
 ) -> None:
     """Log precision-recall curves, for TensorBoard's page of them, and the most confident errors as a table."""
     if not trainer.is_global_zero or not trainer.loggers:
@@ -70,21 +67,17 @@ def log_errors(
     labels, preds, probs = outputs["labels"], outputs["preds"], outputs["probs"]
     for logger in _tensorboard_loggers(trainer):
         for number, name in enumerate(class_names):
-            logger.experiment.add_pr_curve(
-                f"{split}/{name}", (labels == number).numpy(), probs[:, number].numpy(), step
-            )
+            rows_of_class, scores_of_class = (labels == number).numpy(), probs[:, number].numpy()
+            logger.experiment.add_pr_curve(f"{split}/{name}", rows_of_class, scores_of_class, step)
     scores = probs.amax(dim=1)
     wrong = (preds != labels).nonzero().flatten()
     wrong = wrong[scores[wrong].argsort(descending=True, stable=True)][:MAX_ERRORS]
     index = outputs["index"][wrong]
-    columns = ["row", "truth", "prediction", "probability", "sentence"]
-    cells = [
-        [str(place) for place in index.tolist()],
-        *([class_names[number] for number in numbers[wrong].tolist()] for numbers in (labels, preds)),
-        [f"{score:.3f}" for score in scores[wrong].tolist()],
-        [text[:400] for text in texts_of(split, index)[0]],
+    rows = [
+        [str(place), class_names[int(labels[row])], class_names[int(preds[row])], f"{scores[row]:.3f}", sentence[:400]]
+        for row, place, sentence in zip(wrong.tolist(), index.tolist(), texts_of(split, index)[0], strict=True)
     ]
-    rows = [list(row) for row in zip(*cells, strict=True)]
+    columns = ["row", "truth", "prediction", "probability", "sentence"]
     log_table(trainer, f"{split}/most confident errors", columns, rows, step)
 
 
@@ -93,7 +86,7 @@ def log_figures(
     split: str,
     outputs: SplitOutputs,
     slices: Mapping[str, Mapping[str, float]],
-    class_names: Sequence[str],
+    class_names: list[str],
     temperature: float | None,
     step: int,
 ) -> None:
@@ -133,49 +126,50 @@ def log_final(trainer: Trainer, results: Mapping[str, Mapping[str, Any]], params
 
 
 class CaptureEmbeddings(Callback):
-    """Keeps the [CLS] vectors, of the last hidden states, of rows that `Trainer.predict` predicts.
-
-    Args:
-        limit: Rows with an `index` below it are kept.
-    """
+    """Keeps the [CLS] vectors, of the last hidden states, of predicted rows with an `index` below `limit`."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.batches: list[dict[str, Tensor]] = []
         """`index` (B,) and `embeddings` (B, hidden size) of this rank's batches, to be joined by `gather_outputs`."""
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
         def capture(encoder: Any, args: Any, output: Any) -> None:
             self._cls = output.last_hidden_state[:, 0].float()
 
-        self._hook = cast(Any, pl_module).backbone.register_forward_hook(capture)
+        self._hook = pl_module.backbone.register_forward_hook(capture)
 
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
-    ) -> None:
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any) -> None:
         kept = outputs["index"] < self.limit
         self.batches.append({"index": outputs["index"][kept].cpu(), "embeddings": self._cls[kept].cpu()})
 
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._hook.remove()
 
 
+def capture_embeddings(
+    trainer: Any, module: LightningModule, data: Any, ckpt_path: str | None, outputs: SplitOutputs
+) -> dict[str, Tensor]:
+    """Return `index` and `embeddings` of the first validation rows, for `log_projector`; every rank calls it."""
+    capture = CaptureEmbeddings(int(outputs["index"][:MAX_PROJECTED][-1]) + 1)
+    trainer.callbacks.append(capture)
+    data.predict_split = "val"
+    trainer.predict(module, datamodule=data, ckpt_path=ckpt_path, return_predictions=False)
+    trainer.callbacks.remove(capture)
+    return gather_outputs(capture.batches, deduplicate=True)
+
+
 def log_projector(
-    trainer: Trainer,
-    outputs: SplitOutputs,
-    captured: Mapping[str, Tensor],
-    texts_of: TextsOf,
-    class_names: Sequence[str],
-    step: int,
+    trainer: Trainer, outputs: SplitOutputs, captured: dict[str, Tensor], texts_of: TextsOf, names: list[str], step: int
 ) -> None:
     """Log the [CLS] vectors of validation rows for TensorBoard's projector, to be coloured by class or outcome."""
-    chosen = torch.isin(outputs["index"], captured["index"])
-    columns = [[class_names[n] for n in numbers[chosen].tolist()] for numbers in (outputs["labels"], outputs["preds"])]
+    chosen = torch.isin(outputs["index"], captured["index"]).nonzero().flatten()
     texts, _ = texts_of("val", outputs["index"][chosen])
-    metadata = [
-        [truth, pred, "right" if truth == pred else "wrong", " ".join(text.split())]
-        for truth, pred, text in zip(*columns, texts, strict=True)
-    ]
+    metadata = []
+    for row, text in zip(chosen.tolist(), texts, strict=True):
+        label, pred = int(outputs["labels"][row]), int(outputs["preds"][row])
+        outcome = "right" if label == pred else "wrong"
+        metadata.append([names[label], names[pred], outcome, " ".join(text.split())])
     header = ["class", "prediction", "outcome", "sentence"]
     embeddings = captured["embeddings"][torch.isin(captured["index"], outputs["index"])]
     for logger in _tensorboard_loggers(trainer):

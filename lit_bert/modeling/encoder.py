@@ -23,8 +23,7 @@ _OFFSET_POSITIONS = {
 def find_encoder(name: str) -> Path:
     """Return a folder with an encoder's config, tokenizer and weights, downloaded if need be.
 
-    Args:
-        name: "packaged", a local folder, or a Hub model id, with "@" and a revision if it is pinned.
+    `name` is "packaged", a local folder, or a Hub model id, with "@" and a revision if it is pinned.
     """
     if name == packaged.PACKAGED:
         return packaged.packaged_encoder()

@@ -79,8 +79,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], value: float | None, algo
 def make(kind: type, spec: dict[str, Any], *args: Any) -> Any:
     """Return an instance of what the command line names, such as `--optimizer torch.optim.SGD --optimizer.lr 0.1`.
 
-    Its class must be derived from `kind`; `args` come before the `init_args` of `spec`: parameter groups, or an
-    optimizer.
+    Its class must be derived from `kind`; `args`, before its `init_args`, are parameter groups or an optimizer.
     """
     path = str(spec["class_path"])
     module, _, name = path.rpartition(".")
