@@ -3,8 +3,7 @@
 Legend: B rows of a batch, T tokens of its longest row, C classes.
 """
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -19,7 +18,8 @@ from lit_bert.errors import UserError
 from lit_bert.modeling import dropout, encoder, metrics
 from lit_bert.modeling import optimizer as optim
 from lit_bert.modeling.forward import CompiledForward, logits_of
-from lit_bert.modeling.outputs import SplitOutputs, gather_outputs
+from lit_bert.modeling.outputs import EpochOutputs, SplitOutputs, predictions, with_index
+from lit_bert.training.step_logging import is_logged_step, log_immediately
 
 Batch = dict[str, Tensor]
 
@@ -36,9 +36,8 @@ class BertClassifier(LightningModule):
         warmup_ratio: Fraction of optimizer steps over which the learning rate rises from 0, in [0, 1]; it then falls
             linearly to 0 at the last step.
         weight_decay: AdamW's decoupled weight decay; biases and LayerNorm are spared.
-        compile: Whether to train with `torch.compile`, on one device and without accumulation: on a GPU a CUDA graph
-            for each shape of a batch, of which there should be at most 8 (`--data.padding` with a list). Each
-            shape is compiled at its first step, 35 s on two CPU cores: it is for long runs, and gains nothing on a CPU.
+        compile: Whether to train with `torch.compile`, on one device and without accumulation; batches should have at
+            most 8 shapes (`--data.padding` with a list), of which each takes half a minute to compile. For long runs.
         optimizer: `class_path` and `init_args` of another optimizer than AdamW; its learning rate is its own, its
             weight decay spares the same parameters.
         lr_scheduler: `class_path` and `init_args` of another schedule, stepped after each optimizer step.
@@ -73,29 +72,18 @@ class BertClassifier(LightningModule):
         self.weight_decay = weight_decay
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
-        self.epoch_outputs: dict[str, SplitOutputs] = {}
-        """The rows of the last whole epoch of "train", "val" and "test", of all ranks."""
-        self.all_finite = torch.ones((), dtype=torch.bool)
-        """Whether every loss and gradient of this training was a finite number; on the module's device."""
-        self.tokenizer_files: dict[str, str] = {}
-        """Of the checkpoint that was loaded, the texts of the tokenizer's files by name."""
-        self._step_outputs: dict[str, list[Batch]] = {"train": [], "val": [], "test": []}
+        self.all_finite = torch.ones((), dtype=torch.bool)  # every loss and gradient of this training, on the device
+        self.tokenizer_files: dict[str, str] = {}  # texts by name, of the checkpoint that was loaded
+        self._outputs = EpochOutputs()
         self._last_loss = torch.zeros(())
-        self._validated_step = -1
         self._compiled: CompiledForward | None = None
         self._schedule: LambdaLR | None = None
-        if encoder_config is None:
-            folder, source = encoder.find_encoder(pretrained), f"--model.pretrained {pretrained}"
-            model, self.head_is_new = encoder.load_classifier(folder, source, class_names)
-        else:
-            model, self.head_is_new = encoder.build_classifier(encoder_config, "encoder_config"), False
+        model, self.head_is_new = encoder.make_classifier(pretrained, class_names, encoder_config)
         self.attach_model(model)
 
     def attach_model(self, model: Any) -> None:
         """Take a classifier of `transformers`, in training mode, and make the metrics of its classes."""
-        # from_pretrained returns a model in eval mode, and Lightning keeps the mode it finds, so that dropout would
-        # stay off (Lightning-AI/pytorch-lightning#20105).
-        self.model: Any = model.train()
+        self.model: Any = model.train()  # which Lightning leaves in eval mode, as it comes (PyTorch Lightning #20105)
         self.hparams["encoder_config"] = encoder.config_content(model.config)
         self.train_metrics = metrics.make_metrics(model.config.num_labels, with_probs=False)
         self.eval_metrics = metrics.make_metrics(model.config.num_labels, with_probs=True)
@@ -105,6 +93,11 @@ class BertClassifier(LightningModule):
     def class_names(self) -> list[str]:
         """Names of the classes, in the order of their numbers."""
         return [str(self.model.config.id2label[number]) for number in range(self.model.config.num_labels)]
+
+    @property
+    def epoch_outputs(self) -> dict[str, SplitOutputs]:
+        """The rows of the last whole epoch of "train", "val" and "test", of all ranks."""
+        return self._outputs.epochs
 
     @property
     def backbone(self) -> nn.Module:
@@ -124,11 +117,8 @@ class BertClassifier(LightningModule):
     ) -> Tensor:
         """Return the logits, shape (B, C), of what batches of Hugging Face's collators hold.
 
-        Args:
-            input_ids: Token ids, shape (B, T).
-            attention_mask: 1 for tokens and 0 for padding, shape (B, T); None if nothing is padded.
-            token_type_ids: 0 for a first sentence and 1 for a second, shape (B, T); None is 0.
-            other_columns: What else a batch has, such as labels; it is not used.
+        `input_ids` are token ids, `attention_mask` is 1 for tokens and 0 for padding (None: there is none), and
+        `token_type_ids` are 1 in a second sentence (None: all 0), each of shape (B, T). Other columns are not used.
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         return logits_of(self.model, self._compiled if self.training else None, inputs)
@@ -137,19 +127,16 @@ class BertClassifier(LightningModule):
         """Return each row's loss, shape (B,), of logits (B, C) and labels (B,): cross-entropy."""
         return F.cross_entropy(logits, labels, reduction="none")
 
-    def on_fit_start(self) -> None:
-        self._check_classes()
-
     def on_train_start(self) -> None:
         """Compile, if asked; let today's options count, not those of a checkpoint or of before a tuner ran."""
+        self._check_classes()
         self.head_is_new = False
         self.all_finite = torch.ones((), dtype=torch.bool, device=self.device)
-        for outputs in self._step_outputs["train"]:
-            outputs.update({name: value.to(self.device) for name, value in outputs.items()})
+        self._outputs.to(self.device)
         if self.hparams["compile"]:
             self._compiled = CompiledForward(self.model, self.trainer.world_size, self.trainer.accumulate_grad_batches)
         if self._schedule is not None and self._schedule is self.lr_schedulers():
-            groups, steps = optim.decay_groups(self, self.weight_decay), self._total_steps()
+            groups, steps = optim.decay_groups(self, self.weight_decay), optim.total_steps(self.trainer)
             optim.refresh(self._schedule, groups, self.learning_rate, self.warmup_ratio, steps)
 
     def on_train_epoch_start(self) -> None:
@@ -163,10 +150,9 @@ class BertClassifier(LightningModule):
         """
         logits = self(**batch).float()
         losses = self.compute_loss(logits, batch["labels"])
-        self._step_outputs["train"].append(
-            {**_index(batch), "labels": batch["labels"], "preds": logits.argmax(dim=-1).detach()}
-        )
-        if self._is_logged():
+        preds = logits.argmax(dim=-1).detach()
+        self._outputs.add("train", batch, {"labels": batch["labels"], "preds": preds})
+        if is_logged_step(self.trainer):
             self._last_loss = losses.detach().mean()
             self.log("train/loss", self._last_loss, prog_bar=True, logger=False, batch_size=len(logits))
         loss = (losses * batch["weights"]).sum() if "weights" in batch else losses.mean()
@@ -174,33 +160,16 @@ class BertClassifier(LightningModule):
         return loss
 
     def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip as the Trainer is told to, and log the learning rate and the gradient's norm before clipping."""
         norm = optim.clip_gradients(self.parameters(), gradient_clip_val, gradient_clip_algorithm)
         if self.trainer.precision != "16-mixed":  # there an infinite gradient is skipped, and the scale lowered
             self.all_finite = self.all_finite & norm.isfinite()
-        if self._is_logged():
+        if is_logged_step(self.trainer):
             rate = optimizer.param_groups[0]["lr"]
             values = {"train/loss": self._last_loss, "train/grad_norm": norm, "train/lr": rate}
-            self.log_immediately(values, self.global_step)
-
-    def _is_logged(self) -> bool:
-        """Whether the values of this step are logged: those of the first, and of each `--trainer.log_every_n_steps`."""
-        step, every = self.trainer.global_step, cast(Any, self.trainer).log_every_n_steps
-        return every > 0 and (step == 0 or (step + 1) % every == 0)
-
-    def log_immediately(self, values: Mapping[str, Any], step: int) -> None:
-        """Hand values of training to the loggers at once.
-
-        Lightning would do so after the hooks in which checkpoints are written: a run killed in between and resumed from
-        one would lack them.
-        """
-        for logger in self.loggers:
-            logger.log_metrics({name: float(value) for name, value in values.items()}, step)
+            log_immediately(self.loggers, values, self.global_step)
 
     def on_train_epoch_end(self) -> None:
         self._shared_epoch_end("train", self.trainer.train_dataloader)
@@ -221,7 +190,6 @@ class BertClassifier(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._shared_epoch_end("val", self.trainer.val_dataloaders)
-        self._validated_step = self.global_step
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._shared_eval_step(batch, "test")
@@ -233,75 +201,53 @@ class BertClassifier(LightningModule):
         """Keep the predictions of a batch, with `labels` (B,) and each row's `loss` (B,), until the epoch ends."""
         logits = self(**batch).float()
         losses = self.compute_loss(logits, batch["labels"])
-        self._step_outputs[split].append({**_predictions(logits, batch), "labels": batch["labels"], "loss": losses})
+        self._outputs.add(split, batch, {**predictions(logits), "labels": batch["labels"], "loss": losses})
 
     def _shared_epoch_end(self, split: str, loader: Any) -> None:
         """Gather the rows of all ranks, and log the metrics of them: the same values on every rank."""
-        repeats_rows = getattr(getattr(loader, "sampler", None), "repeats_rows", False)
-        outputs = cast(SplitOutputs, gather_outputs(self._step_outputs[split], deduplicate=repeats_rows))
-        self.epoch_outputs[split] = outputs
-        self._step_outputs[split] = []
-        if outputs:
+        if outputs := self._outputs.end_epoch(split, loader, self.global_step):
             values = {f"{split}/{name}": value for name, value in self.compute_metrics(outputs).items()}
             self.log_dict(values, logger=False if split == "train" else None, batch_size=len(outputs["labels"]))
             if split == "train":
-                self.log_immediately(values, self.global_step - 1)
+                log_immediately(self.loggers, values, self.global_step - 1)
 
     def compute_metrics(self, outputs: SplitOutputs) -> dict[str, Tensor]:
-        """Return "acc" and "f1" of rows, and if they were evaluated "auroc", "ece" and "loss"."""
+        """Return "acc" and "f1"; of rows that were evaluated "auroc", "ece" and "loss", too."""
         return metrics.compute_metrics(self.eval_metrics if "probs" in outputs else self.train_metrics, outputs)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Return each row's predicted class `preds` (B,), `probs` (B, C), and `index` (B,) if the batch has it."""
-        return _predictions(self(**batch).float(), batch)
+        return with_index(batch, predictions(self(**batch).float()))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW over two decay groups with the linear schedule, or what `optimizer` and `lr_scheduler` name."""
-        if self.optimizer:
-            decay = self.optimizer.get("init_args", {}).get("weight_decay", self.weight_decay)
-            optimizer = optim.make(Optimizer, self.optimizer, optim.decay_groups(self, decay))
-        else:
-            fused = self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
-            groups = optim.decay_groups(self, self.weight_decay)
-            optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, fused=fused)
+        decay = (self.optimizer or {}).get("init_args", {}).get("weight_decay", self.weight_decay)
+        groups = optim.decay_groups(self, decay)
+        fused = self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
+        adamw = {"class_path": "torch.optim.AdamW", "init_args": {"lr": self.learning_rate, "fused": fused}}
+        optimizer = optim.make(Optimizer, self.optimizer or adamw, groups)
         if self.lr_scheduler:
             scheduler = optim.make(LRScheduler, self.lr_scheduler, optimizer)
         else:
-            scheduler = optim.linear_schedule(optimizer, self.warmup_ratio, self._total_steps())
+            scheduler = optim.linear_schedule(optimizer, self.warmup_ratio, optim.total_steps(self.trainer))
             self._schedule = None if self.optimizer else scheduler
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": optim.scheduler_config(scheduler)})
 
-    def _total_steps(self) -> int:
-        steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(steps):
-            raise UserError("--trainer.max_epochs -1: the learning rate falls to 0 at a last step; give a number")
-        return int(steps)
-
     def _check_classes(self) -> None:
         """Name the classes as the data module does, unless they were named; refuse other ones."""
-        data: Any = getattr(self.trainer, "datamodule", None)
         nameable = self.head_is_new and not self.hparams.get("class_names")
-        try:
-            if hasattr(data, "class_names") and encoder.name_classes(self.model.config, data.class_names, nameable):
-                self.hparams["encoder_config"] = encoder.config_content(self.model.config)
-        except ValueError as error:
-            raise UserError(str(error).format(f"--data.dataset {getattr(data, 'dataset', data)}")) from error
+        if encoder.name_classes(self.model.config, getattr(self.trainer, "datamodule", None), nameable):
+            self.hparams["encoder_config"] = encoder.config_content(self.model.config)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put beside the weights: the tokenizer, what this epoch has seen so far, and a validation of these weights."""
         data = getattr(self.trainer, "datamodule", None)
         checkpoint["tokenizer_files"] = getattr(data, "tokenizer_files", None) or self.tokenizer_files
         checkpoint["own_forward"] = type(self).forward is not BertClassifier.forward
-        validated = self._validated_step == self.global_step
-        checkpoint["val_outputs"] = self.epoch_outputs.get("val", {}) if validated else {}
-        checkpoint["train_outputs"] = gather_outputs(self._step_outputs["train"])
+        checkpoint.update(self._outputs.state_dict(self.global_step))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the encoder that the checkpoint describes, if it is another one.
-
-        Raises:
-            UserError: It was fine-tuned from another model.
-        """
+        """Build the encoder that the checkpoint describes, if it is another one; refuse one of another start."""
         stored = checkpoint.get("hyper_parameters", {})
         start = stored.get("pretrained", self.pretrained)
         if self._trainer is not None and start != self.pretrained:
@@ -314,16 +260,4 @@ class BertClassifier(LightningModule):
         self.head_is_new = False
         self.tokenizer_files = checkpoint.get("tokenizer_files", {})
         if self._trainer is not None and self.trainer.training:
-            self.epoch_outputs["val"] = checkpoint.get("val_outputs", {})
-            self._validated_step = checkpoint["global_step"]
-            rows = checkpoint.get("train_outputs", {})
-            self._step_outputs["train"] = [rows] if rows and self.trainer.is_global_zero else []
-
-
-def _index(batch: Batch) -> Batch:
-    return {"index": batch["index"]} if "index" in batch else {}
-
-
-def _predictions(logits: Tensor, batch: Batch) -> Batch:
-    probs = logits.softmax(dim=-1)
-    return {**_index(batch), "preds": probs.argmax(dim=-1), "probs": probs}
+            self._outputs.load_state_dict(checkpoint, self.trainer.is_global_zero)

@@ -181,6 +181,15 @@ def build_classifier(config: Mapping[str, Any], source: str) -> Any:
         return AutoModelForSequenceClassification.from_config(make_config(config, source), dtype=torch.float32)
 
 
+def make_classifier(
+    pretrained: str, class_names: Sequence[str] | None, config: Mapping[str, Any] | None
+) -> tuple[Any, bool]:
+    """Return a classifier as `BertClassifier` is told to make it, and whether its head is new and to be trained."""
+    if config is not None:
+        return build_classifier(config, "encoder_config"), False
+    return load_classifier(find_encoder(pretrained), f"--model.pretrained {pretrained}", class_names)
+
+
 def config_content(config: Any) -> dict[str, Any]:
     """Return a config as plain values, as config.json has them."""
     content: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
@@ -209,18 +218,21 @@ def _set_class_names(config: Any, class_names: Sequence[str]) -> None:
     config.label2id = {name: number for number, name in enumerate(class_names)}
 
 
-def name_classes(config: Any, class_names: Sequence[str], new_head: bool) -> bool:
-    """Name the classes of a new head in its config as the data do; return whether that changed anything.
+def name_classes(config: Any, data: Any, new_head: bool) -> bool:
+    """Name the classes of a new head in its config as a data module does; return whether that changed anything.
 
-    A head that has other classes is a ValueError, in whose message "{}" stands for the data.
+    Raises:
+        UserError: The data module has other classes than a head that is trained, or than its number of classes.
     """
     own = [str(config.id2label[number]) for number in range(config.num_labels)]
-    if list(class_names) == own:
+    names = getattr(data, "class_names", own)
+    if list(names) == own:
         return False
-    if not new_head or len(class_names) != len(own):
-        raise ValueError(
-            f"the model's classes are {', '.join(own)}, those of {{}} are {', '.join(class_names)}; they must be the "
-            "same, in the same order: BertClassifier(class_names=data.class_names)"
+    if not new_head or len(names) != len(own):
+        raise UserError(
+            f"the model's classes are {', '.join(own)}, those of --data.dataset {getattr(data, 'dataset', data)} are "
+            f"{', '.join(names)}; they must be the same, in the same order: "
+            "BertClassifier(class_names=data.class_names)"
         )
-    _set_class_names(config, class_names)
+    _set_class_names(config, names)
     return True

@@ -1,9 +1,11 @@
 """Parameter groups, optimizers and schedules."""
 
+import math
 from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
@@ -97,3 +99,11 @@ def scheduler_config(scheduler: LRScheduler | ReduceLROnPlateau) -> dict[str, An
     if isinstance(scheduler, ReduceLROnPlateau):
         return {"scheduler": scheduler, "interval": "epoch", "monitor": getattr(scheduler, "monitor", "val/loss")}
     return {"scheduler": scheduler, "interval": "step"}
+
+
+def total_steps(trainer: Trainer) -> int:
+    """Return the optimizer steps of a whole run."""
+    steps = trainer.estimated_stepping_batches
+    if not math.isfinite(steps):
+        raise UserError("--trainer.max_epochs -1: the learning rate falls to 0 at a last step; give a number")
+    return int(steps)

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_bert.data.batching import LengthGroupedSampler, padded_length
 from lit_bert.training.hardware import measure_matmul_gflops
+from lit_bert.training.step_logging import log_immediately
 
 
 class Throughput(Callback):
@@ -67,8 +68,7 @@ class Throughput(Callback):
                 "train/tokens_per_sec": float(lengths.sum()) * trainer.world_size / seconds,
                 "train/gflops": 6 * weights * float(lengths.sum()) / seconds / 1e9,
             }
-        for logger in trainer.loggers:  # at once, so that a checkpoint written next has them
-            logger.log_metrics(self.last, trainer.global_step - 1)
+        log_immediately(trainer.loggers, self.last, trainer.global_step - 1)
 
     def summary(self, trainer: Trainer) -> dict[str, float]:
         """Return the last epoch's figures, and `mfu`: the share of what this device does with large matrices.
