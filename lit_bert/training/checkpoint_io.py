@@ -65,13 +65,18 @@ class Checkpoint:
         content = read_safely(path)
         verify(Path(path))
         hyper_parameters: Any = content.get("hyper_parameters")
-        missing = sorted({"state_dict", "epoch", "global_step"} - content.keys())
-        if not isinstance(hyper_parameters, dict) or "encoder_config" not in hyper_parameters:
-            missing.append("encoder_config")
-        if missing:
+        config = hyper_parameters.get("encoder_config") if isinstance(hyper_parameters, dict) else None
+        parts: dict[str, tuple[Any, type]] = {
+            "encoder_config": (config, dict),
+            "state_dict": (content.get("state_dict"), dict),
+        }
+        parts |= {name: (content.get(name), int) for name in ("epoch", "global_step")}
+        optional = ("tokenizer_files", "datamodule_hyper_parameters", "val_outputs", "callbacks")
+        parts |= {name: (content.get(name, {}), dict) for name in optional}
+        if missing := sorted(name for name, (value, kind) in parts.items() if not isinstance(value, kind)):
             raise UserError(f"--ckpt_path {path}: not a checkpoint of BertClassifier (it lacks {', '.join(missing)})")
         files = content.get("tokenizer_files", {})
-        if strange := [name for name in files if not _TOKENIZER_FILES.fullmatch(str(name))]:
+        if strange := [name for name, text in files.items() if not _is_tokenizer_file(name, text)]:
             raise UserError(
                 f"--ckpt_path {path}: refused, because it holds {strange[0]!r}, which is no file of a tokenizer; use a "
                 "checkpoint that this project wrote"
@@ -89,6 +94,10 @@ class Checkpoint:
             content["global_step"],
             content.get("callbacks", {}),
         )
+
+
+def _is_tokenizer_file(name: Any, text: Any) -> bool:
+    return isinstance(text, str) and _TOKENIZER_FILES.fullmatch(str(name)) is not None
 
 
 def read_safely(path: _PATH) -> dict[str, Any]:
