@@ -54,6 +54,8 @@ def finish_fit(
     val = Checkpoint.read(best).val_outputs if best else module.epoch_outputs.get("val")
     outputs = {"val": cast(SplitOutputs, val)} if val else {}
     if test:
+        # Test points belong to the last step. Lightning counts one less if a run is resumed that max_steps had ended.
+        trainer.fit_loop.epoch_loop.on_load_checkpoint({"_batches_that_stepped": trainer.global_step})
         evaluator.test(module, datamodule=data, ckpt_path=best, verbose=False)
         if rows := module.epoch_outputs.get("test"):
             outputs["test"] = rows

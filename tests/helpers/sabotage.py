@@ -126,3 +126,17 @@ def _interrupt_write(count: int) -> None:
         return original(self)
 
     ZipFile.testzip = testzip  # type: ignore[method-assign]
+
+
+def killed_while_exporting() -> Change:
+    """Be killed when the exported folder is whole, before it takes its name."""
+    return partial(_interrupt_export)
+
+
+def _interrupt_export() -> None:
+    from lit_bert.inference import export
+
+    def die(*args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    export.render_model_card = die  # type: ignore[assignment]

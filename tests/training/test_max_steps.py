@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import events
 from runs import equal_runs
 
 from lit_bert import BertClassifier
@@ -65,3 +66,13 @@ def test_a_finished_run_is_prolonged(recipe: str, rows: Rows) -> None:
     main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", "--trainer.max_steps=20"])
     assert rows == expected
     assert not list(Path().glob("runs/*/*.partial"))
+
+
+def test_a_finished_run_that_is_resumed_is_not_tested_twice(recipe: str) -> None:
+    run = main(["fit", "--config", recipe, "--trainer.max_epochs=-1", "--trainer.max_steps=7"]).run_dir
+    before = events(run)
+    for _ in range(2):
+        main(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt"])
+    assert {tag: values for tag, values in events(run).items() if tag.startswith("test/")} == {
+        tag: values for tag, values in before.items() if tag.startswith("test/")
+    }
