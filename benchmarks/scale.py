@@ -119,7 +119,7 @@ def predict(folder: Path, encoder: str) -> dict[str, float]:
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
     from lit_bert import Predictor
-    from lit_bert.inference.stream import predict_stream
+    from lit_bert.inference.predict import predict_stream
     from lit_bert.modeling.encoder import find_encoder
 
     tokenizer = AutoTokenizer.from_pretrained(find_encoder(encoder))

@@ -69,13 +69,13 @@ class BertCLI(LightningCLI):
     def __init__(
         self, args: ArgsType, model_class: type[LightningModule], datamodule_class: type[LightningDataModule]
     ) -> None:
+        self._classes = (model_class, datamodule_class)
         self.checkpoint: Checkpoint | None = None
         self.results: dict[str, Any] = {}
         self.subparsers: dict[str, LightningArgumentParser] = {}
         self._ckpt_path: str | None = None
         self._recipe = "run"
         self._new_run_dir: Path | None = None
-        self._config_path = Path(run_dir.CONFIG)
         self._lock: FileLock | None = None
         try:
             super().__init__(
@@ -159,8 +159,8 @@ class BertCLI(LightningCLI):
         self.settings = self.config[self.subcommand]
         self.settings.ckpt_path = self._ckpt_path
         defaults.complete(self.settings)
-        self.parser.add_instantiator(self._make_model, self._model_class, subclasses=True)
-        self.parser.add_instantiator(self._make_data, self._datamodule_class, subclasses=True)
+        for make, kind in zip((self._make_model, self._make_data), self._classes, strict=True):
+            self.parser.add_instantiator(make, kind, subclasses=True)
 
     def _make_model(self, class_type: type[LightningModule], *args: Any, **kwargs: Any) -> LightningModule:
         if self.checkpoint:
@@ -187,7 +187,7 @@ class BertCLI(LightningCLI):
         """Make the run's folder, and the trainer with this project's callbacks."""
         self.run_dir = self._make_run_dir()
         settings, fit = self.config_init[self.subcommand], self.subcommand == "fit"
-        return make_trainer(settings, fit, self.run_dir, self._config_path, self.checkpoint, **kwargs)
+        return make_trainer(settings, fit, self.run_dir, self._config_text(), self.checkpoint, **kwargs)
 
     def _make_run_dir(self) -> Path:
         """Return the folder of the run that the checkpoint belongs to, else a new one, made by rank 0 alone."""
@@ -200,11 +200,13 @@ class BertCLI(LightningCLI):
             run = self._new_run_dir = run_dir.create_run_dir(root, self._recipe)
         if fit:
             self._lock = run_dir.lock(run)
-        if fit or self._new_run_dir:
-            self._config_path = next_free_path(run / run_dir.CONFIG)
-            with atomic_write(self._config_path) as partial:
-                self.subparsers[str(self.subcommand)].save(settings, partial, skip_none=False)
+        elif self._new_run_dir:
+            with atomic_write(run / run_dir.CONFIG) as partial:
+                partial.write_text(self._config_text(), encoding="utf-8")
         return run
+
+    def _config_text(self) -> str:
+        return str(self.subparsers[str(self.subcommand)].dump(self.settings, skip_none=False))
 
     # --- subcommands --------------------------------------------------------------------------------------------------
 
@@ -223,7 +225,8 @@ class BertCLI(LightningCLI):
             *(self.trainer, self.model, self.datamodule, self.run_dir, seconds),
             *(settings.test_after_fit, settings.projector, params),
         )
-        if self.trainer.is_global_zero and self.results["checkpoint"] and settings.export_after_fit:
+        own_forward = type(self.model).forward is not BertClassifier.forward  # which transformers does not have
+        if self.trainer.is_global_zero and self.results["checkpoint"] and settings.export_after_fit and not own_forward:
             folder = next_free_path(self.run_dir / run_dir.EXPORT)
             export(self.run_dir / self.results["checkpoint"], folder, self.results)
             status("export", f'{display_path(folder)}, for transformers.pipeline("text-classification", ...)')

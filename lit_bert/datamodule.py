@@ -101,13 +101,14 @@ class TextClassificationDataModule(LightningDataModule):
         """A key made of everything that the tokenised rows depend on, their content included, after `prepare_data`."""
         self._pad_token_id = 0
         self._position = (0, 0)
+        self._train_digest = ""
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes: as given, or the data's own, which are fetched and read for it."""
         if self.hparams["class_names"] is None:
             self.prepare_data()
-        return list(self.hparams["class_names"] or tokenized.read_about(self.fingerprint)["class_names"])
+        return list(self.hparams["class_names"] or tokenized.read(self.fingerprint).class_names)
 
     def prepare_data(self) -> None:
         """Fetch, check, sample and tokenise, unless the cache has it; shows progress.
@@ -189,7 +190,7 @@ class TextClassificationDataModule(LightningDataModule):
             batch_size,
             shuffle=shuffle,
             group_by_length=self.hparams["group_by_length"],
-            seed=int(os.environ.get("PL_GLOBAL_SEED", "0")),  # set by seed_everything
+            seed=_seed(),
             num_replicas=self.trainer.world_size if self.trainer else 1,
             rank=self.trainer.global_rank if self.trainer else 0,
             accumulate=self.trainer.accumulate_grad_batches if self.trainer else 1,
@@ -227,9 +228,18 @@ class TextClassificationDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return where training stands, for a checkpoint."""
-        return {} if self.trainer is None else position.position(self.trainer, self.batch_size)
+        return position.position(self.trainer, self.batch_size, self._order()) if self.trainer else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Let training go on from there. Lightning forgets it (Lightning-AI/pytorch-lightning#20550, #21938)."""
         if self.trainer is not None and self.trainer.training:
-            self._position = position.resume(self.trainer, self.batch_size, state_dict)
+            self._position = position.resume(self.trainer, self.batch_size, self._order(), state_dict)
+
+    def _order(self) -> dict[str, Any]:
+        """Return what decides which training rows come when."""
+        self._train_digest = self._train_digest or tokenized.digest(self.splits["train"])
+        return {"rows": self._train_digest, "seed": _seed(), "grouping": self.hparams["group_by_length"]}
+
+
+def _seed() -> int:
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))  # set by seed_everything

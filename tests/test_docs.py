@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from lit_bert.cli import main
-from lit_bert.evaluation import compare
-from lit_bert.inference import export
+from lit_bert.inference import compare, export
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])

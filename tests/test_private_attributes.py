@@ -12,16 +12,13 @@ from conftest import make_bert
 from jsonargparse import ArgumentParser
 from lightning.fabric.utilities import types
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import LightningCLI
 from transformers import AutoConfig
 
 ROOT = Path(__file__).parent.parent
 USED = {
     "_attn_implementation": {"modeling/dropout.py", "modeling/encoder.py", "modeling/forward.py"},
     "_broadcast_sigterm_tensor": {"training/preemption.py"},
-    "_datamodule_class": {"cli.py"},
     "_dynamo": {"modeling/forward.py"},
-    "_model_class": {"cli.py"},
     "_name_parser_map": {"command/parser.py"},
     "_option_string_actions": {"command/parser.py"},
     "_PATH": {"training/checkpoint_io.py"},
@@ -98,9 +95,6 @@ def test_those_of_lightning_exist() -> None:
     assert "_broadcast_sigterm_tensor()" in inspect.getsource(type(trainer.fit_loop.epoch_loop))  # and are called
     assert LightningModule()._trainer is None
     assert types._PATH
-    source = inspect.getsource(LightningCLI.__init__)
-    assert "self._model_class" in source
-    assert "self._datamodule_class" in source
 
 
 def test_those_of_jsonargparse_exist() -> None:

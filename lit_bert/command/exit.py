@@ -1,5 +1,6 @@
 """How the command line ends after an error or a signal."""
 
+import os
 import signal
 import sys
 import threading
@@ -9,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lit_bert.errors import Interrupted, UserError, as_user_error, is_lost_rank, reason
 from lit_bert.files import display_path
+from lit_bert.training.ranks import launched_environment
 
 
 def exit_on_sigterm() -> None:
@@ -17,7 +19,11 @@ def exit_on_sigterm() -> None:
     def end(number: int, frame: Any) -> NoReturn:
         raise SystemExit(128 + number)
 
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+    alone = (
+        "LOCAL_RANK" not in os.environ and launched_environment() is None
+    )  # ranks wait for each other outside Python
+    main_thread = threading.current_thread() is threading.main_thread()
+    if alone and main_thread and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, end)
 
 

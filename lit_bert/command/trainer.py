@@ -14,12 +14,12 @@ from lit_bert.files import next_free_path
 from lit_bert.training import progress, ranks, run_dir
 from lit_bert.training.checkpoint_io import AtomicCheckpointIO, Checkpoint
 from lit_bert.training.preemption import PreemptionCheckpoint
-from lit_bert.training.run_record import RecordTuned, RunRecord
+from lit_bert.training.run_record import RunRecord
 from lit_bert.training.throughput import Throughput
 
 
 def make_trainer(
-    settings: Any, fit: bool, folder: Path, config: Path, checkpoint: Checkpoint | None, **kwargs: Any
+    settings: Any, fit: bool, folder: Path, config: str, checkpoint: Checkpoint | None, **kwargs: Any
 ) -> Trainer:
     """Return the Trainer.
 
@@ -27,7 +27,7 @@ def make_trainer(
         settings: Of the command: `trainer`, `checkpoint` (a ModelCheckpoint), `checkpoint_minutes`.
         fit: Whether it is to train.
         folder: The run's folder.
-        config: The run's config file.
+        config: The settings as the run's config file has them.
         checkpoint: What it starts from, if anything.
         kwargs: More of the Trainer's arguments.
     """
@@ -38,11 +38,12 @@ def make_trainer(
     if checkpoint:  # what these found is in the run's config
         callbacks = [item for item in callbacks if not isinstance(item, LearningRateFinder | BatchSizeFinder)]
     has_bar = any(isinstance(item, ProgressBar) for item in callbacks)
-    callbacks += [RecordTuned(config), progress.RunSummary(), Throughput(), TensorBoardCallback()]
+    callbacks += [progress.RunSummary(), Throughput(), TensorBoardCallback()]
     if options["enable_progress_bar"] is not False and not has_bar and not bare:
         callbacks.append(progress.ProgressBar())
     if fit and real:
-        callbacks.append(RunRecord(next_free_path(folder / run_dir.PROVENANCE)))
+        files = [next_free_path(folder / name) for name in (run_dir.CONFIG, run_dir.PROVENANCE)]
+        callbacks.append(RunRecord(files[0], config, files[1]))
     if options["enable_checkpointing"] is not False and not bare:
         saved = Path(settings.checkpoint.dirpath or folder / run_dir.CHECKPOINTS)
         settings.checkpoint.dirpath = str(saved)

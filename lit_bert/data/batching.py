@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 POOL_STEPS = 100
 """Optimizer steps per pool of random rows that are sorted by length together: enough to leave little padding."""
 
-Lengths = np.ndarray[Any, np.dtype[np.integer[Any]]]
+Rows = NDArray[np.int64]
 
 
 class LengthGroupedSampler(DistributedSampler[int]):
@@ -46,7 +47,7 @@ class LengthGroupedSampler(DistributedSampler[int]):
 
     def __init__(
         self,
-        lengths: Lengths,
+        lengths: NDArray[Any],
         batch_size: int,
         shuffle: bool,
         group_by_length: bool = True,
@@ -56,63 +57,46 @@ class LengthGroupedSampler(DistributedSampler[int]):
         accumulate: int = 1,
     ) -> None:
         super().__init__(lengths, num_replicas=num_replicas, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
-        self.lengths = lengths
-        self.batch_size = batch_size
-        self.group_by_length = group_by_length
-        self.accumulate = accumulate
+        self.lengths, self.batch_size = lengths, batch_size
+        self.group_by_length, self.accumulate = group_by_length, accumulate
         self.resumed = (0, 0)
         """An epoch, and how many of its batches were trained on before the run was resumed: they are left out."""
 
     def __len__(self) -> int:
-        """Return the number of rows that this rank sees in a whole epoch."""
-        return len(self._share(np.arange(len(self.lengths))))
+        return self.num_samples if self.shuffle else len(self.rows())  # of the whole epoch, also in a resumed one
 
     def __iter__(self) -> Iterator[int]:
-        """Iterate over this rank's row numbers, those left out that were trained on before."""
         epoch, done = self.resumed
         return iter(self.rows()[done * self.batch_size if epoch == self.epoch else 0 :].tolist())
 
-    def rows(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def rows(self) -> Rows:
         """Return this rank's row numbers of the whole epoch, in their order."""
-        return self._share(self._training_order() if self.shuffle else self._evaluation_order())
+        if self.shuffle:  # all ranks take equally many, or they would wait for each other: a few rows come twice
+            order = self._training_order()
+            repeated = np.resize(order[::-1], -len(order) % self.num_replicas)
+            return np.concatenate([order, repeated])[self.rank :: self.num_replicas]
+        order = np.argsort(-self.lengths, kind="stable") if self.group_by_length else np.arange(len(self.lengths))
+        batches = np.split(order, range(self.batch_size, len(order), self.batch_size))
+        return np.concatenate(batches[min(self.rank, len(batches) - 1) :: self.num_replicas])
 
     def weights(self, batch_idx: int, batches: int) -> Tensor:
         """Return each row's weight in the loss of a training batch, shape (B,), 0 for a row that is only repeated.
 
         With them, the gradient is that of the mean loss over the rows of the optimizer step, also where the last batch
         is smaller or the last step has fewer batches: Lightning averages over ranks and `accumulate` batches as if all
-        were full (Lightning-AI/pytorch-lightning#19987).
-
-        Args:
-            batch_idx: The batch of this rank, from 0.
-            batches: Batches of each rank in the epoch.
+        were full (Lightning-AI/pytorch-lightning#19987). `batches` is how many each rank has in the epoch.
         """
-        together = self.batch_size * self.num_replicas
         first = batch_idx // self.accumulate * self.accumulate
-        ends = np.minimum(
-            np.array([first, batch_idx, batch_idx + 1, min(first + self.accumulate, batches)]) * together,
-            len(self.lengths),
+        bounds = first, min(first + self.accumulate, batches), batch_idx, batch_idx + 1
+        step_start, step_end, start, end = (
+            min(bound * self.batch_size * self.num_replicas, len(self.lengths)) for bound in bounds
         )
-        step_rows, batch_rows = ends[3] - ends[0], ends[2] - ends[1]
-        weights = torch.zeros(-(-batch_rows // self.num_replicas))
-        weights[: len(range(self.rank, batch_rows, self.num_replicas))] = (
-            self.num_replicas * self.accumulate / step_rows
-        )
+        weights = torch.zeros(-(-(end - start) // self.num_replicas))
+        own = len(range(self.rank, end - start, self.num_replicas))
+        weights[:own] = self.num_replicas * self.accumulate / (step_end - step_start)
         return weights
 
-    def _share(self, order: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Return this rank's rows of an order."""
-        if self.shuffle:  # all ranks take equally many, or they would wait for each other: a few rows come twice
-            repeated = np.resize(order[::-1], -len(order) % self.num_replicas)
-            return np.concatenate([order, repeated])[self.rank :: self.num_replicas]
-        batches = -(-len(order) // self.batch_size)
-        mine = range(min(self.rank, batches - 1), batches, self.num_replicas)
-        return np.concatenate([order[number * self.batch_size :][: self.batch_size] for number in mine])
-
-    def _evaluation_order(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        return np.argsort(-self.lengths, kind="stable") if self.group_by_length else np.arange(len(self.lengths))
-
-    def _training_order(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def _training_order(self) -> Rows:
         random = np.random.default_rng([self.seed, self.epoch])
         order = random.permutation(len(self.lengths))
         if not self.group_by_length:
@@ -146,8 +130,7 @@ def collate(rows: list[dict[str, Any]], pad_token_id: int, lengths: Sequence[int
         `attention_mask` if nothing is padded, unless `lengths` are given: a mask costs time, and a GPU would have to
         be asked whether it masks anything.
 
-    For `[{"input_ids": [5, 6, 7], ...}, {"input_ids": [8], ...}]` and padding token 0, `input_ids` is
-    `[[5, 6, 7], [8, 0, 0]]` and `attention_mask` is `[[1, 1, 1], [1, 0, 0]]`.
+    Token ids `[5, 6, 7]` and `[8]`, padded with 0, become `[[5, 6, 7], [8, 0, 0]]`, the mask `[[1, 1, 1], [1, 0, 0]]`.
     """
     sizes = torch.tensor([len(row["input_ids"]) for row in rows])
     width = padded_length(int(sizes.max()), lengths)
@@ -164,6 +147,5 @@ def collate(rows: list[dict[str, Any]], pad_token_id: int, lengths: Sequence[int
 
 def ignore_signals(worker: int) -> None:
     """Leave to the training process what to do when a terminal or SLURM sends a signal to all of them."""
-    for name in ("SIGINT", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for name in {"SIGINT", "SIGUSR1"}.intersection(dir(signal)):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)

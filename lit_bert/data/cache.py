@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock
@@ -22,22 +22,15 @@ def cache_dir() -> Path:
 def cached_dir(target: Path, is_complete: Callable[[Path], bool] = Path.exists) -> Iterator[Path | None]:
     """Let one process at a time build `target`: yields an empty folder to fill, or None if `target` is there already.
 
-    The filled folder is renamed to `target`, so other processes see all of it or nothing, whatever kills this one.
-
-    Args:
-        target: The folder to build.
-        is_complete: Whether `target` can be used as it is; if not, it is removed and built again.
-
-    Raises:
-        UserError: The folder cannot be written, or the disk is full.
+    The filled folder is renamed to `target`, so other processes see all of it or nothing, whatever kills this one. A
+    `target` that is not complete is removed and built again.
     """
     try:
-        if is_complete(target):
-            yield None
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):
-            if is_complete(target):
+        with ExitStack() as locked:
+            if not is_complete(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                locked.enter_context(FileLock(f"{target}.lock"))
+            if is_complete(target):  # if need be, by another process in the meantime
                 yield None
                 return
             for stale in target.parent.glob(f".{target.name}-*"):  # left by a build that was killed

@@ -1,14 +1,15 @@
 """Repositories of the Hugging Face Hub as local folders.
 
 The Hub's own cache is asked first, so a file that was fetched once is never asked for again, and what cannot be had is
-reported in seconds.
+reported in seconds. An id may end in "@" and a revision (a commit, tag or branch); a kind is "model" or "dataset".
 """
 
 import json
-import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 from lit_bert.errors import UserError, reason
@@ -17,36 +18,38 @@ HUB_SECONDS = 2.5
 """How long the Hub may take to answer a first question before it counts as out of reach."""
 
 _ENCODER_FILES = ["config.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model"]
-_SAFETENSORS = ["model*.safetensors", "model.safetensors.index.json"]
-_PICKLED = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
-_DATA_FILES = ["README.md", "*.parquet", "*.csv", "*.json", "*.jsonl"]
+_FILES = {
+    "dataset": [["README.md", "*.parquet", "*.csv", "*.json", "*.jsonl"]],
+    "model": [
+        [*_ENCODER_FILES, "model*.safetensors", "model.safetensors.index.json"],
+        [*_ENCODER_FILES, "pytorch_model*.bin", "pytorch_model.bin.index.json"],
+    ],
+}
+"""What is fetched of a repository: of a model pickled weights, if it has no others."""
 
 T = TypeVar("T")
 
 
 def call_with_timeout(seconds: float, call: Callable[[], T]) -> T:
     """Return what `call` returns, or raise TimeoutError after `seconds`, whatever it hangs on (a name look-up, say)."""
-    outcome: list[tuple[bool, Any]] = []
+    outcome: Future[T] = Future()
 
     def run() -> None:
         try:
-            outcome.append((True, call()))
+            outcome.set_result(call())
         except BaseException as error:
-            outcome.append((False, error))
+            outcome.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True)
+    thread = Thread(target=run, daemon=True)  # an executor's threads would keep Python from exiting
     thread.start()
     thread.join(seconds)
-    if not outcome:
+    if not outcome.done():
         raise TimeoutError(f"no answer within {seconds:g} s")
-    returned, value = outcome[0]
-    if not returned:
-        raise value
-    return value  # type: ignore[no-any-return]
+    return outcome.result()
 
 
 def is_hub_id(name: str) -> bool:
-    """Return whether a name can be a Hub id, with "@" and a revision or without, rather than a path."""
+    """Return whether a name can be a Hub id rather than a path."""
     return not name.startswith((".", "/", "~")) and name.partition("@")[0].count("/") <= 1
 
 
@@ -54,79 +57,62 @@ def find_in_cache(repo_id: str, kind: str) -> Path | None:
     """Return the folder of a Hub repository in the local Hugging Face cache, or None if it is not there whole."""
     from huggingface_hub import snapshot_download
 
-    name, _, revision = repo_id.partition("@")
-    find = partial(snapshot_download, name, repo_type=kind, revision=revision or None, local_files_only=True)
-    for patterns in [_DATA_FILES] if kind == "dataset" else [_ENCODER_FILES + _SAFETENSORS, _ENCODER_FILES + _PICKLED]:
+    for patterns in _FILES[kind]:
         try:
-            folder = Path(find(allow_patterns=patterns))
+            folder = Path(snapshot_download(**_address(repo_id, kind), allow_patterns=patterns, local_files_only=True))
         except (OSError, ValueError):
             continue
-        if kind == "model":
-            complete = has_weights(folder) and has_tokenizer(folder)
-        else:
-            complete = any(file.suffix != ".md" for file in folder.rglob("*") if file.is_file())
-        if complete:
+        if kind == "model" and has_weights(folder) and has_tokenizer(folder):
+            return folder
+        if kind == "dataset" and any(file.suffix != ".md" for file in folder.rglob("*") if file.is_file()):
             return folder
     return None
 
 
 def query_hub(repo_id: str, kind: str) -> Any:
-    """Return what the Hub says of a repository (its files among it), whose id may end in "@" and a revision.
-
-    Raises:
-        OSError: There is no such repository, or the Hub cannot be reached within `HUB_SECONDS`.
-    """
+    """Return what the Hub says of a repository (its files among it); OSError if it does not in `HUB_SECONDS`."""
     from huggingface_hub import HfApi
 
+    ask = partial(HfApi().repo_info, **_address(repo_id, kind), timeout=HUB_SECONDS)
+    return call_with_timeout(HUB_SECONDS, ask)
+
+
+def _address(repo_id: str, kind: str) -> dict[str, Any]:
     name, _, revision = repo_id.partition("@")
-    query = partial(HfApi().repo_info, name, repo_type=kind, revision=revision or None, timeout=HUB_SECONDS)
-    return call_with_timeout(HUB_SECONDS, query)
+    return {"repo_id": name, "repo_type": kind, "revision": revision or None}
 
 
 def fetch_from_hub(repo_id: str, kind: str) -> Path:
-    """Return a local folder with the files of a Hub repository, from the Hugging Face cache or downloaded into it.
-
-    Args:
-        repo_id: The repository's id, such as "google-bert/bert-base-cased", with "@" and a revision (a commit, tag or
-            branch) if that is pinned.
-        kind: "model" or "dataset".
-
-    Raises:
-        UserError: The Hub cannot be reached, knows no such repository or revision, or wants a login for it.
-    """
+    """Return a local folder with the files of a Hub repository, from the Hugging Face cache or downloaded into it."""
     cached = find_in_cache(repo_id, kind)
     if cached is not None:
         return cached
     from huggingface_hub import constants, errors, snapshot_download
 
-    option = "--model.pretrained" if kind == "model" else "--data.dataset"
-    where = f"{option} {repo_id}"
-    packaged = f"to do without the Hub, give {option} packaged, or the path of a local folder"
-    name, _, revision = repo_id.partition("@")
     try:
-        names = {file.rfilename for file in query_hub(repo_id, kind).siblings or []}
-        patterns = _DATA_FILES
-        if kind == "model":
-            patterns = _ENCODER_FILES + (_SAFETENSORS if any(n.endswith(".safetensors") for n in names) else _PICKLED)
-        return Path(snapshot_download(name, repo_type=kind, revision=revision or None, allow_patterns=patterns))
-    except errors.GatedRepoError as error:
-        raise UserError(
-            f"{where}: this {kind} is gated; ask for access at {constants.ENDPOINT}/{name}, then `hf auth login`"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise UserError(f"{where}: the Hub ({constants.ENDPOINT}) has no such revision of this {kind}") from error
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise UserError(
-            f"{where}: the Hub ({constants.ENDPOINT}) has no such {kind}, and there is no such local folder; "
-            "check the spelling (owner/name), or `hf auth login` if it is private"
-        ) from error
-    except errors.OfflineModeIsEnabled as error:
-        raise UserError(f"{where}: not in the Hugging Face cache, and HF_HUB_OFFLINE is set; {packaged}") from error
+        files = [file.rfilename for file in query_hub(repo_id, kind).siblings or []]
+        safetensors = any(name.endswith(".safetensors") for name in files)
+        patterns = _FILES[kind][0 if safetensors else -1]
+        return Path(snapshot_download(**_address(repo_id, kind), allow_patterns=patterns))
     except Exception as error:  # the Hub's client lets its HTTP library's own exceptions through
-        raise UserError(
-            f"{where}: not in the Hugging Face cache, and the Hub ({constants.ENDPOINT}) cannot be reached "
-            f"({reason(error)}); check the network, or {packaged}"
-        ) from error
+        option = "--model.pretrained" if kind == "model" else "--data.dataset"
+        advice = f"to do without the Hub, give {option} packaged, or the path of a local folder"
+        hub = f"the Hub ({constants.ENDPOINT})"
+        match error:
+            case errors.GatedRepoError():
+                page = f"{constants.ENDPOINT}/{repo_id.partition('@')[0]}"
+                problem = f"this {kind} is gated; ask for access at {page}, then `hf auth login`"
+            case errors.RevisionNotFoundError():
+                problem = f"{hub} has no such revision of this {kind}"
+            case errors.RepositoryNotFoundError() | errors.HFValidationError():
+                problem = f"{hub} has no such {kind}, and there is no such local folder; "
+                problem += "check the spelling (owner/name), or `hf auth login` if it is private"
+            case errors.OfflineModeIsEnabled():
+                problem = f"not in the Hugging Face cache, and HF_HUB_OFFLINE is set; {advice}"
+            case _:
+                problem = f"not in the Hugging Face cache, and {hub} cannot be reached ({reason(error)}); "
+                problem += f"check the network, or {advice}"
+        raise UserError(f"{option} {repo_id}: {problem}") from error
 
 
 def has_weights(folder: Path) -> bool:
@@ -137,9 +123,13 @@ def has_weights(folder: Path) -> bool:
             return bool(shards) and all((folder / shard).is_file() for shard in shards)
         except (ValueError, TypeError, KeyError, AttributeError):  # no index
             return False
-    return any(any(folder.glob(pattern)) for pattern in ("model*.safetensors", "pytorch_model*.bin"))
+    return _has_any(folder, "model*.safetensors", "pytorch_model*.bin")
 
 
 def has_tokenizer(folder: Path) -> bool:
     """Return whether a folder holds a tokenizer's vocabulary; without one, transformers makes every word unknown."""
-    return any(any(folder.glob(pattern)) for pattern in ("tokenizer.json", "vocab.*", "*.model"))
+    return _has_any(folder, "tokenizer.json", "vocab.*", "*.model")
+
+
+def _has_any(folder: Path, *patterns: str) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in patterns)

@@ -1,45 +1,37 @@
-"""Labels as class numbers, the names of the classes, and what may be wrong with either."""
+"""Labels as class numbers, the names of the classes, and what may be wrong with either: each fault is a UserError.
+
+In messages, `where` is what the split is called, a file mostly.
+"""
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lit_bert.errors import UserError
 
-_MAX_NUMBER = 10**18
-
 
 def check_filled(values: pa.ChunkedArray, where: str, column: str, kind: str) -> None:
-    """Raise a UserError if a value is missing, or is blank text; `kind` says what it is, "text" or "label"."""
-    text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
-    row = _first(pc.equal(pc.utf8_trim_whitespace(pc.fill_null(values, "")), "") if text else pc.is_null(values))
+    """Check that no value is missing or blank text; `kind` says what values are, "text" or "label"."""
+    is_text = pa.types.is_string(values.type)
+    row = _first(pc.equal(pc.utf8_trim_whitespace(pc.fill_null(values, "")), "") if is_text else pc.is_null(values))
     if row is not None:
         raise UserError(f"{where}, row {row + 1}: no {kind} in column {column!r}; fill it in, or leave the row out")
 
 
 def plain_labels(labels: pa.ChunkedArray, names: list[str] | None, where: str, column: str) -> pa.ChunkedArray:
-    """Return labels as text or whole numbers, one kind for the whole column.
-
-    If the data gives its classes `names`, they replace numbers. In messages, the split is called `where`.
-
-    Raises:
-        UserError: A label is missing, is neither text nor a class number, or is a number without a name.
-    """
+    """Return labels as text or whole numbers, one kind for the whole column; `names` of the data replace numbers."""
     check_filled(labels, where, column, "label")
-    if pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type):
-        labels = labels.cast(pa.string())
+    if pa.types.is_string(labels.type):
         bad = pc.invert(pc.match_substring_regex(labels, r"^-?[0-9]{1,18}$"))
         if pc.all(bad).as_py() or (names is not None and pc.all(pc.is_in(labels, pa.array(names))).as_py()):
             return labels
-    elif pa.types.is_integer(labels.type):
-        bad = pc.greater(labels, pa.scalar(_MAX_NUMBER, pa.uint64())) if labels.type == pa.uint64() else None
-    elif pa.types.is_floating(labels.type):
-        labels = labels.cast(pa.float64())
-        bad = pc.or_(pc.not_equal(pc.floor(labels), labels), pc.greater(pc.abs(labels), float(_MAX_NUMBER)))
+    elif pa.types.is_integer(labels.type) or pa.types.is_floating(labels.type):
+        values = labels.cast(pa.float64(), safe=False)
+        bad = pc.or_(pc.not_equal(pc.floor(values), values), pc.greater(pc.abs(values), 1e18))
+        labels = labels if pa.types.is_integer(labels.type) else values
     else:
         bad = pc.is_valid(labels)
-    if bad is not None:
-        advice = "labels are all class numbers (whole, from 0) or all class names (text)"
-        _refuse(bad, labels, where, column, f"of another type than it should be; {advice}")
+    advice = "labels are all class numbers (whole, from 0) or all class names (text)"
+    _refuse(bad, labels, where, column, f"of another type than it should be; {advice}")
     numbers = labels.cast(pa.int64())
     if names is None:
         return numbers
@@ -59,11 +51,7 @@ def stored_class_names(schema: pa.Schema, label_column: str) -> list[str] | None
 
 
 def infer_class_names(labels: pa.ChunkedArray, where: str, column: str) -> list[str]:
-    """Return the names of the classes, sorted, as the plain labels of the training split have them.
-
-    Raises:
-        UserError: There is one class only, or class numbers leave a gap.
-    """
+    """Return the names of the classes, sorted, as the plain labels of the training split have them."""
     names = sorted(pc.unique(labels).to_pylist())
     if pa.types.is_integer(labels.type):
         if names != list(range(len(names))):
@@ -78,7 +66,7 @@ def infer_class_names(labels: pa.ChunkedArray, where: str, column: str) -> list[
 
 
 def encode_labels(labels: pa.ChunkedArray, class_names: list[str], where: str, column: str) -> pa.ChunkedArray:
-    """Return plain labels as class numbers; raises a UserError if one is none of the classes."""
+    """Return plain labels as class numbers."""
     known = ", ".join(class_names)
     if pa.types.is_integer(labels.type):
         numbers, bad, known = labels, _outside(labels, class_names), f"0 to {len(class_names) - 1} ({known})"

@@ -1,7 +1,8 @@
 """Rows of CSV, JSON, Parquet and plain text: one reader for training files and for `predict --input`.
 
 Files are read line by line, so that a fault can be named by its line; and without a cache of their rows, because one
-by path and modification time returns the old rows of a file that was changed while its time was not.
+by path and modification time returns the old rows of a file that was changed while its time was not. What cannot be
+read is a UserError that names the file and the row, counted from 1.
 """
 
 import csv
@@ -9,7 +10,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -34,39 +35,27 @@ class Row(NamedTuple):
 def read_texts(source: str, text_column: str = "text", label_column: str = "label") -> Iterator[Row]:
     """Yield the rows of a file, which may be larger than memory; an empty one is yielded, too, and so keeps its place.
 
-    Args:
-        source: A `.txt` file with a sentence a line, a `.csv`, `.jsonl`, `.json` or `.parquet` file, or "-" for lines
-            of standard input.
-        text_column: Column of the sentences.
-        label_column: Column of the labels, which need not be there.
-
-    Raises:
-        UserError: There is no such file or column, or a row cannot be read: it is named, counted from 1.
+    `source` is a `.txt` file with a sentence a line, a `.csv`, `.jsonl`, `.json` or `.parquet` file, or "-" for lines
+    of standard input. The column of the labels need not be there.
     """
-    if source == STDIN:
-        yield from (Row(line.rstrip("\r\n"), None) for line in _decode(sys.stdin.buffer, "--input standard input"))
-        return
-    path, where = Path(source).expanduser(), f"--input {source}"
-    if path.suffix not in (*INPUT_SUFFIXES, ".json"):
+    path, where = Path(source).expanduser(), f"--input {'standard input' if source == STDIN else source}"
+    suffix = ".txt" if source == STDIN else path.suffix
+    if suffix not in (*INPUT_SUFFIXES, ".json"):
         raise UserError(f"{where}: its name must end in one of {', '.join(INPUT_SUFFIXES)}, or be - for standard input")
     with _open(path, where) as file:
-        if path.suffix == ".txt":
-            yield from (Row(line.rstrip("\r\n"), None) for line in _decode(file, where))
-            return
-        if path.suffix == ".parquet":
-            parquet = _open_parquet(file, where)
-            check_columns(where, parquet.schema_arrow.names, text_column=text_column)
-            batches = _read_batches(parquet, text_column, label_column)
-            rows: Iterator[dict[str, Any] | None] = (row for batch in batches for row in batch.to_pylist())
+        rows: Iterator[dict[str, Any] | None]
+        if suffix == ".txt":
+            rows = ({text_column: line.rstrip("\r\n")} for line in _decode(file, where))
+        elif suffix == ".parquet":
+            batches = _read_parquet(file, where, (text_column, label_column), text_column=text_column)
+            rows = (row for batch in batches for row in batch.to_pylist())
         else:
-            rows = _read_rows(file, where, path.suffix)
+            rows = _read_rows(file, where, suffix)
         for number, row in enumerate(rows, 1):
-            yield _to_row(row, f"{where}, row {number}", text_column, label_column)
+            yield Row("", None) if row is None else _to_row(row, f"{where}, row {number}", text_column, label_column)
 
 
-def _to_row(row: dict[str, Any] | None, where: str, text_column: str, label_column: str) -> Row:
-    if row is None:
-        return Row("", None)
+def _to_row(row: dict[str, Any], where: str, text_column: str, label_column: str) -> Row:
     check_columns(where, row, text_column=text_column)
     text, label = row[text_column], row.get(label_column)
     if not isinstance(text, str | None):
@@ -79,47 +68,81 @@ def _to_row(row: dict[str, Any] | None, where: str, text_column: str, label_colu
 
 
 def read_table(files: list[Path], text_column: str, label_column: str) -> tuple[pa.Table, list[str] | None]:
-    """Read the files of one split; blank lines are left out.
+    """Return the rows of the files of one split, and the names of their classes if a Parquet file has a `ClassLabel`.
 
-    Values of CSV stay text, so that a sentence "NA" or "2012" is one; those of JSON and Parquet keep their type.
-
-    Returns:
-        The columns `text` and `label`, and the names of the classes if a Parquet file has them (a `ClassLabel`).
-
-    Raises:
-        UserError: A file cannot be read or lacks a column, or there are no rows at all.
+    The table has the columns `text` and `label`. Values of CSV stay text, so that a sentence "NA" or "2012" is one;
+    those of JSON and Parquet keep their type. Blank lines are left out.
     """
-    names = None
-    columns = {"text": _Column(text_column), "label": _Column(label_column)}
     options = {"text_column": text_column, "label_column": label_column}
+    types: dict[str, type] = {}
+    batches: list[pa.RecordBatch] = []
     for path in files:
         where = str(path)
         with _open(path, where) as file:
             if not path.stat().st_size:
                 raise UserError(f"{where}: the file is empty")
             if path.suffix == ".parquet":
-                parquet = _open_parquet(file, where)
-                check_columns(where, parquet.schema_arrow.names, **options)
-                names = names or stored_class_names(parquet.schema_arrow, label_column)
-                for batch in _read_batches(parquet, text_column, label_column):
-                    for column in columns.values():
-                        column.chunks.append(batch[column.name])
-                continue
-            known: dict[str, Any] = {}
-            for number, row in enumerate(filter(None, _read_rows(file, where, path.suffix)), 1):
-                known.update(row)
-                for column in columns.values():
-                    column.append(row.get(column.name), where, number)
-        if known:
-            check_columns(where, known, **options)
-    table = pa.table({name: column.finish(files) for name, column in columns.items()})
-    if not len(table):
-        raise UserError(f"{', '.join(map(str, files))}: the file has no rows")
-    return table, names
+                batches += _read_parquet(file, where, options.values(), **options)
+            else:
+                batches += _to_batches(_read_rows(file, where, path.suffix), where, options, types)
+    where = ", ".join(map(str, files))
+    text, label = (_join([batch[name] for batch in batches], where, name) for name in options.values())
+    if not len(text):
+        raise UserError(f"{where}: the file has no rows")
+    names = filter(None, (stored_class_names(batch.schema, label_column) for batch in batches))
+    return pa.table({"text": text, "label": label}), next(names, None)
+
+
+def _to_batches(
+    rows: Iterator[dict[str, Any] | None], where: str, options: dict[str, str], types: dict[str, type]
+) -> Iterator[pa.RecordBatch]:
+    """Yield columns, some rows at a time; `types` has the type of each column's values in the rows before."""
+    known: dict[str, Any] = {}
+    numbered = enumerate(filter(None, rows), 1)
+    while chunk := list(itertools.islice(numbered, _CHUNK_ROWS)):
+        for number, row in chunk:
+            known.update(row)
+            for column in options.values():
+                _check_value(row.get(column), f"{where}, row {number}", column, types)
+        yield pa.record_batch({name: _to_array([row.get(name) for _, row in chunk]) for name in options.values()})
+    if known:
+        check_columns(where, known, **options)
+
+
+def _check_value(value: Any, where: str, column: str, types: dict[str, type]) -> None:
+    kind, before = type(value), types.get(column)
+    if value is not None and kind is not before:
+        if kind not in (str, int, float, bool) or (before is not None and {kind, before} != {int, float}):
+            rest = f"in the rows before ({before.__name__})" if before else "text or a number"
+            raise UserError(f"{where}: {value!r} in column {column!r} is of another type ({kind.__name__}) than {rest}")
+        types[column] = kind
+    if kind is str:
+        _check_characters(value, where, column)
+
+
+def _to_array(values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except OverflowError:  # an integer of more than 64 bits
+        return pa.array([None if value is None else float(str(value)) for value in values])
+
+
+def _join(chunks: list[pa.Array], where: str, column: str) -> pa.ChunkedArray:
+    """Return the chunks of a column with one type."""
+    chunks = [chunk.dictionary_decode() if pa.types.is_dictionary(chunk.type) else chunk for chunk in chunks]
+    types = {chunk.type for chunk in chunks} - {pa.null()}
+    if types and types <= {pa.string(), pa.large_string()}:
+        types = {pa.string()}
+    if len(types) > 1:
+        if not all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in types):
+            raise UserError(f"{where}: column {column!r} is of several types: {', '.join(sorted(map(str, types)))}")
+        types = {pa.float64()}
+    kind = types.pop() if types else pa.null()
+    return pa.chunked_array([chunk.cast(kind, safe=False) for chunk in chunks], kind)
 
 
 def check_columns(where: str, names: Iterable[str], **columns: str) -> None:
-    """Raise a UserError if a column is not among `names`; `columns` are by the data module's options for them."""
+    """Check that columns are among `names`; they are given by the data module's options for them."""
     for option, column in columns.items():
         if column not in names:
             raise UserError(f"{where}: no column {column!r}, only {', '.join(names)}; name it with --data.{option}")
@@ -129,61 +152,17 @@ def _check_characters(value: str, where: str, column: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError as bad:
-        raise UserError(
-            f"{where}: half of a character ({value[bad.start]!r}) in column {column!r}; replace it"
-        ) from bad
-
-
-class _Column:
-    """A column of a split: Arrow chunks, and the values that will make the next one."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.chunks: list[pa.Array] = []
-        self.values: list[Any] = []
-        self.kind: type | None = None
-
-    def append(self, value: Any, where: str, number: int) -> None:
-        kind = type(value)
-        if value is not None and kind is not self.kind:
-            mixed = self.kind is not None and {kind, self.kind} != {int, float}
-            if mixed or kind not in (str, int, float, bool):
-                fault = f"{value!r} in column {self.name!r} is of another type ({kind.__name__})"
-                rest = f"in the rows before ({self.kind.__name__})" if self.kind else "text or a number"
-                raise UserError(f"{where}, row {number}: {fault} than {rest}")
-            self.kind = kind
-        if kind is str:
-            _check_characters(value, f"{where}, row {number}", self.name)
-        self.values.append(value)
-        if len(self.values) == _CHUNK_ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        try:
-            self.chunks.append(pa.array(self.values))
-        except OverflowError:  # an integer of more than 64 bits
-            self.chunks.append(pa.array([None if value is None else float(str(value)) for value in self.values]))
-        self.values = []
-
-    def finish(self, files: list[Path]) -> pa.ChunkedArray:
-        """Return the chunks as one column of one type."""
-        self._flush()
-        chunks = [chunk.dictionary_decode() if pa.types.is_dictionary(chunk.type) else chunk for chunk in self.chunks]
-        kinds = {chunk.type for chunk in chunks} - {pa.null()}
-        if len(kinds) > 1:
-            if not all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds):
-                types = ", ".join(sorted(map(str, kinds)))
-                raise UserError(f"{', '.join(map(str, files))}: column {self.name!r} is of several types: {types}")
-            kinds = {pa.float64()}
-        kind = kinds.pop() if kinds else pa.null()
-        return pa.chunked_array([chunk.cast(kind, safe=False) for chunk in chunks], kind)
+        fault = f"half of a character ({value[bad.start]!r}) in column {column!r}"
+        raise UserError(f"{where}: {fault}; replace it") from bad
 
 
 @contextmanager
 def _open(path: Path, where: str) -> Iterator[BinaryIO]:
-    """Open a file, and say of what goes wrong while it is read which file it is."""
+    """Open a file, or standard input, and say of what goes wrong while it is read which file it is."""
     try:
-        with path.open("rb") as file:
+        if str(path) == STDIN and sys.stdin is None:
+            raise UserError(f"{where}: it is closed; name a file")
+        with nullcontext(sys.stdin.buffer) if str(path) == STDIN else path.open("rb") as file:
             yield file
     except pa.ArrowException as error:
         raise UserError(f"{where}: not a Parquet file that can be read ({reason(error)})") from error
@@ -201,8 +180,8 @@ def _decode(lines: Iterable[bytes], where: str) -> Iterator[str]:
 
 
 def _read_rows(file: BinaryIO, where: str, suffix: str) -> Iterator[dict[str, Any] | None]:
-    """Yield the rows of a CSV or JSON file, None for a blank line."""
-    return _read_csv(file, where) if suffix == ".csv" else _read_json(file, where, array=suffix == ".json")
+    """Yield the rows of a CSV or JSON file, None for a blank line; a `.json` file may be one array of objects."""
+    return _read_csv(file, where) if suffix == ".csv" else _read_json(file, where, may_be_array=suffix == ".json")
 
 
 def _read_csv(file: BinaryIO, where: str) -> Iterator[dict[str, Any] | None]:
@@ -220,11 +199,10 @@ def _read_csv(file: BinaryIO, where: str) -> Iterator[dict[str, Any] | None]:
         raise UserError(f"{where}, line {lines.line_num}: not CSV ({error})") from error
 
 
-def _read_json(file: BinaryIO, where: str, array: bool) -> Iterator[dict[str, Any] | None]:
-    """Yield the objects of JSON lines, or of a file that is one `array` of them."""
+def _read_json(file: BinaryIO, where: str, may_be_array: bool) -> Iterator[dict[str, Any] | None]:
     lines = _decode(file, where)
     for number, line in enumerate(lines, 1):
-        whole = array and number == 1 and line.lstrip().startswith("[")
+        whole = may_be_array and number == 1 and line.lstrip().startswith("[")
         text = line + "".join(lines) if whole else line
         try:
             content: Any = json.loads(text) if text.strip() else None
@@ -233,23 +211,19 @@ def _read_json(file: BinaryIO, where: str, array: bool) -> Iterator[dict[str, An
             raise UserError(f"{where}, line {line_number}: not JSON ({reason(error)})") from error
         for place, row in enumerate(content if whole else [content], number):
             if not isinstance(row, dict | None):
-                raise UserError(
-                    f"{where}, {'row' if whole else 'line'} {place}: not a JSON object with a column for the text"
-                )
+                fault = "not a JSON object with a column for the text"
+                raise UserError(f"{where}, {'row' if whole else 'line'} {place}: {fault}")
             yield row
 
 
-def _open_parquet(file: BinaryIO, where: str) -> Any:
+def _read_parquet(file: BinaryIO, where: str, wanted: Iterable[str], **required: str) -> Iterator[pa.RecordBatch]:
     from pyarrow.parquet import ParquetFile
 
     parquet = ParquetFile(file)
-    _check_unique(parquet.schema_arrow.names, where)
-    return parquet
-
-
-def _read_batches(parquet: Any, *columns: str) -> Iterator[pa.RecordBatch]:
-    present = [name for name in parquet.schema_arrow.names if name in columns]
-    for batch in parquet.iter_batches(batch_size=1024, columns=present):
+    names = parquet.schema_arrow.names
+    _check_unique(names, where)
+    check_columns(where, names, **required)
+    for batch in parquet.iter_batches(batch_size=1024, columns=[name for name in names if name in wanted]):
         batch.validate(full=True)  # that text is UTF-8
         yield batch
 

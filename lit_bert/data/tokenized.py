@@ -4,37 +4,30 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
-from lit_bert.data import cache
+from lit_bert.data.cache import cache_dir, cached_dir
 from lit_bert.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FORMAT = 3
+FORMAT = 4
 """Of the rows in the cache; a change of it leaves older ones behind."""
 
 SPLITS = ("train", "val", "test")
 
 
-@dataclass(frozen=True)
-class TokenizedSplits:
+class TokenizedSplits(NamedTuple):
     """Rows of "train", "val" and "test", memory-mapped, with `text`, `label`, `index` and `input_ids`.
 
-    Args:
-        splits: The rows, by the split.
-        class_names: Names of the classes, in the order of their numbers.
-        max_length: Tokens that a row has at most.
-        pad_token_id: The tokenizer's padding token.
-        tokenizer_files: The texts of the tokenizer's files, by name.
+    `max_length` is the most tokens that a row has, `tokenizer_files` are the texts of the tokenizer's files by name.
     """
 
     splits: dict[str, "Dataset"]
@@ -49,9 +42,8 @@ def fingerprint(*depends: Any) -> str:
     return hashlib.sha256(json.dumps([FORMAT, *depends], sort_keys=True).encode()).hexdigest()[:20]
 
 
-def folder_of(key: str) -> Path:
-    """Return the folder in the cache that has the rows of a key."""
-    return cache.cache_dir() / "tokenised" / key
+def _folder(key: str) -> Path:
+    return cache_dir() / "tokenised" / key
 
 
 def write(
@@ -61,16 +53,8 @@ def write(
     tokenizer_files: dict[str, str],
     max_length: int,
 ) -> None:
-    """Tokenise splits into the cache, unless it has them; shows progress.
-
-    Args:
-        key: Their fingerprint.
-        load: Returns the rows of each split, with `text`, `label` and `index`.
-        tokenizer: Tokenises.
-        tokenizer_files: Its files, for `TokenizedSplits`.
-        max_length: Tokens kept of a row.
-    """
-    with cache.cached_dir(folder_of(key)) as folder:
+    """Tokenise the splits that `load` returns into the cache, unless it has them under the key; shows progress."""
+    with cached_dir(_folder(key)) as folder:
         if folder is None:
             return
         import datasets
@@ -78,12 +62,7 @@ def write(
         if not sys.stderr.isatty():
             datasets.disable_progress_bars()
         splits = load()
-        about = {
-            "class_names": list(splits["train"].features["label"].names),
-            "max_length": max_length,
-            "pad_token_id": tokenizer.pad_token_id,
-            "tokenizer_files": tokenizer_files,
-        }
+        about = [splits["train"].features["label"].names, max_length, tokenizer.pad_token_id, tokenizer_files]
         (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
         for name in SPLITS:
             splits[name].map(
@@ -96,31 +75,18 @@ def write(
             )
 
 
-def read_about(key: str) -> dict[str, Any]:
-    """Return what `TokenizedSplits` has beside the rows."""
-    about: dict[str, Any] = json.loads((folder_of(key) / "about.json").read_text("utf-8"))
-    return about
-
-
 def read(key: str) -> TokenizedSplits:
     """Map the rows of a key from the cache."""
     from datasets import Dataset
 
-    splits = {name: Dataset.from_file(str(folder_of(key) / f"{name}.arrow")) for name in SPLITS}
-    return TokenizedSplits(splits, **read_about(key))
+    splits = {name: Dataset.from_file(str(_folder(key) / f"{name}.arrow")) for name in SPLITS}
+    return TokenizedSplits(splits, *json.loads((_folder(key) / "about.json").read_text("utf-8")))
 
 
 def sample(rows: "Dataset", count: int | None, seed: int, where: str) -> "Dataset":
     """Draw rows by `shuffle(seed).select(range(count))`; all, in their order, if the count is None.
 
-    Args:
-        rows: To draw from.
-        count: How many.
-        seed: Of the draw.
-        where: How a message begins: the option, "{}" for its value, and the split's name.
-
-    Raises:
-        UserError: There are not that many.
+    `where` begins a message: the option, "{}" for its value, and the split's name.
     """
     if count is None:
         return rows
@@ -130,15 +96,20 @@ def sample(rows: "Dataset", count: int | None, seed: int, where: str) -> "Datase
 
 
 def texts(rows: "Dataset", index: Tensor) -> tuple[list[str], list[int]]:
-    """Return the sentences and token counts of some rows of a split.
-
-    Args:
-        rows: Of `TokenizedSplits.splits`.
-        index: The rows' places in their split, shape (N,), as batches have them.
-    """
+    """Return the sentences and token counts of rows of a split whose `index` is this one, shape (N,)."""
     table = rows.data
     places = table.column("index").to_numpy()
     order = places.argsort()
     chosen = pa.array(order[np.searchsorted(places, index.numpy(), sorter=order)])
     lengths = pc.list_value_length(table.column("input_ids"))
     return table.column("text").take(chosen).to_pylist(), lengths.take(chosen).to_pylist()
+
+
+def digest(rows: "Dataset") -> str:
+    """Return a checksum of the token ids, labels and places of rows."""
+    table, total = rows.data, hashlib.sha256()
+    for column in (pc.list_value_length(table["input_ids"]), pc.list_flatten(table["input_ids"])):
+        total.update(column.to_numpy().tobytes())
+    for name in ("label", "index"):
+        total.update(table[name].to_numpy().tobytes())
+    return total.hexdigest()[:20]

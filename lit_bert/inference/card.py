@@ -16,14 +16,8 @@ _APACHE = ("google-bert/bert-base-cased", "google-bert/bert-base-uncased", _PACK
 
 _ROTTEN_TOMATOES = "cornell-movie-review-data/rotten_tomatoes"
 _RECIPE = (
-    "learning_rate",
-    "warmup_ratio",
-    "weight_decay",
-    "batch_size",
-    "max_length",
-    "train_rows",
-    "optimizer",
-    "lr_scheduler",
+    *("learning_rate", "warmup_ratio", "weight_decay", "batch_size", "max_length", "train_rows"),
+    *("optimizer", "lr_scheduler"),
 )
 _VERSIONS = ("lit_bert", "torch", "lightning", "transformers", "tokenizers")
 
@@ -36,8 +30,7 @@ def render_model_card(
 ) -> str:
     """Return a model card, with metadata as the Hugging Face Hub reads them.
 
-    `metrics` are those of `split_metrics`, by split; `calibration` has the folded `temperature`, and the calibration
-    error `before` and `after` on validation rows.
+    `metrics` are by split; `calibration` has the `temperature`, and the calibration error `before` and `after`.
     """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -83,7 +76,7 @@ def render_model_card(
         is_default_optimizer=not settings.get("optimizer") and not settings.get("lr_scheduler"),
         epochs=checkpoint.epoch + 1,
         steps=checkpoint.global_step,
-        versions={package: package_version(package) for package in _VERSIONS if package_version(package)},
+        versions={name: version for name in _VERSIONS if (version := package_version(name))},
     )
     return f"{card}\n"
 

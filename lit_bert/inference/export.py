@@ -18,7 +18,7 @@ from lit_bert.errors import UserError, exit_on_user_error, reason
 from lit_bert.evaluation.calibration import apply_temperature, expected_calibration_error, fit_temperature
 from lit_bert.files import display_path
 from lit_bert.inference.card import render_model_card
-from lit_bert.inference.predictor import restore_model
+from lit_bert.inference.predictor import class_names, restore_model
 from lit_bert.modeling.encoder import load_tokenizer, quiet_transformers
 from lit_bert.training import run_dir
 from lit_bert.training.checkpoint_io import Checkpoint
@@ -29,18 +29,14 @@ TOLERANCE = 1e-4
 
 
 def export(path: Path, folder: Path, metrics: Mapping[str, Any], calibrate: bool = False, onnx: bool = False) -> None:
-    """Write weights in safetensors, config, tokenizer and model card; all of it, or nothing.
+    """Write a checkpoint's weights in safetensors, config, tokenizer and model card; all of it, or nothing.
 
     Args:
-        path: A checkpoint.
+        path: The checkpoint.
         folder: A folder that does not exist yet, or is empty.
         metrics: For the card, those of "val", "test" or both; other keys are passed over.
         calibrate: Whether to divide logits by the temperature that fits the checkpoint's validation rows best.
         onnx: Whether to write `model.onnx` as well.
-
-    Raises:
-        UserError: The checkpoint cannot be read, or the folder not be written; `calibrate` without validation rows;
-            `onnx` without its packages, or with another result than PyTorch's.
     """
     from safetensors import SafetensorError
 
@@ -52,7 +48,6 @@ def export(path: Path, folder: Path, metrics: Mapping[str, Any], calibrate: bool
         raise UserError(f"--to {folder}: there is something already; give a folder that is new or empty")
     checkpoint = Checkpoint.read(path)
     model = restore_model(checkpoint)
-    class_names = [model.config.id2label[number] for number in range(model.config.num_labels)]
     model.config.architectures = [type(model).__name__]
     calibration = _calibrate(model, checkpoint) if calibrate else None
     try:
@@ -63,10 +58,12 @@ def export(path: Path, folder: Path, metrics: Mapping[str, Any], calibrate: bool
                 model.save_pretrained(partial)
             for name, content in checkpoint.tokenizer_files.items():
                 (partial / Path(name).name).write_text(content, encoding="utf-8")
-            if max_length := checkpoint.data_hyper_parameters.get("max_length"):
-                set_model_max_length(partial / "tokenizer_config.json", max_length)
+            if max_length := checkpoint.data_hyper_parameters.get("max_length"):  # what a pipeline truncates to
+                file = partial / "tokenizer_config.json"
+                tokenizer = {**json.loads(file.read_text(encoding="utf-8")), "model_max_length": max_length}
+                file.write_text(json.dumps(tokenizer, indent=2), encoding="utf-8")
             splits = {split: metrics[split] for split in ("val", "test") if split in metrics}
-            card = render_model_card(checkpoint, class_names, splits, calibration)
+            card = render_model_card(checkpoint, class_names(model), splits, calibration)
             (partial / "README.md").write_text(card, encoding="utf-8")
             for weights in partial.glob("*.safetensors"):  # safetensors makes them readable for their owner alone
                 shutil.copymode(partial / "README.md", weights)
@@ -80,39 +77,26 @@ def export(path: Path, folder: Path, metrics: Mapping[str, Any], calibrate: bool
         raise UserError(f"--to {folder}: cannot be written ({cause})") from error
 
 
-def set_model_max_length(config_path: Path, max_length: int) -> None:
-    """Make a tokenizer that truncates keep `max_length` tokens."""
-    content = json.loads(config_path.read_text(encoding="utf-8"))
-    config_path.write_text(json.dumps({**content, "model_max_length": max_length}, indent=2), encoding="utf-8")
-
-
 def _calibrate(model: Any, checkpoint: Checkpoint) -> dict[str, float]:
-    """Fit a temperature, fold it into the model, and return it with the calibration error `before` and `after`."""
+    """Fold a temperature into the last layer, and return it with the calibration error `before` and `after`."""
     outputs = checkpoint.val_outputs
     if not outputs:
         raise UserError(
             f"--calibrate: {checkpoint.path} was not written right after a validation, so it has no rows to fit to; "
             "take the best checkpoint, or that of an epoch's end"
         )
-    probs, labels = outputs["probs"], outputs["labels"]
-    temperature = fit_temperature(probs, labels)
-    before = expected_calibration_error(probs, labels)
-    after = expected_calibration_error(apply_temperature(probs, temperature), labels)
-    fold_temperature(model, temperature)
-    errors = f"calibration error on the validation rows {before:.4f} before, {after:.4f} after"
-    status("calib", f"temperature {temperature:.3f}; {errors}")
-    return {"temperature": temperature, "before": before, "after": after}
-
-
-def fold_temperature(model: Any, temperature: float) -> None:
-    """Divide a classifier's logits by a temperature, in the weights of its last layer."""
     last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
     if last.out_features != model.config.num_labels:
         raise UserError(f"--calibrate: the last layer of a {model.config.model_type} model is not known here")
-    with torch.no_grad():
-        last.weight = nn.Parameter(last.weight / temperature)
-        if last.bias is not None:
-            last.bias = nn.Parameter(last.bias / temperature)
+    probs, labels = outputs["probs"], outputs["labels"]
+    temperature = fit_temperature(probs, labels)
+    for parameter in last.parameters():
+        parameter.data = parameter.data / temperature
+    before = expected_calibration_error(probs, labels)
+    after = expected_calibration_error(apply_temperature(probs, temperature), labels)
+    errors = f"calibration error on the validation rows {before:.4f} before, {after:.4f} after"
+    status("calib", f"temperature {temperature:.3f}; {errors}")
+    return {"temperature": temperature, "before": before, "after": after}
 
 
 def _export_onnx(model: Any, path: Path, max_positions: int) -> float:
@@ -126,23 +110,14 @@ def _export_onnx(model: Any, path: Path, max_positions: int) -> float:
     mask = torch.ones_like(ids)
     mask[1, 4:] = 0
     inputs: dict[str, Tensor] = {"input_ids": ids, "attention_mask": mask}
-    batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=max_positions)
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=max_positions)}
+    options: dict[str, Any] = {"input_names": list(inputs), "output_names": ["logits"], "dynamo": True}
+    options |= {"dynamic_shapes": dict.fromkeys(inputs, axes), "external_data": False, "verbose": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's exporter, about its own ways
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # or it says that there is no torchvision
         try:
-            torch.onnx.export(
-                model,
-                (),
-                str(path),
-                kwargs=inputs,
-                input_names=list(inputs),
-                output_names=["logits"],
-                dynamic_shapes={name: {0: batch, 1: length} for name in inputs},
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
+            torch.onnx.export(model, (), str(path), kwargs=inputs, **options)
         except Exception as error:  # the exporter raises many things at what it does not know
             raise UserError(f"--onnx: a {model.config.model_type} model cannot be exported: {reason(error)}") from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -163,14 +138,15 @@ def load_metrics(path: Path) -> dict[str, Any]:
     run = run_dir.run_dir_of(path)
     try:
         content = json.loads((run / run_dir.METRICS).read_text(encoding="utf-8")) if run else {}
-        matches = run is not None and content.get("checkpoint") and (run / content["checkpoint"]).samefile(path)
+        if run is None or not content.get("checkpoint") or not (run / content["checkpoint"]).samefile(path):
+            return {}
     except (OSError, ValueError):
         return {}
-    return {split: content[split] for split in ("val", "test") if split in content} if matches else {}
+    return {split: content[split] for split in ("val", "test") if split in content}
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Read the arguments, and export; None takes the process's arguments."""
+    """Run the command line; None takes the process's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m lit_bert.export",
         description='Write a checkpoint as a folder that transformers.pipeline("text-classification", DIR) loads.',
@@ -178,11 +154,8 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--ckpt_path", metavar="X", type=Path, required=True, help="a checkpoint that `fit` wrote")
     parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder, which must be new or empty")
     parser.add_argument("--onnx", action="store_true", help="write model.onnx, too: pip install '.[onnx]'")
-    parser.add_argument(
-        "--calibrate",
-        action="store_true",
-        help="make probabilities fit the validation rows, by a temperature that is folded into the last layer",
-    )
+    calibrate = "make probabilities fit the validation rows, by a temperature that is folded into the last layer"
+    parser.add_argument("--calibrate", action="store_true", help=calibrate)
     options = parser.parse_args(args)
     with exit_on_user_error():
         metrics = load_metrics(options.ckpt_path)

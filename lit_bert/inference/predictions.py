@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from torch import Tensor
 
@@ -41,8 +41,8 @@ class PredictionWriter:
         pred: str | None = None
         numbers: list[float | None] = [None] * (1 + len(self.class_names))
         if probs is not None:
-            best = max(range(len(probs)), key=probs.__getitem__)
-            pred, numbers = self.class_names[best], [probs[best], *probs]
+            score = max(probs)
+            pred, numbers = self.class_names[list(probs).index(score)], [score, *probs]
         if self.csv:
             self.csv.writerow([index, text, label, pred, *("" if n is None else f"{n:.6f}" for n in numbers)])
         else:
@@ -55,24 +55,21 @@ class PredictionWriter:
 def open_output(output: str) -> Iterator[TextIO]:
     """Open a file, which takes its name when all is written, or standard output ("-").
 
-    What is not a plain file is written to and never replaced; of a symbolic link, the target is replaced.
-
-    Raises:
-        UserError: It is a folder, or cannot be written.
-        SystemExit: The reader of a pipe left early: with status 141, as a shell reports it.
+    What is not a plain file is written to and never replaced; of a symbolic link, the target is replaced. If the
+    reader of a pipe leaves early, this process exits with status 141, as a shell reports it.
     """
-    path = Path(output)
-    if output != STDOUT and (path.is_dir() or not path.name):
+    path, is_stdout = Path(output), output == STDOUT
+    if is_stdout and sys.stdout is None:
+        raise UserError("--output -: standard output is closed; name a file")
+    if not is_stdout and (path.is_dir() or not path.name):
         raise UserError(f"--output {output}: this is a folder; give a file in it")
-    if output != STDOUT and not _is_special(path):
+    if not is_stdout and not _is_special(path):
         path = path.resolve() if path.is_symlink() else path
         with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             yield file
         return
-    if output == STDOUT and sys.stdout is None:
-        raise UserError("--output -: standard output is closed; name a file")
     try:
-        if output == STDOUT:
+        if is_stdout:
             sys.stdout.reconfigure(newline="", encoding="utf-8")  # type: ignore[union-attr]
             yield sys.stdout
             sys.stdout.flush()
@@ -80,13 +77,12 @@ def open_output(output: str) -> Iterator[TextIO]:
             with path.open("a", newline="", encoding="utf-8") as file:
                 yield file
     except OSError as error:
-        if output == STDOUT:  # or Python would write the rest when it exits
+        if is_stdout:  # or Python would write the rest when it exits
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             raise SystemExit(141) from None
-        raise UserError(
-            f"--output {output}: cannot be written ({error.strerror or error}); name another file"
-        ) from error
+        problem = f"cannot be written ({error.strerror or error})"
+        raise UserError(f"--output {output}: {problem}; name another file") from error
 
 
 def _is_special(path: Path) -> bool:
@@ -98,12 +94,12 @@ def _is_special(path: Path) -> bool:
 def write_predictions(output: str, format: str, outputs: Mapping[str, Tensor], rows: "Dataset") -> None:
     """Write the predictions of a split: `outputs` has `index` (N,) and `probs` (N, C), the rows `text` and `label`."""
     class_names = rows.features["label"].names
-    place = {index: row for row, index in enumerate(rows["index"])}
-    texts, labels = rows["text"], rows["label"]
+    labelled = dict(zip(rows["index"], zip(rows["text"], rows["label"], strict=True), strict=True))
     with open_output(output) as file:
         writer = PredictionWriter(file, class_names, format)
         for index, probs in zip(outputs["index"].tolist(), outputs["probs"].tolist(), strict=True):
-            writer.write(index, texts[place[index]], class_names[labels[place[index]]], probs)
+            text, label = labelled[index]
+            writer.write(index, text, class_names[label], probs)
 
 
 @dataclass(frozen=True)
@@ -118,23 +114,15 @@ class LabelledPredictions:
 
 
 def read_predictions(path: Path) -> LabelledPredictions:
-    """Read a predictions file: JSONL if its name ends in `.jsonl`, else CSV.
-
-    Raises:
-        UserError: It cannot be read, is not such a file, or has a row without label or prediction.
-    """
-    rows: list[tuple[int, str, str]] = []
-    class_names: list[str] = []
+    """Read a predictions file that has labels: JSONL if its name ends in `.jsonl`, else CSV."""
+    predictions = LabelledPredictions(path, [], [], [], [])
     number = 0
     try:
-        for number, row in enumerate(_read_rows(path), 1):
-            if number == 1:
-                class_names = [name.removeprefix("prob_") for name in row if name.startswith("prob_")]
-            for name in ("label", "pred"):
-                if not row[name]:
-                    raise UserError(f"{path}, row {number}: no {name}; only rows with label and prediction compare")
-            "".join([row["label"], row["pred"], *class_names]).encode()  # neither numbers nor halves of characters
-            rows.append((int(row["index"]), row["label"], row["pred"]))
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            csv.field_size_limit(2**31 - 1)
+            rows = map(json.loads, file) if path.suffix == ".jsonl" else csv.DictReader(file, strict=True)
+            for number, row in enumerate(rows, 1):
+                _add_row(predictions, row, f"{path}, row {number}")
     except UserError:
         raise
     except KeyError as error:
@@ -145,18 +133,18 @@ def read_predictions(path: Path) -> LabelledPredictions:
         raise UserError(f"{path}, row {max(1, number)}: cannot be read ({reason(error)})") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    if not rows:
+    if not number:
         raise UserError(f"{path}: the file has no rows")
-    index, labels, preds = (list(column) for column in zip(*rows, strict=True))
-    return LabelledPredictions(path, class_names, index, labels, preds)
+    return predictions
 
 
-def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        if path.suffix == ".jsonl":
-            yield from map(json.loads, file)
-        else:
-            csv.field_size_limit(2**31 - 1)
-            lines = csv.reader(file, strict=True)
-            header = next(lines, [])
-            yield from (dict(zip(header, values, strict=False)) for values in lines)
+def _add_row(predictions: LabelledPredictions, row: dict[str, str], where: str) -> None:
+    if not predictions.index:
+        predictions.class_names.extend(name.removeprefix("prob_") for name in row if name.startswith("prob_"))
+    for name in ("label", "pred"):
+        if not row[name]:
+            raise UserError(f"{where}: no {name}; only rows with label and prediction compare")
+    "".join([row["label"], row["pred"], *predictions.class_names]).encode()  # neither numbers nor halves of characters
+    predictions.index.append(int(row["index"]))
+    predictions.labels.append(row["label"])
+    predictions.preds.append(row["pred"])

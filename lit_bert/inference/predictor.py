@@ -49,9 +49,7 @@ class Predictor:
             "bf16-mixed" where the hardware has it, else "32-true".
         max_length: Tokens kept of a sentence, special tokens included; None keeps as many as in training.
 
-    Raises:
-        UserError: There is no such file or folder, or it is no trained classifier; or a value is not one of these.
-            When it predicts: a probability is not a finite number.
+    What is none of these is a UserError; so is, when it predicts, a probability that is not a finite number.
     """
 
     def __init__(
@@ -67,20 +65,11 @@ class Predictor:
         if precision == "auto":
             precision = "bf16-mixed" if has_fast_bf16(self.device.type) else "32-true"
         if precision not in PRECISIONS:
-            raise UserError(
-                f"--trainer.precision {precision}: to predict texts, it must be one of {', '.join(PRECISIONS)}"
-            )
+            known = ", ".join(PRECISIONS)
+            raise UserError(f"--trainer.precision {precision}: to predict texts, it must be one of {known}")
         self.dtype = PRECISIONS[precision]
         if Path(source).is_dir():
-            model, head_is_new = encoder.load_classifier(Path(source), self.source)
-            if head_is_new:
-                names = ", ".join(model.config.id2label.values())
-                raise UserError(
-                    f"{source}: it has no trained classifier for {names}; give a fine-tuned checkpoint with --ckpt_path"
-                )
-            if not has_tokenizer(Path(source)):
-                raise UserError(f"{source}: the folder has a model but no tokenizer (tokenizer.json or vocab.txt)")
-            self.tokenizer, limit = encoder.load_tokenizer(Path(source), self.source)
+            model, self.tokenizer, limit = _load_folder(Path(source))
         else:
             checkpoint = Checkpoint.read(source)
             model = restore_model(checkpoint)
@@ -91,18 +80,14 @@ class Predictor:
         self.max_length = max_length or limit
         if not 3 <= self.max_length <= limit:
             raise UserError(f"--data.max_length {max_length}: it must be between 3 and the encoder's {limit}")
-        self.class_names = [str(model.config.id2label[number]) for number in range(model.config.num_labels)]
+        self.class_names = class_names(model)
 
     def __call__(self, texts: Sequence[str]) -> list[Prediction]:
         """Return a prediction for each sentence."""
         if isinstance(texts, str):
             raise UserError("Predictor: give a list of texts, such as [text]")
-        predictions = []
-        for probs in self.stream(texts):
-            best = int(np.argmax(probs))
-            named = dict(zip(self.class_names, probs.tolist(), strict=True))
-            predictions.append(Prediction(self.class_names[best], float(probs[best]), named))
-        return predictions
+        rows = (dict(zip(self.class_names, probs.tolist(), strict=True)) for probs in self.stream(texts))
+        return [Prediction(max(probs, key=probs.__getitem__), max(probs.values()), probs) for probs in rows]
 
     def stream(self, texts: Iterable[str]) -> Iterator[np.ndarray[tuple[int], np.dtype[np.float32]]]:
         """Yield the probabilities of each sentence, shape (C,), in their order, with one window in memory at a time."""
@@ -112,25 +97,22 @@ class Predictor:
 
     @torch.inference_mode()
     def _predict_window(self, texts: list[str]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-        """Return the probabilities of sentences, shape (N, C)."""
+        """Return the probabilities of sentences, shape (N, C); those of about equal length share a batch."""
         tokens = self.tokenizer(texts, truncation=True, max_length=self.max_length).input_ids
+        padding = self.tokenizer.pad_token_id
         lengths = np.array([len(row) for row in tokens])
         order = np.argsort(-lengths, kind="stable")
         max_tokens = CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
         batches, start = [], 0
         while start < len(order):
             size = min(max(1, max_tokens // int(lengths[order[start]])), len(order) - start)
-            rows = order[
-                start : start + (1 << (size.bit_length() - 1))
-            ]  # a power of 2: a CPU keeps code for each shape
-            batch = collate(
-                [{"input_ids": tokens[row], "label": 0, "index": row} for row in rows], self.tokenizer.pad_token_id
-            )
+            size = 1 << (size.bit_length() - 1)  # a power of 2: a CPU keeps code for each shape
+            rows = order[start : start + size]
+            batch = collate([{"input_ids": tokens[row], "label": 0, "index": row} for row in rows], padding)
             inputs = {name: batch[name].to(self.device) for name in ("input_ids", "attention_mask") if name in batch}
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-                logits = self.model(**inputs).logits
-            batches.append(logits.float().softmax(dim=-1))
-            start += len(rows)
+                batches.append(self.model(**inputs).logits.float().softmax(dim=-1))
+            start += size
         probs = np.empty((len(texts), len(self.class_names)), dtype=np.float32)
         probs[order] = torch.cat(batches).cpu().numpy()
         if not np.isfinite(probs).all():
@@ -141,16 +123,28 @@ class Predictor:
         return probs
 
 
-def restore_model(checkpoint: Checkpoint) -> Any:
-    """Return the classifier of a checkpoint, in evaluation mode.
+def class_names(model: Any) -> list[str]:
+    """Return the names of a classifier's classes, in the order of their numbers."""
+    return [str(model.config.id2label[number]) for number in range(model.config.num_labels)]
 
-    Raises:
-        UserError: Its weights are not those of the model that it describes, or that model has a forward of its own.
-    """
+
+def _load_folder(folder: Path) -> tuple[Any, Any, int]:
+    """Return the classifier in a folder, its tokenizer, and how many tokens it takes at most."""
+    model, head_is_new = encoder.load_classifier(folder, str(folder))
+    if head_is_new:
+        problem = f"it has no trained classifier for {', '.join(class_names(model))}"
+        raise UserError(f"{folder}: {problem}; give a fine-tuned checkpoint with --ckpt_path")
+    if not has_tokenizer(folder):
+        raise UserError(f"{folder}: the folder has a model but no tokenizer (tokenizer.json or vocab.txt)")
+    return model, *encoder.load_tokenizer(folder, str(folder))
+
+
+def restore_model(checkpoint: Checkpoint) -> Any:
+    """Return the classifier of a checkpoint, in evaluation mode."""
+    source = f"--ckpt_path {checkpoint.path}"
     if checkpoint.own_forward:
         raise UserError(
-            f"--ckpt_path {checkpoint.path}: it was trained by a subclass of BertClassifier with a forward of its own, "
-            "which transformers does not have; predict with train.py predict"
+            f"{source}: it was trained by a subclass of BertClassifier with a forward of its own, which transformers "
+            "does not have; predict with train.py predict"
         )
-    source = f"--ckpt_path {checkpoint.path}"
     return encoder.restore_classifier(checkpoint.encoder_config, checkpoint.state_dict, source)

@@ -1,6 +1,7 @@
 """What the processes of a job that torchrun or SLURM started agree upon before Lightning connects them."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -22,22 +23,35 @@ def launched_environment() -> TorchElasticEnvironment | SLURMEnvironment | None:
 
 @cache
 def _store() -> Any:
-    """Connect all ranks; the launcher's own port belongs to the process group that Lightning makes later."""
+    """Connect to rank 0; the launcher's own port belongs to the process group that Lightning makes later."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     environment = launched_environment()
     assert environment is not None
     rank, ranks = environment.global_rank(), environment.world_size()
     address, port = environment.main_address, environment.main_port + 1
-    try:
-        store = TCPStore(address, port, ranks, rank == 0, timedelta(seconds=60))
-    except RuntimeError as error:
-        raise UserError(
-            f"rank {rank} of {ranks} cannot reach rank 0 through {address}:{port} ({reason(error)}); "
-            "let that port through"
-        ) from error
-    store.set_timeout(timedelta(hours=6))  # the first rank may have to download
-    return store
+    give_up = time.monotonic() + 60
+    store, error = None, "no answer"
+    while time.monotonic() < give_up:  # in short turns, between which Python sees signals
+        try:
+            store = store or TCPStore(address, port, ranks, rank == 0, timedelta(seconds=1), wait_for_workers=False)
+            store.set(f"rank {rank} is here", "")
+            if rank > 0 or store.check([f"rank {other} is here" for other in range(ranks)]):
+                return store
+            time.sleep(0.05)
+        except RuntimeError as refused:
+            error = reason(refused)
+    raise UserError(
+        f"rank {rank} of {ranks} cannot reach the others through {address}:{port} ({error}); let that port through"
+    )
+
+
+def _wait(key: str) -> str:
+    """Return what rank 0 has set, which may take as long as a download; it is an error if rank 0 is gone."""
+    store = _store()
+    while not store.check([key]):
+        time.sleep(0.05)
+    return str(store.get(key).decode())
 
 
 def from_rank_zero(key: str, compute: Callable[[], str]) -> str:
@@ -55,11 +69,11 @@ def from_rank_zero(key: str, compute: Callable[[], str]) -> str:
     if environment is None:
         return compute()
     store = _store()
-    if environment.global_rank() == 0:
-        answer = compute()
-        store.set(key, answer)
-        return answer
-    return str(store.get(key).decode())
+    if environment.global_rank() > 0:
+        return _wait(key)
+    answer = compute()
+    store.set(key, answer)
+    return answer
 
 
 @contextmanager
@@ -67,8 +81,8 @@ def rank_zero_first() -> Iterator[None]:
     """Let rank 0 go through a block before the others, which find what it fetched; it alone reports a mistake."""
     environment = launched_environment()
     store = _store() if environment is not None else None  # before rank 0 may fail: the others see its connection end
-    if store is not None and environment is not None and environment.global_rank() > 0:
-        store.get("rank 0 is through")
+    if environment is not None and environment.global_rank() > 0:
+        _wait("rank 0 is through")
     yield
     if store is not None and environment is not None and environment.global_rank() == 0:
         store.set("rank 0 is through", "")

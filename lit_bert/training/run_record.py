@@ -24,51 +24,55 @@ PACKAGES = ("lit_bert", "torch", "lightning", "transformers", "tokenizers", "dat
 
 
 class RunRecord(Callback):
-    """Writes, when training starts, the command, the code, the data, the versions and the hardware of a run.
+    """Writes a run's files when training starts, not before: a run that cannot be resumed keeps its last config.
+
+    One has the settings, with what Lightning's LearningRateFinder and BatchSizeFinder chose, which is printed, too; the
+    other the command, the code, the data, the versions and the hardware.
 
     Args:
-        path: A JSON file.
+        config: A YAML file.
+        settings: Its content.
+        provenance: A JSON file.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            with atomic_write(self.path) as partial:
-                partial.write_text(json.dumps(_provenance(trainer), indent=2) + "\n", encoding="utf-8")
-
-
-class RecordTuned(Callback):
-    """Tells what Lightning's LearningRateFinder and BatchSizeFinder chose, and lets the run's config have it.
-
-    Args:
-        config: The run's config file.
-    """
-
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, settings: str, provenance: Path) -> None:
         self.config = config
+        self.settings = settings
+        self.provenance = provenance
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare; the finders, whichever come first among the callbacks, are done by now."""
-        tuned: dict[str, Any] = {}
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, LearningRateFinder) and callback.optimal_lr is not None:
-                if callback.optimal_lr.suggestion() is None:
-                    status("tuned", "LearningRateFinder had too few steps to suggest a learning rate")
-                else:
-                    tuned["model.learning_rate"] = float(pl_module.learning_rate)  # type: ignore[arg-type]
-            if isinstance(callback, BatchSizeFinder):
-                tuned["data.batch_size"] = int(trainer.datamodule.batch_size)  # type: ignore[attr-defined]
+        """Write; the finders, which come first among the callbacks, are done by now."""
+        tuned = _tuned(trainer, pl_module)
         for option, value in tuned.items():
             status("tuned", f"--{option} {value:g}")
-        if tuned and trainer.is_global_zero and self.config.is_file():
-            content = yaml.safe_load(self.config.read_text("utf-8"))
+        if not trainer.is_global_zero:
+            return
+        if tuned:
+            content = yaml.safe_load(self.settings)
             for option, value in tuned.items():
                 section, _, name = option.partition(".")
                 content[section][name] = value
-            with atomic_write(self.config) as partial:
-                partial.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+            self.settings = yaml.safe_dump(content, sort_keys=False)
+        for path, text in (
+            (self.config, self.settings),
+            (self.provenance, json.dumps(_provenance(trainer), indent=2) + "\n"),
+        ):
+            with atomic_write(path) as partial:
+                partial.write_text(text, encoding="utf-8")
+
+
+def _tuned(trainer: Trainer, module: Any) -> dict[str, float]:
+    """Return the options that tuners changed."""
+    tuned: dict[str, float] = {}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, LearningRateFinder) and callback.optimal_lr is not None:
+            if callback.optimal_lr.suggestion() is None:
+                status("tuned", "LearningRateFinder had too few steps to suggest a learning rate")
+            else:
+                tuned["model.learning_rate"] = float(module.learning_rate)
+        if isinstance(callback, BatchSizeFinder):
+            tuned["data.batch_size"] = int(trainer.datamodule.batch_size)  # type: ignore[attr-defined]
+    return tuned
 
 
 def _provenance(trainer: Trainer) -> dict[str, Any]:

@@ -122,6 +122,35 @@ def test_steps_of_other_rows_are_refused_within_an_epoch(
         assert "set --data.batch_size 8 --trainer.accumulate_grad_batches 1\n" in said
 
 
+def swapped(reviews: Path) -> list[str]:
+    text = (reviews / "train.csv").read_text()
+    (reviews / "train.csv").write_text(text.replace(",pos", ",x").replace(",neg", ",pos").replace(",x", ",neg"))
+    return []
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (swapped, "rows"),
+        (lambda reviews: ["--data.train_rows=32"], "rows"),
+        (lambda reviews: ["--seed_everything=2"], "seed"),
+        (lambda reviews: ["--data.group_by_length=false"], "grouping"),
+    ],
+    ids=["labels swapped", "fewer rows", "another seed", "another grouping"],
+)
+def test_other_training_data_within_an_epoch_are_refused(
+    recipe: str, reviews: Path, rows: Rows, change: Any, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    SIGNALS[1] = signal.SIGTERM
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", recipe])
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--ckpt_path=last", *change(reviews)])
+    assert stop.value.code == 2
+    assert f"was written within an epoch, with other training data ({what}); go on" in capsys.readouterr().err
+    main(["fit", "--ckpt_path=last", "--data.test_rows=10"]) if what == "seed" else None  # which training does not see
+
+
 def test_a_run_that_has_ended_is_not_told_twice_and_its_old_best_makes_room(recipe: str, rows: Rows) -> None:
     cli = main(["fit", "--config", recipe])
     [first] = cli.run_dir.glob("checkpoints/epoch=*.ckpt")

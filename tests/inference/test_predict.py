@@ -20,8 +20,8 @@ from rich.console import Console
 from lit_bert import Predictor
 from lit_bert.cli import main
 from lit_bert.errors import UserError
-from lit_bert.inference import stream
-from lit_bert.inference.stream import predict_stream
+from lit_bert.inference import predict as predict_module
+from lit_bert.inference.predict import predict_stream
 
 TRAIN = Path(__file__).parents[2] / "train.py"
 
@@ -45,7 +45,7 @@ def table(path: Path) -> list[dict[str, str]]:
 def test_a_files_predictions_stand_in_the_runs_folder_each_in_its_row(
     best: Path, lines: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "WINDOW", 2)
+    monkeypatch.setattr(predict_module, "WINDOW", 2)
     words = ["predict", f"--ckpt_path={best}", f"--input={lines}", "--trainer.precision=32-true"]
     cli = main(words)
     path = cli.run_dir / "predictions-lines.csv"
@@ -126,7 +126,7 @@ def test_what_was_predicted_before_a_fault_is_kept(
 def test_a_lack_of_memory_is_explained_and_loses_nothing_either(
     best: Path, lines: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(stream, "WINDOW", 1)
+    monkeypatch.setattr(predict_module, "WINDOW", 1)
     original = Predictor._predict_window
 
     def devour(self: Predictor, texts: list[str]) -> object:
@@ -242,7 +242,7 @@ def test_a_line_is_answered_before_the_next_one_is_there(monkeypatch: pytest.Mon
 def test_what_is_there_is_predicted_together_in_windows_of_limited_size(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(stream, "WINDOW", 10)
+    monkeypatch.setattr(predict_module, "WINDOW", 10)
     given(monkeypatch, b"".join(b"text %d\n" % number for number in range(95)))
     windows = predict().windows
     assert list(itertools.chain(*windows)) == [f"text {number}" for number in range(95)]
@@ -268,9 +268,9 @@ READ = """
 import io, sys
 sys.path.insert(0, {folder!r})
 from rich.console import Console
-from test_stream import Constant
+from test_predict import Constant
 from lit_bert.errors import UserError
-from lit_bert.inference.stream import predict_stream
+from lit_bert.inference.predict import predict_stream
 
 class Faulty(Constant):
     def stream(self, texts):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from lit_bert.errors import UserError
-from lit_bert.evaluation import compare
+from lit_bert.inference import compare
 from lit_bert.inference.predictions import PredictionWriter, read_predictions
 
 LABELS = ["pos"] * 6 + ["neg"] * 4
