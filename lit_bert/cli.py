@@ -23,15 +23,13 @@ from lit_bert.console import silence_chatter, status
 from lit_bert.data.readers import STDIN
 from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.errors import UserError, is_out_of_memory
-from lit_bert.evaluation import finish, report
+from lit_bert.evaluation import finish
 from lit_bert.files import atomic_write, display_path, next_free_path
 from lit_bert.inference.export import export
 from lit_bert.inference.predict import predict_split, predict_texts
 from lit_bert.module import BertClassifier
 from lit_bert.training import hardware, ranks, run_dir
 from lit_bert.training.checkpoint_io import Checkpoint
-
-SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
 def main(
@@ -87,7 +85,7 @@ class BertCLI(LightningCLI):
                 seed_everything_default=1,
                 parser_kwargs={
                     "description": "Fine-tune, evaluate and use BERT for sentence classification.",
-                    **{name: {"command": name} for name in SUBCOMMANDS},
+                    **{name: {"command": name} for name in LightningCLI.subcommands()},
                 },
                 trainer_defaults=defaults.TRAINER,
                 auto_configure_optimizers=False,  # those have no decay groups, and step once an epoch
@@ -103,8 +101,6 @@ class BertCLI(LightningCLI):
         finally:
             if self._lock:
                 self._lock.release()
-
-    # --- arguments ----------------------------------------------------------------------------------------------------
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -151,8 +147,6 @@ class BertCLI(LightningCLI):
         self.config = parser.parse_args(arguments)
         self._ckpt_path = str(self.checkpoint.path) if self.checkpoint else settings.ckpt_path if folder else None
         self.config[given.subcommand].ckpt_path = None  # or LightningCLI would read the checkpoint, too
-
-    # --- the run ------------------------------------------------------------------------------------------------------
 
     def before_instantiate_classes(self) -> None:
         """Fill in what depends on this machine, so that the saved config says what was done."""
@@ -208,8 +202,6 @@ class BertCLI(LightningCLI):
     def _config_text(self) -> str:
         return str(self.subparsers[str(self.subcommand)].dump(self.settings, skip_none=False))
 
-    # --- subcommands --------------------------------------------------------------------------------------------------
-
     def fit(self, **kwargs: Any) -> None:
         """Train; then test, report, and export the best checkpoint."""
         started = time.monotonic()
@@ -232,22 +224,17 @@ class BertCLI(LightningCLI):
             status("export", f'{display_path(folder)}, for transformers.pipeline("text-classification", ...)')
 
     def validate(self, **kwargs: Any) -> None:
-        """Evaluate on the validation rows."""
         self._evaluate("val")
 
     def test(self, **kwargs: Any) -> None:
-        """Evaluate on the test rows."""
         self._evaluate("test")
 
     def _evaluate(self, split: str) -> None:
-        self.results = finish.evaluate(self.trainer, self.model, self.datamodule, split, self.settings.ckpt_path)
-        if self.trainer.is_global_zero and not self.settings.trainer.fast_dev_run:
-            path = next_free_path(self.run_dir / f"metrics-{split}.json")
-            report.write_json(path, {**self.results, "checkpoint": self.settings.ckpt_path})
-            status("metrics", display_path(path))
+        folder = None if self.settings.trainer.fast_dev_run else self.run_dir
+        ckpt_path = self.settings.ckpt_path
+        self.results = finish.evaluate(self.trainer, self.model, self.datamodule, split, ckpt_path, folder)
 
     def predict(self, **kwargs: Any) -> None:
-        """Predict rows of the data set, or those of `--input`."""
         if self.settings.input is None:
             predict_split(self.trainer, self.model, self.datamodule, self.settings, self.run_dir)
         else:

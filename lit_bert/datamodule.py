@@ -1,17 +1,14 @@
 """The LightningDataModule: fetches, samples, tokenises and batches labelled sentences."""
 
 import os
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import pyarrow.compute as pc
-import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lit_bert.data import dataset, position, tokenized
-from lit_bert.data.batching import LengthGroupedSampler, collate, ignore_signals
+from lit_bert.data import position, tokenized
+from lit_bert.data.batching import LengthGroupedSampler, make_loader
 from lit_bert.errors import UserError
 from lit_bert.modeling import encoder
 from lit_bert.training.checkpoint_io import Checkpoint
@@ -91,14 +88,10 @@ class TextClassificationDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.max_length = max_length
-        self.checkpoint: Checkpoint | None = None
-        """Where the tokenizer comes from in place of `tokenizer`, if it is given."""
-        self.splits: dict[str, Dataset] = {}
-        """The rows of "train", "val" and "test", after `setup`."""
-        self.tokenizer_files: dict[str, str] = {}
-        """The texts of the tokenizer's files by name, after `setup`; checkpoints take them along."""
-        self.fingerprint = ""
-        """A key made of everything that the tokenised rows depend on, their content included, after `prepare_data`."""
+        self.checkpoint: Checkpoint | None = None  # where the tokenizer comes from in place of `tokenizer`
+        self.splits: dict[str, Dataset] = {}  # of "train", "val" and "test", after `setup`
+        self.tokenizer_files: dict[str, str] = {}  # texts by name, after `setup`; checkpoints take them along
+        self.fingerprint = ""  # a key of everything that the tokenised rows depend on, after `prepare_data`
         self._pad_token_id = 0
         self._position = (0, 0)
         self._train_digest = ""
@@ -118,35 +111,9 @@ class TextClassificationDataModule(LightningDataModule):
         """
         if self.fingerprint:  # it has been done in this process
             return
-        given = self.hparams
         tokenizer, limit = self._load_tokenizer()
-        location, content = dataset.fetch(self.dataset)
-        max_length = self.max_length or limit
-        if max_length > limit:
-            raise UserError(
-                f"--data.max_length {max_length}: {self.tokenizer} has positions for {limit} tokens at most"
-            )
-        rows = [given["train_rows"], given["val_rows"], given["test_rows"]]
-        sources = ["train", given["val_split"], "test"]
-
-        def load() -> dict[str, Any]:
-            splits = dataset.load(location, given["text_column"], given["label_column"], given["class_names"])
-            return {
-                name: tokenized.sample(
-                    splits[source],
-                    count,
-                    given["sample_seed"],
-                    f"--data.{name}_rows {{}}: the {source} split of {self.dataset}",
-                )
-                for name, source, count in zip(tokenized.SPLITS, sources, rows, strict=True)
-            }
-
-        key = tokenized.fingerprint(
-            *(content, given["text_column"], given["label_column"], given["class_names"], rows, sources),
-            *(given["sample_seed"], max_length, tokenizer.backend_tokenizer.to_str()),
-        )
-        tokenized.write(key, load, tokenizer, encoder.tokenizer_files(tokenizer), max_length)
-        self.fingerprint = key
+        files = encoder.tokenizer_files(tokenizer)
+        self.fingerprint = tokenized.prepare(self.dataset, self.hparams, tokenizer, files, limit)
 
     def _load_tokenizer(self) -> tuple[Any, int]:
         if self.checkpoint is None and self.tokenizer.endswith(".ckpt"):
@@ -184,30 +151,17 @@ class TextClassificationDataModule(LightningDataModule):
         return self._loader(self.predict_split, self.eval_batch_size)
 
     def _loader(self, name: str, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
-        rows = self.splits[name].select_columns(["input_ids", "label", "index"])
-        sampler = LengthGroupedSampler(
-            pc.list_value_length(rows.data.column("input_ids")).to_numpy(),
-            batch_size,
-            shuffle=shuffle,
-            group_by_length=self.hparams["group_by_length"],
-            seed=_seed(),
-            num_replicas=self.trainer.world_size if self.trainer else 1,
-            rank=self.trainer.global_rank if self.trainer else 0,
-            accumulate=self.trainer.accumulate_grad_batches if self.trainer else 1,
-        )
+        trainer, given = self.trainer, self.hparams
+        options: dict[str, Any] = {"shuffle": shuffle, "group_by_length": given["group_by_length"], "seed": _seed()}
+        if trainer is not None:
+            options |= {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
+            options["accumulate"] = trainer.accumulate_grad_batches
+        sampler = LengthGroupedSampler(tokenized.lengths(self.splits[name]), batch_size, **options)
         if shuffle:
             sampler.resumed = self._position
             sampler.set_epoch(self._position[0])  # workers fetch their first batches before Lightning tells the epoch
-        return DataLoader(
-            rows,
-            batch_size=batch_size,
-            sampler=sampler,
-            collate_fn=partial(collate, pad_token_id=self._pad_token_id, lengths=self.padded_lengths),
-            num_workers=self.hparams["num_workers"],
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=ignore_signals,
-            generator=torch.Generator(),  # or each epoch would draw a number that dropout misses in a resumed run
-        )
+        rows = self.splits[name].select_columns(["input_ids", "label", "index"])
+        return make_loader(rows, sampler, self._pad_token_id, self.padded_lengths, given["num_workers"])
 
     @property
     def padded_lengths(self) -> list[int]:

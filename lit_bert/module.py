@@ -38,11 +38,10 @@ class BertClassifier(LightningModule):
         weight_decay: AdamW's decoupled weight decay; biases and LayerNorm are spared.
         compile: Whether to train with `torch.compile`, on one device and without accumulation; batches should have at
             most 8 shapes (`--data.padding` with a list), of which each takes half a minute to compile. For long runs.
-        optimizer: `class_path` and `init_args` of another optimizer than AdamW; its learning rate is its own, its
-            weight decay spares the same parameters.
+        optimizer: `class_path` and `init_args` (learning rate, weight decay) of another optimizer than AdamW.
         lr_scheduler: `class_path` and `init_args` of another schedule, stepped after each optimizer step.
-        encoder_config: Content of a config.json: the encoder is built from it, with random weights, and `pretrained` is
-            not read. Checkpoints hold it, so that loading one needs nothing else.
+        encoder_config: Content of a config.json, which checkpoints hold: the encoder is built from it, with random
+            weights, and `pretrained` is not read.
 
     Raises:
         UserError: A value is out of range, or `pretrained` cannot be had or is no encoder.
@@ -72,7 +71,7 @@ class BertClassifier(LightningModule):
         self.weight_decay = weight_decay
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
-        self.all_finite = torch.ones((), dtype=torch.bool)  # every loss and gradient of this training, on the device
+        self.all_finite = torch.tensor(True)  # every loss and gradient of this training
         self.tokenizer_files: dict[str, str] = {}  # texts by name, of the checkpoint that was loaded
         self._outputs = EpochOutputs()
         self._last_loss = torch.zeros(())
@@ -85,8 +84,7 @@ class BertClassifier(LightningModule):
         """Take a classifier of `transformers`, in training mode, and make the metrics of its classes."""
         self.model: Any = model.train()  # which Lightning leaves in eval mode, as it comes (PyTorch Lightning #20105)
         self.hparams["encoder_config"] = encoder.config_content(model.config)
-        self.train_metrics = metrics.make_metrics(model.config.num_labels, with_probs=False)
-        self.eval_metrics = metrics.make_metrics(model.config.num_labels, with_probs=True)
+        self.train_metrics, self.eval_metrics = metrics.make_metrics(model.config.num_labels)
         dropout.install(model)
 
     @property
@@ -131,7 +129,7 @@ class BertClassifier(LightningModule):
         """Compile, if asked; let today's options count, not those of a checkpoint or of before a tuner ran."""
         self._check_classes()
         self.head_is_new = False
-        self.all_finite = torch.ones((), dtype=torch.bool, device=self.device)
+        self.all_finite = torch.tensor(True, device=self.device)
         self._outputs.to(self.device)
         if self.hparams["compile"]:
             self._compiled = CompiledForward(self.model, self.trainer.world_size, self.trainer.accumulate_grad_batches)
@@ -144,10 +142,7 @@ class BertClassifier(LightningModule):
             optim.include_added_groups(self._schedule)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch of `labels` (B,) and what `forward` takes: the mean of its rows' losses.
-
-        With `weights` (B,), which `TextClassificationDataModule` adds, it is the weighted sum.
-        """
+        """Return the mean loss of the rows of a batch, or with `weights` (B,) of the data module the weighted sum."""
         logits = self(**batch).float()
         losses = self.compute_loss(logits, batch["labels"])
         preds = logits.argmax(dim=-1).detach()

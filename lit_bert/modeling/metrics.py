@@ -12,22 +12,23 @@ ECE_BINS = 15
 """Bins of equal width of the expected calibration error."""
 
 
-def make_metrics(num_classes: int, with_probs: bool) -> MetricCollection:
-    """Return accuracy and macro F1; of rows with probabilities AUROC and expected calibration error, too.
+def make_metrics(num_classes: int) -> tuple[MetricCollection, MetricCollection]:
+    """Return the metrics of training rows, of which only predicted classes are kept, and those of evaluated rows.
 
     They are updated at an epoch's end with the rows of all ranks, in their order, and not in each step: rows that a
     sampler repeats for the sake of equal batch counts count once, a sum's last digit is that of a single rank, and an
     epoch that was resumed has the rows of before. So they are not to be synchronised once more.
     """
     options: Any = {"num_classes": num_classes, "validate_args": False, "sync_on_compute": False}
-    metrics: dict[str, Any] = {
+    of_preds: dict[str, Any] = {
         "acc": Accuracy(task="multiclass", average="micro", **options),
         "f1": MulticlassF1Score(average="macro", **options),
     }
-    if with_probs:
-        metrics["auroc"] = MulticlassAUROC(**options)
-        metrics["ece"] = MulticlassCalibrationError(n_bins=ECE_BINS, **options)
-    return MetricCollection(metrics)
+    of_probs: dict[str, Any] = {
+        "auroc": MulticlassAUROC(**options),
+        "ece": MulticlassCalibrationError(n_bins=ECE_BINS, **options),
+    }
+    return MetricCollection(of_preds), MetricCollection(of_preds | of_probs)
 
 
 def compute_metrics(metrics: MetricCollection, outputs: SplitOutputs) -> dict[str, Tensor]:
