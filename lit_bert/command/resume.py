@@ -1,5 +1,6 @@
 """Which checkpoint a command starts from, and which settings that brings."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,12 @@ def set_checkpoint_defaults(parser: Any, checkpoint: Checkpoint) -> Path | None:
     parser.set_defaults({key: stored[key] for key in stored.keys() & known})
     run = run_dir.run_dir_of(checkpoint.path)
     config = run_dir.newest_config(run) if run else None
-    if config is None or parser.command == "fit":
+    if parser.command == "fit":
         return config
+    # Lightning would miss the callbacks of training, whose states mean nothing to weights that are evaluated.
+    warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
+    if config is None:
+        return None
     try:
         precision = yaml.safe_load(config.read_text("utf-8"))["trainer"]["precision"]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
