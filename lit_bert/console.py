@@ -50,7 +50,8 @@ _CHATTER = re.compile(
     r"(GPU|TPU|HPU) available|Using \S+ Automatic Mixed Precision|Using default `ModelCheckpoint`|.*Tip: |"
     r"Initializing distributed|distributed_backend=|All distributed processes|-{20}|\n?$|"
     r"Restor(ing|ed) |Loaded model weights|`Trainer\.fit` stopped|Running in `fast_dev_run`|Enabling DDP|"
-    r"Found current_model_state|Swapping scheduler|You are using a CUDA device|Loading `train_dataloader`|Trainer already configured|.*LOCAL_RANK"
+    r"Found current_model_state|Swapping scheduler|You are using a CUDA device|Loading `train_dataloader`|"
+    r"Trainer already configured|.*LOCAL_RANK"
 )
 
 

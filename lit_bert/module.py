@@ -18,7 +18,7 @@ from lit_bert.errors import UserError
 from lit_bert.modeling import dropout, encoder, metrics
 from lit_bert.modeling import optimizer as optim
 from lit_bert.modeling.forward import CompiledForward, logits_of
-from lit_bert.modeling.outputs import EpochOutputs, SplitOutputs, predictions, with_index
+from lit_bert.modeling.outputs import EpochOutputs, SplitOutputs, check_losses, predictions, with_index
 from lit_bert.training.step_logging import is_logged_step, log_immediately
 
 Batch = dict[str, Tensor]
@@ -122,7 +122,7 @@ class BertClassifier(LightningModule):
         return logits_of(self.model, self._compiled if self.training else None, inputs)
 
     def compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return each row's loss, shape (B,), of logits (B, C) and labels (B,): cross-entropy."""
+        """Return each row's loss, shape (B,) and not reduced, of logits (B, C) and labels (B,): cross-entropy."""
         return F.cross_entropy(logits, labels, reduction="none")
 
     def on_train_start(self) -> None:
@@ -144,7 +144,7 @@ class BertClassifier(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of the rows of a batch, or with `weights` (B,) of the data module the weighted sum."""
         logits = self(**batch).float()
-        losses = self.compute_loss(logits, batch["labels"])
+        losses = check_losses(self.compute_loss(logits, batch["labels"]), batch["labels"])
         preds = logits.argmax(dim=-1).detach()
         self._outputs.add("train", batch, {"labels": batch["labels"], "preds": preds})
         if is_logged_step(self.trainer):
@@ -195,7 +195,7 @@ class BertClassifier(LightningModule):
     def _shared_eval_step(self, batch: Batch, split: str) -> None:
         """Keep the predictions of a batch, with `labels` (B,) and each row's `loss` (B,), until the epoch ends."""
         logits = self(**batch).float()
-        losses = self.compute_loss(logits, batch["labels"])
+        losses = check_losses(self.compute_loss(logits, batch["labels"]), batch["labels"])
         self._outputs.add(split, batch, {**predictions(logits), "labels": batch["labels"], "loss": losses})
 
     def _shared_epoch_end(self, split: str, loader: Any) -> None:

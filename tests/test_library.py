@@ -222,6 +222,16 @@ def test_a_subclass_with_a_buffer_and_a_head_is_saved_and_loaded(tiny_bert: str,
     assert torch.equal(less.extra.weight, model.extra.weight)
 
 
+class Reduced(BertClassifier):
+    def compute_loss(self, logits: Any, labels: Any) -> Any:
+        return nn.functional.cross_entropy(logits, labels)
+
+
+def test_a_loss_that_is_reduced_is_refused(tiny_bert: str, data: Any) -> None:
+    with pytest.raises(UserError, match=r"compute_loss returned a tensor of shape \(\) for 8 rows"):
+        Trainer(max_epochs=1, **QUIET).fit(Reduced(tiny_bert), data)
+
+
 def test_a_checkpoint_suffices_to_go_on(tiny_bert: str, reviews: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_bert, tmp_path / "bert")
     model = BertClassifier(str(folder), learning_rate=0.003)

@@ -54,8 +54,11 @@ def finish_fit(
     val = Checkpoint.read(best).val_outputs if best else module.epoch_outputs.get("val")
     outputs = {"val": cast(SplitOutputs, val)} if val else {}
     if test:
-        # Test points belong to the last step. Lightning counts one less if a run is resumed that max_steps had ended.
+        # Test points belong to the last step and epoch. Of a run that is resumed when max_steps has ended it, Lightning
+        # counts one less.
         trainer.fit_loop.epoch_loop.on_load_checkpoint({"_batches_that_stepped": trainer.global_step})
+        epochs: Any = trainer.fit_loop.epoch_progress.current
+        epochs.completed = epochs.ready
         evaluator.test(module, datamodule=data, ckpt_path=best, verbose=False)
         if rows := module.epoch_outputs.get("test"):
             outputs["test"] = rows
@@ -134,9 +137,8 @@ def _print_summary(trainer: Trainer, results: dict[str, Any], folder: Path, aver
         speed += "{mfu:.0%} of the device's matrix rate"
         status("speed", speed.format(**results["throughput"]))
     if results["calibration"]:
-        trust = "calibration error of test rows {test_ece:.3f}, and {test_ece_calibrated:.3f} at temperature "
-        trust += "{temperature:.2f}: python -m lit_bert.export --calibrate"
-        status("trust", trust.format(**results["calibration"]))
+        calib = "test ECE {test_ece:.3f}, {test_ece_calibrated:.3f} after temperature scaling (T = {temperature:.2f}): "
+        status("calib", calib.format(**results["calibration"]) + "python -m lit_bert.export --calibrate")
     status("run", f"{display_path(folder)} (trained in {results['fit_seconds']:.0f} s)")
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):

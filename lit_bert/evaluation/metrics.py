@@ -65,10 +65,10 @@ def per_class_metrics(preds: Tensor, labels: Tensor, names: Sequence[str]) -> di
 
 
 def split_metrics(metrics: Mapping[str, Any], outputs: SplitOutputs, names: Sequence[str]) -> dict[str, Any]:
-    """Return what `accuracy_metrics` does, then `f1`, `auroc`, `ece` and `loss` of `metrics`, and `classes`."""
+    """Return what `accuracy_metrics` does, the other `metrics` of the module, and `classes`."""
     return {
         **accuracy_metrics(outputs["preds"] == outputs["labels"]),
-        **{name: float(metrics[name]) for name in ("f1", "auroc", "ece", "loss")},
+        **{name: float(value) for name, value in metrics.items() if name != "acc"},
         "classes": per_class_metrics(outputs["preds"], outputs["labels"], names),
     }
 

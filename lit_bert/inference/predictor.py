@@ -145,6 +145,6 @@ def restore_model(checkpoint: Checkpoint) -> Any:
     if checkpoint.own_forward:
         raise UserError(
             f"{source}: it was trained by a subclass of BertClassifier with a forward of its own, which transformers "
-            "does not have; predict with train.py predict"
+            "does not have; predict with `predict` of the script that trained it"
         )
     return encoder.restore_classifier(checkpoint.encoder_config, checkpoint.state_dict, source)

@@ -6,6 +6,8 @@ from typing import Any, TypedDict, cast
 import torch
 from torch import Tensor, distributed
 
+from lit_bert.errors import UserError
+
 
 class SplitOutputs(TypedDict, total=False):
     """The rows of a split after an epoch, N of them, with C classes; each in main memory.
@@ -53,6 +55,16 @@ def predictions(logits: Tensor) -> dict[str, Tensor]:
     """Return `preds` (B,) and `probs` (B, C) of logits (B, C)."""
     probs = logits.softmax(dim=-1)
     return {"preds": probs.argmax(dim=-1), "probs": probs}
+
+
+def check_losses(losses: Tensor, labels: Tensor) -> Tensor:
+    """Return losses if there is one for each row: only so can rows be weighted exactly over ranks and accumulation."""
+    if losses.shape != labels.shape:
+        raise UserError(
+            f"compute_loss returned a tensor of shape {tuple(losses.shape)} for {len(labels)} rows; return each row's "
+            'loss, as cross_entropy does with reduction="none"'
+        )
+    return losses
 
 
 def with_index(batch: dict[str, Tensor], outputs: dict[str, Tensor]) -> dict[str, Tensor]:
