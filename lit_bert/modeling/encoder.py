@@ -20,6 +20,10 @@ _OFFSET_POSITIONS = {
 """Types of encoders that count positions from after the padding token's number, and so take fewer tokens."""
 
 
+_LARGEST = {"num_hidden_layers": 1_000, "hidden_size": 100_000, "vocab_size": 10_000_000, "num_labels": 100_000}
+"""Sizes beyond which a config is taken for damaged: to build such an encoder would take minutes, or all memory."""
+
+
 def find_encoder(name: str) -> Path:
     """Return a folder with an encoder's config, tokenizer and weights, downloaded if need be.
 
@@ -78,6 +82,9 @@ def make_config(content: Mapping[str, Any], source: str) -> Any:
             f"{source}: its config.json names the model type {model_type!r}, which transformers does not have; code "
             "that comes with a model is never run"
         )
+    for name, most in _LARGEST.items():
+        if isinstance(value := content.get(name), int) and value > most:
+            raise UserError(f"{source}: its config.json says {name} {value:,}; no encoder has more than {most:,}")
     config = AutoConfig.for_model(**{name: value for name, value in content.items() if name != "auto_map"})
     if config._attn_implementation not in (None, "eager", "sdpa"):
         config._attn_implementation = None
@@ -102,9 +109,10 @@ def load_tokenizer(folder: Path, source: str, config: Any = None) -> tuple[Any, 
         tokenizer.backend_tokenizer.no_padding()
     except Exception as error:
         raise UserError(f"{source}: its tokenizer cannot be used: {reason(error)}") from error
-    if len(tokenizer) > config.vocab_size:
+    tokens = 1 + max(tokenizer.get_vocab().values(), default=0)  # ids need not be without a gap
+    if max(tokens, len(tokenizer)) > config.vocab_size:
         raise UserError(
-            f"{source}: its tokenizer has {len(tokenizer)} tokens, its encoder {config.vocab_size}; "
+            f"{source}: its tokenizer has {max(tokens, len(tokenizer))} tokens, its encoder {config.vocab_size}; "
             "they do not belong together"
         )
     positions = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
