@@ -14,10 +14,10 @@ help:  ## say what each target does
 fit: .venv/installed  ## fine-tune BERT on Rotten Tomatoes and print its held-out accuracy
 	$(BIN)/python train.py fit
 
-bench: .venv/installed  ## measure speed beside the Hugging Face Trainer, and write runs/bench.json
+bench: .venv/installed  ## compare speed with the Hugging Face Trainer's, and write runs/bench.json
 	$(BIN)/python benchmarks/throughput.py
 
-faults: .venv/installed  ## kill and disturb runs in eleven ways, and see that they end as if nothing had happened
+faults: .venv/installed  ## kill and disturb runs, and check that they end like undisturbed ones
 	$(BIN)/python tests/faults.py
 
 test: .venv/installed  ## lint, check types, and run all tests

@@ -180,7 +180,8 @@ def main() -> None:
             if options.only not in title:
                 continue
             sys.stderr.write(f"{title}\n")
-            lost, runs = campaign.disturb(variant, ranks, tries * (5 if options.long else 1), fault)
+            tries *= 5 if options.long else 1
+            lost, runs = campaign.disturb(variant, ranks, tries, fault)
             table.add_row(title, str(tries), str(runs), str(runs - lost), str(lost))
             failed += lost
         os.chdir("/")

@@ -24,7 +24,8 @@ class RunSummary(Callback):
             millions = sum(parameter.numel() for parameter in pl_module.parameters()) / 1e6
             layers = getattr(config, "num_hidden_layers", "?")
             status(
-                "model", f"{pl_module.pretrained}: {config.model_type}, {layers} layers, {millions:.1f} M parameters"
+                "model",
+                f"{getattr(pl_module, 'pretrained', type(pl_module).__name__)}: {config.model_type}, {layers} layers, {millions:.1f} M parameters",
             )
         root = trainer.strategy.root_device
         name = (
