@@ -21,12 +21,10 @@ class RunSummary(Callback):
             status("data", f"{train} training, {val} validation, {test} test rows; classes {classes}")
         config = getattr(getattr(pl_module, "model", None), "config", None)
         if config is not None:
+            name = getattr(pl_module, "pretrained", type(pl_module).__name__)
             millions = sum(parameter.numel() for parameter in pl_module.parameters()) / 1e6
             layers = getattr(config, "num_hidden_layers", "?")
-            status(
-                "model",
-                f"{getattr(pl_module, 'pretrained', type(pl_module).__name__)}: {config.model_type}, {layers} layers, {millions:.1f} M parameters",
-            )
+            status("model", f"{name}: {config.model_type}, {layers} layers, {millions:.1f} M parameters")
         root = trainer.strategy.root_device
         name = (
             torch.cuda.get_device_name(root)
