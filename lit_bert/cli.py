@@ -39,10 +39,7 @@ def main(
 ) -> "BertCLI":
     """Run a command, such as `["fit", "--config", "configs/packaged.yaml"]`; None takes the process's arguments.
 
-    Args:
-        args: The arguments.
-        model_class: `BertClassifier`, or a subclass of your own.
-        datamodule_class: `TextClassificationDataModule`, or a subclass of your own.
+    The classes may be subclasses of your own.
 
     Returns:
         The CLI object, with `trainer`, `model`, `datamodule`, `config`, `run_dir` and `results`.
@@ -53,8 +50,8 @@ def main(
     """
     silence_chatter()
     hardware.keep_freed_memory()
-    exit_on_sigterm()
     try:
+        exit_on_sigterm()
         return BertCLI(args, model_class, datamodule_class)
     except Exception as error:
         explain_and_exit(error)

@@ -70,6 +70,7 @@ class TextClassificationDataModule(LightningDataModule):
         group_by_length: bool = True,
         num_workers: int = 0,
     ) -> None:
+        self._given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
         least = {"train_rows": 1, "val_rows": 1, "test_rows": 1, "max_length": 3, "num_workers": 0, "sample_seed": 0}
         least |= {"batch_size": 1, "eval_batch_size": 1}
@@ -88,6 +89,9 @@ class TextClassificationDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.max_length = max_length
+        self.padding = padding
+        self.group_by_length = group_by_length
+        self.num_workers = num_workers
         self.checkpoint: Checkpoint | None = None  # where the tokenizer comes from in place of `tokenizer`
         self.splits: dict[str, Dataset] = {}  # of "train", "val" and "test", after `setup`
         self.tokenizer_files: dict[str, str] = {}  # texts by name, after `setup`; checkpoints take them along
@@ -99,21 +103,19 @@ class TextClassificationDataModule(LightningDataModule):
     @property
     def class_names(self) -> list[str]:
         """Names of the classes: as given, or the data's own, which are fetched and read for it."""
-        if self.hparams["class_names"] is None:
+        if self._given["class_names"] is None:
             self.prepare_data()
-        return list(self.hparams["class_names"] or tokenized.read(self.fingerprint).class_names)
+        return list(self._given["class_names"] or tokenized.read(self.fingerprint).class_names)
 
     def prepare_data(self) -> None:
-        """Fetch, check, sample and tokenise, unless the cache has it; shows progress.
-
-        Raises:
-            UserError: Something cannot be had, or is faulty.
-        """
+        """Fetch, check, sample and tokenise, unless the cache has it; shows progress."""
         if self.fingerprint:  # it has been done in this process
             return
         tokenizer, limit = self._load_tokenizer()
         files = encoder.tokenizer_files(tokenizer)
-        self.fingerprint = tokenized.prepare(self.dataset, self.hparams, tokenizer, files, limit)
+        self.fingerprint = tokenized.prepare(
+            self.dataset, {**self._given, "max_length": self.max_length}, tokenizer, files, limit
+        )
 
     def _load_tokenizer(self) -> tuple[Any, int]:
         if self.checkpoint is None and self.tokenizer.endswith(".ckpt"):
@@ -125,6 +127,7 @@ class TextClassificationDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read what `prepare_data` made; `stage` makes no difference."""
+        self._position = (0, 0)
         if self.splits:
             return
         if self.trainer is not None:
@@ -138,7 +141,6 @@ class TextClassificationDataModule(LightningDataModule):
         return tokenized.texts(self.splits[name], index)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Return the loader of the training rows, in a new order each epoch."""
         return self._loader("train", self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -151,8 +153,8 @@ class TextClassificationDataModule(LightningDataModule):
         return self._loader(self.predict_split, self.eval_batch_size)
 
     def _loader(self, name: str, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
-        trainer, given = self.trainer, self.hparams
-        options: dict[str, Any] = {"shuffle": shuffle, "group_by_length": given["group_by_length"], "seed": _seed()}
+        trainer = self.trainer
+        options: dict[str, Any] = {"shuffle": shuffle, "group_by_length": self.group_by_length, "seed": _seed()}
         if trainer is not None:
             options |= {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
             options["accumulate"] = trainer.accumulate_grad_batches
@@ -161,15 +163,14 @@ class TextClassificationDataModule(LightningDataModule):
             sampler.resumed = self._position
             sampler.set_epoch(self._position[0])  # workers fetch their first batches before Lightning tells the epoch
         rows = self.splits[name].select_columns(["input_ids", "label", "index"])
-        return make_loader(rows, sampler, self._pad_token_id, self.padded_lengths, given["num_workers"])
+        return make_loader(rows, sampler, self._pad_token_id, self.padded_lengths, self.num_workers)
 
     @property
     def padded_lengths(self) -> list[int]:
         """Lengths that batches are padded to, rising; empty if to that of the longest row."""
-        padding = self.hparams["padding"]
-        if padding == "longest":
+        if self.padding == "longest":
             return []
-        return [cast(int, self.max_length)] if padding == "max_length" else list(padding)
+        return [cast(int, self.max_length)] if self.padding == "max_length" else list(self.padding)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Add each row's weight in the loss to a training batch: `weights`, shape (B,)."""
@@ -192,7 +193,7 @@ class TextClassificationDataModule(LightningDataModule):
     def _order(self) -> dict[str, Any]:
         """Return what decides which training rows come when."""
         self._train_digest = self._train_digest or tokenized.digest(self.splits["train"])
-        return {"rows": self._train_digest, "seed": _seed(), "grouping": self.hparams["group_by_length"]}
+        return {"rows": self._train_digest, "seed": _seed(), "grouping": self.group_by_length}
 
 
 def _seed() -> int:

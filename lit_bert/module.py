@@ -4,6 +4,7 @@ Legend: B rows of a batch, T tokens of its longest row, C classes.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, cast
 
 import torch
@@ -25,7 +26,7 @@ Batch = dict[str, Tensor]
 
 
 class BertClassifier(LightningModule):
-    """BERT with a classification head, fine-tuned with AdamW and a linear schedule, for sentiment or other classes.
+    """BERT with a classification head, for sentiment or other classes; trained with AdamW and a linear schedule.
 
     Args:
         pretrained: Encoder to start from: Hub model id (with "@" and a revision, if it is to be pinned), local folder,
@@ -42,9 +43,6 @@ class BertClassifier(LightningModule):
         lr_scheduler: `class_path` and `init_args` of another schedule, stepped after each optimizer step.
         encoder_config: Content of a config.json, which checkpoints hold: the encoder is built from it, with random
             weights, and `pretrained` is not read.
-
-    Raises:
-        UserError: A value is out of range, or `pretrained` cannot be had or is no encoder.
     """
 
     def __init__(
@@ -62,8 +60,8 @@ class BertClassifier(LightningModule):
         super().__init__()
         most = {"learning_rate": float("inf"), "warmup_ratio": 1.0, "weight_decay": float("inf")}
         for option, limit in most.items():
-            if not 0 <= locals()[option] <= limit:
-                raise UserError(f"--model.{option} {locals()[option]}: it must be between 0 and {limit:g}")
+            if not 0 <= (value := locals()[option]) <= limit:
+                raise UserError(f"--model.{option} {value}: it must be between 0 and {limit:g}")
         self.save_hyperparameters(ignore=["encoder_config"])
         self.pretrained = pretrained
         self.learning_rate = learning_rate
@@ -125,6 +123,11 @@ class BertClassifier(LightningModule):
         """Return each row's loss, shape (B,) and not reduced, of logits (B, C) and labels (B,): cross-entropy."""
         return F.cross_entropy(logits, labels, reduction="none")
 
+    def setup(self, stage: str) -> None:
+        self._outputs.forget_steps()
+        with suppress(UserError):  # which is raised when training starts: a checkpoint may bring other classes
+            self._check_classes()
+
     def on_train_start(self) -> None:
         """Compile, if asked; let today's options count, not those of a checkpoint or of before a tuner ran."""
         self._check_classes()
@@ -162,8 +165,11 @@ class BertClassifier(LightningModule):
         if self.trainer.precision != "16-mixed":  # there an infinite gradient is skipped, and the scale lowered
             self.all_finite = self.all_finite & norm.isfinite()
         if is_logged_step(self.trainer):
-            rate = optimizer.param_groups[0]["lr"]
-            values = {"train/loss": self._last_loss, "train/grad_norm": norm, "train/lr": rate}
+            values = {
+                "train/loss": self._last_loss,
+                "train/grad_norm": norm,
+                "train/lr": optimizer.param_groups[0]["lr"],
+            }
             log_immediately(self.loggers, values, self.global_step)
 
     def on_train_epoch_end(self) -> None:

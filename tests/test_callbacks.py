@@ -224,6 +224,12 @@ def test_all_checkpoints_are_kept(recipe: str, words: list[str], count: int) -> 
     assert len(steps) == len(set(steps)) == count
 
 
+def test_another_model_checkpoint_does_not_decide_what_is_best(recipe: str) -> None:
+    words = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_epochs=10"]
+    cli = main(["fit", "--config", recipe, *words])
+    assert cli.results["checkpoint"].startswith("checkpoints/epoch=")
+
+
 def run(words: list[str]) -> str:
     """Run a command in a process of its own, for libraries that print when they are imported or exit."""
     script = Path(__file__).parent.parent / "train.py"

@@ -232,6 +232,30 @@ def test_a_loss_that_is_reduced_is_refused(tiny_bert: str, data: Any) -> None:
         Trainer(max_epochs=1, **QUIET).fit(Reduced(tiny_bert), data)
 
 
+def test_what_a_broken_off_epoch_left_is_forgotten(tiny_bert: str, data: Any) -> None:
+    model = BertClassifier(tiny_bert)
+    trainer = Trainer(max_epochs=1, **QUIET)
+    trainer.fit(model, data)
+    [first] = trainer.validate(model, data, verbose=False)
+    model.validation_step(
+        {"input_ids": torch.tensor([[2, 3]]), "labels": torch.tensor([1]), "index": torch.tensor([0])}, 0
+    )
+    assert trainer.validate(model, data, verbose=False) == [first]
+
+
+class Workers(TextClassificationDataModule):
+    def __init__(self, batch_size: int = 1, **kwargs: Any) -> None:
+        super().__init__(batch_size=batch_size * 4, **kwargs)
+
+
+def test_what_a_subclass_of_the_data_module_passes_on_counts(tiny_bert: str, reviews: Path) -> None:
+    data = Workers(batch_size=2, dataset=str(reviews), tokenizer=tiny_bert, train_rows=32)
+    data.padding = "max_length"
+    data.prepare_data()
+    data.setup("fit")
+    assert [batch["input_ids"].shape for batch in data.train_dataloader()] == [(8, 32)] * 4
+
+
 def test_a_checkpoint_suffices_to_go_on(tiny_bert: str, reviews: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_bert, tmp_path / "bert")
     model = BertClassifier(str(folder), learning_rate=0.003)

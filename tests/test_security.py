@@ -110,3 +110,18 @@ def test_a_config_in_a_runs_folder_calls_nothing_when_its_checkpoint_is_evaluate
     for words in (["test"], ["predict"], ["predict", "--input=-", "--output=out.csv"]):
         main([*words, f"--ckpt_path={run}/checkpoints/last.ckpt"])
     assert not list(Path().rglob("ran"))
+
+
+def test_a_checkpoint_names_no_class_to_import(best: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = torch.load(best, weights_only=True)
+    content["hyper_parameters"]["optimizer"] = {"class_path": "evil.Optimizer", "init_args": {}}
+    torch.save(content, tmp_path / "evil.ckpt")
+    (tmp_path / "evil.py").write_text("open('ran', 'w').close()\n")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        main(["test", f"--ckpt_path={tmp_path}/evil.ckpt"])
+        line = refused(["fit", f"--ckpt_path={tmp_path}/evil.ckpt"], capsys)
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert "it was trained with evil.Optimizer; name it with --optimizer" in line
+    assert not list(Path().rglob("ran"))

@@ -26,10 +26,11 @@ def find_checkpoint(ckpt_path: str | None, subcommand: str, root: Path) -> Check
     Raises:
         UserError: It cannot be read, or there is none to evaluate.
     """
-    if ckpt_path == "last" or (subcommand == "fit" and not ckpt_path and run_dir.is_requeued()):
-        runs = run_dir.runs_of_this_job(root) if run_dir.is_requeued() else []
-        newest = find_newest_checkpoint(folder / run_dir.CHECKPOINTS for folder in runs)
-        if ckpt_path and not newest:
+    newest = None
+    if subcommand == "fit" and run_dir.is_requeued():
+        newest = find_newest_checkpoint(run / run_dir.CHECKPOINTS for run in run_dir.runs_of_this_job(root))
+    if newest or ckpt_path == "last" or (subcommand == "fit" and not ckpt_path and run_dir.is_requeued()):
+        if ckpt_path == "last" and not newest:
             newest = find_newest_checkpoint(root.absolute().glob(f"*/{run_dir.CHECKPOINTS}"))
         if newest is None and subcommand != "fit":
             raise UserError(f"--ckpt_path last: there is no checkpoint in {root}; name its file")
@@ -56,7 +57,7 @@ def set_checkpoint_defaults(parser: Any, checkpoint: Checkpoint) -> Path | None:
     """
     stored = {f"model.{key}": value for key, value in checkpoint.hyper_parameters.items()}
     stored |= {f"data.{key}": value for key, value in checkpoint.data_hyper_parameters.items()}
-    stored |= {key: stored.get(f"model.{key}") for key in ("optimizer", "lr_scheduler")}
+    stored |= _optimizers(parser, checkpoint)
     links = {"model.class_names", "data.tokenizer", "model.optimizer", "model.lr_scheduler"}
     known = set(parser.get_defaults(skip_validation=True).keys()) - links
     parser.set_defaults({key: stored[key] for key in stored.keys() & known})
@@ -74,3 +75,18 @@ def set_checkpoint_defaults(parser: Any, checkpoint: Checkpoint) -> Path | None:
         return None
     parser.set_defaults({"trainer.precision": str(precision)})
     return None
+
+
+def _optimizers(parser: Any, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a checkpoint says of optimizer and schedule, if it is to be trained on and they are PyTorch's own.
+
+    A default that names a class is imported, and a checkpoint must not decide what is.
+    """
+    specs = {name: checkpoint.hyper_parameters.get(name) for name in ("optimizer", "lr_scheduler")}
+    if parser.command != "fit" or run_dir.run_dir_of(checkpoint.path):  # that run's config names them
+        return {}
+    for name, spec in specs.items():
+        path = spec.get("class_path", "") if isinstance(spec, dict) else "torch.optim."
+        if not str(path).startswith("torch.optim."):
+            raise UserError(f"--ckpt_path {checkpoint.path}: it was trained with {path}; name it with --{name}")
+    return specs

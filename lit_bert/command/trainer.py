@@ -47,7 +47,7 @@ def make_trainer(
     if options["enable_checkpointing"] is not False and not bare:
         saved = Path(settings.checkpoint.dirpath or folder / run_dir.CHECKPOINTS)
         settings.checkpoint.dirpath = str(saved)
-        callbacks.append(settings.checkpoint)
+        callbacks.insert(0, settings.checkpoint)  # Lightning takes the first for the one that knows the best
         if real:
             callbacks.append(PreemptionCheckpoint(saved / run_dir.LAST, settings.checkpoint_minutes))
     if options["logger"] in (None, True) and not bare:

@@ -164,5 +164,5 @@ def make_loader(
 
 def _ignore_signals(worker: int) -> None:
     """Leave to the training process what to do when a terminal or SLURM sends a signal to all of them."""
-    for name in {"SIGINT", "SIGUSR1"}.intersection(dir(signal)):
+    for name in {"SIGINT", "SIGHUP", "SIGUSR1"}.intersection(dir(signal)):
         signal.signal(getattr(signal, name), signal.SIG_IGN)

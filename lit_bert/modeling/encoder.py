@@ -109,6 +109,8 @@ def load_tokenizer(folder: Path, source: str, config: Any = None) -> tuple[Any, 
         tokenizer.backend_tokenizer.no_padding()
     except Exception as error:
         raise UserError(f"{source}: its tokenizer cannot be used: {reason(error)}") from error
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"{source}: its tokenizer has no padding token; set one with save_pretrained")
     tokens = 1 + max(tokenizer.get_vocab().values(), default=0)  # ids need not be without a gap
     if max(tokens, len(tokenizer)) > config.vocab_size:
         raise UserError(

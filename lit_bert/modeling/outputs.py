@@ -77,8 +77,12 @@ class EpochOutputs:
 
     def __init__(self) -> None:
         self.epochs: dict[str, SplitOutputs] = {}
-        self._steps: dict[str, list[dict[str, Tensor]]] = {"train": [], "val": [], "test": []}
         self._validated_step = -1
+        self.forget_steps()
+
+    def forget_steps(self) -> None:
+        """Drop what an epoch that was broken off has left."""
+        self._steps: dict[str, list[dict[str, Tensor]]] = {"train": [], "val": [], "test": []}
 
     def add(self, split: str, batch: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:
         """Keep the outputs of a step until the epoch ends."""

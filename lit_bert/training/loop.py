@@ -12,7 +12,8 @@ def is_last_batch(trainer: Trainer) -> bool:
 
 def stops_early(trainer: Trainer) -> bool:
     """Tell whether a callback has told training to stop, and enough of it is done."""
-    enough = trainer.global_step >= (trainer.min_steps or 0) and trainer.current_epoch >= (trainer.min_epochs or 0)
+    epochs: Any = trainer.fit_loop.epoch_progress.current
+    enough = trainer.global_step >= (trainer.min_steps or 0) and epochs.processed >= (trainer.min_epochs or 0)
     return trainer.should_stop and enough
 
 

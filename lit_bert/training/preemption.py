@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -77,11 +78,13 @@ class PreemptionCheckpoint(Checkpoint):
         if self._stopped and any(isinstance(item, EarlyStopping) for item in trainer.callbacks):  # type: ignore[attr-defined]
             status("stop", "early stopping has ended this run; without that callback, or with a new run, it trains on")
             trainer.should_stop = True
+        self._received_signal = self._stopping = 0
         if len(self._rng_states) == trainer.world_size:
             state = self._rng_states[trainer.global_rank]
             torch.set_rng_state(state["cpu"])
             if "cuda" in state and torch.cuda.is_available():
                 torch.cuda.set_rng_state(state["cuda"])
+        self._rng_states = []
         loop.correct_restart(trainer)
         self._saved_at, self._global_step = time.monotonic(), trainer.global_step
         trainer.ckpt_path = None  # or Lightning would keep that file for ever, though it be no longer the best
@@ -95,6 +98,8 @@ class PreemptionCheckpoint(Checkpoint):
         epoch_loop._broadcast_sigterm_tensor = _do_nothing
         if trainer.world_size > 1:
             self._group = distributed.new_group(backend="gloo")
+        if threading.current_thread() is not threading.main_thread():
+            return  # where Python sets no handlers
         names = ["SIGINT", "SIGTERM", "SIGHUP", *(["SIGUSR1"] if "SLURM_JOB_ID" in os.environ else [])]
         for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
             if number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) != signal.SIG_IGN:  # nohup's
@@ -182,7 +187,8 @@ class PreemptionCheckpoint(Checkpoint):
                 launcher.kill(signal.Signals(number))
             raise SystemExit(128 + number)
 
-        signal.signal(signal.SIGTERM, end)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, end)
 
     # --- what they do -------------------------------------------------------------------------------------------------
 
@@ -205,6 +211,8 @@ class PreemptionCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer, pl_module: Any) -> None:
         self._sync_flags(trainer, pl_module, certain=True)
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         self._stopped = loop.stops_early(trainer)
         for logger in trainer.loggers:
             logger.save()

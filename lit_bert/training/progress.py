@@ -13,10 +13,10 @@ class RunSummary(Callback):
     """Prints, before training starts, with which data, model and device."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        splits = getattr(trainer.datamodule, "splits", {})  # type: ignore[attr-defined]
-        if {"train", "val", "test"} <= splits.keys():
+        splits = getattr(trainer.datamodule, "splits", None)  # type: ignore[attr-defined]
+        if isinstance(splits, dict) and {"train", "val", "test"} <= splits.keys():
             train, val, test = (f"{len(splits[name]):,}" for name in ("train", "val", "test"))
-            names = trainer.datamodule.class_names  # type: ignore[attr-defined]
+            names = getattr(trainer.datamodule, "class_names", [])  # type: ignore[attr-defined]
             classes = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
             status("data", f"{train} training, {val} validation, {test} test rows; classes {classes}")
         config = getattr(getattr(pl_module, "model", None), "config", None)

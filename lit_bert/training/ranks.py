@@ -29,7 +29,8 @@ def _store() -> Any:
     environment = launched_environment()
     assert environment is not None
     rank, ranks = environment.global_rank(), environment.world_size()
-    address, port = environment.main_address, environment.main_port + 1
+    address, port = environment.main_address, environment.main_port
+    port += 10_000 if port < 50_000 else -10_000  # far from the ports of other jobs on this node
     give_up = time.monotonic() + 60
     store, error = None, "no answer"
     while time.monotonic() < give_up:  # in short turns, between which Python sees signals

@@ -1,8 +1,8 @@
 """A folder for each run: made by one run alone, and removed if nothing came of it."""
 
 import itertools
+import json
 import os
-import re
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -43,8 +43,16 @@ def _job() -> str:
 
 
 def runs_of_this_job(root: Path) -> list[Path]:
-    """Return the runs below `root` that this SLURM job made when it ran before."""
-    return [folder for folder in root.absolute().glob("*_job-*") if re.search(rf"{_job()}(-\d+)?$", folder.name)]
+    """Return the runs below `root` that this SLURM job made, or went on with, when it ran before."""
+    job = os.environ.get("SLURM_JOB_ID")
+    return [path.parent for path in root.absolute().glob(f"*/{Path(PROVENANCE).stem}*.json") if _slurm_job(path) == job]
+
+
+def _slurm_job(provenance: Path) -> str | None:
+    try:
+        return str(json.loads(provenance.read_text("utf-8"))["slurm_job"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def create_run_dir(root: Path, recipe: str) -> Path:
@@ -79,7 +87,9 @@ def lock(folder: Path) -> FileLock:
     held = FileLock(folder / LOCK)
     try:
         held.acquire(timeout=0)
-    except Timeout as error:
+    except OSError as error:
+        if not isinstance(error, Timeout):
+            raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
         raise UserError(
             f"{folder}: another process trains in this folder (it holds {LOCK}); wait for it, or stop it"
         ) from error

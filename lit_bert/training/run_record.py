@@ -66,18 +66,18 @@ def _tuned(trainer: Trainer, module: Any) -> dict[str, float]:
     tuned: dict[str, float] = {}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, LearningRateFinder) and callback.optimal_lr is not None:
-            if callback.optimal_lr.suggestion() is None:
-                status("tuned", "LearningRateFinder had too few steps to suggest a learning rate")
+            if rate := callback.optimal_lr.suggestion():
+                tuned["model.learning_rate"] = float(rate)
             else:
-                tuned["model.learning_rate"] = float(module.learning_rate)
-        if isinstance(callback, BatchSizeFinder):
-            tuned["data.batch_size"] = int(trainer.datamodule.batch_size)  # type: ignore[attr-defined]
+                status("tuned", "LearningRateFinder had too few steps to suggest a learning rate")
+        if isinstance(callback, BatchSizeFinder) and callback.optimal_batch_size:
+            tuned["data.batch_size"] = int(callback.optimal_batch_size)
     return tuned
 
 
 def _provenance(trainer: Trainer) -> dict[str, Any]:
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    splits = getattr(data, "splits", {})
+    splits = getattr(data, "splits", None)
     root = trainer.strategy.root_device
     cuda = root.type == "cuda"
     return {
@@ -87,7 +87,7 @@ def _provenance(trainer: Trainer) -> dict[str, Any]:
         "uncommitted": _git("diff", "HEAD"),
         "data": {
             "fingerprint": getattr(data, "fingerprint", None),
-            "rows": {name: len(rows) for name, rows in splits.items()},
+            "rows": {name: len(rows) for name, rows in splits.items()} if isinstance(splits, dict) else None,
         },
         "versions": {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
         "hardware": {
