@@ -165,18 +165,14 @@ class BertClassifier(LightningModule):
         if self.trainer.precision != "16-mixed":  # there an infinite gradient is skipped, and the scale lowered
             self.all_finite = self.all_finite & norm.isfinite()
         if is_logged_step(self.trainer):
-            values = {
-                "train/loss": self._last_loss,
-                "train/grad_norm": norm,
-                "train/lr": optimizer.param_groups[0]["lr"],
-            }
+            rate = optimizer.param_groups[0]["lr"]
+            values = {"train/loss": self._last_loss, "train/grad_norm": norm, "train/lr": rate}
             log_immediately(self.loggers, values, self.global_step)
 
     def on_train_epoch_end(self) -> None:
         self._shared_epoch_end("train", self.trainer.train_dataloader)
 
     def on_validation_start(self) -> None:
-        """Refuse to evaluate a classification head that has not been trained."""
         self._check_classes()
         if self.head_is_new and not self.trainer.sanity_checking:
             raise UserError(
