@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
 import sabotage
 from conftest import make_bert, make_recipe, make_reviews
+from equality import equal_runs
 from processes import finish, run, start
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from runs import equal_runs
 
 STEPS = 60
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from conftest import events
+from equality import equal_runs, same
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import (
     BackboneFinetuning,
@@ -21,7 +22,6 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.tuner import Tuner
-from runs import equal_runs, same
 
 from lit_bert import BertClassifier, TextClassificationDataModule
 from lit_bert.cli import main

@@ -65,7 +65,7 @@ def cached_dir(target: Path, is_complete: Callable[[Path], bool] = is_intact) ->
                 yield None
                 return
             if target.exists():
-                status("cache", f"{target} is damaged; it is made again", err=True)
+                status("cache", f"{target} is damaged, or of an older version; it is made again", err=True)
             for stale in target.parent.glob(f".{target.name}-*"):  # left by a build that was killed
                 shutil.rmtree(stale, ignore_errors=True)
             building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import sabotage
+from equality import equal_runs
 from processes import finish, run, start
-from runs import equal_runs
 
 from lit_bert.cli import main
 from lit_bert.training.checkpoint_io import Checkpoint, read_safely

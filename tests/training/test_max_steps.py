@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import events
-from runs import equal_runs
+from equality import equal_runs
 
 from lit_bert import BertClassifier
 from lit_bert.cli import main

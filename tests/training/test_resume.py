@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import events
-from runs import equal_runs, same
+from equality import equal_runs, same
 from tensorboard.summary.writer import event_file_writer
 
 from lit_bert import BertClassifier
