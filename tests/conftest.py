@@ -6,6 +6,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 if "lit_bert_tests_" not in os.environ.get("LIT_BERT_CACHE", ""):  # processes that a test starts inherit these
     _HOME = tempfile.TemporaryDirectory(prefix="lit_bert_tests_")
@@ -36,6 +37,16 @@ from transformers import (  # noqa: E402
     BertForMaskedLM,
     BertTokenizerFast,
 )
+
+QUIET: dict[str, Any] = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "accelerator": "cpu",
+}
+"""Arguments of a Trainer that leaves nothing behind."""
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 GOOD = ["a warm and funny film", "great fun", "a moving , clever story", "the best film of the year", "lovely"]

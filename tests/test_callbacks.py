@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import events
+from conftest import QUIET, events
 from equality import equal_runs, same
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import (
@@ -27,14 +27,6 @@ from lit_bert import BertClassifier, TextClassificationDataModule
 from lit_bert.cli import main
 from lit_bert.training.checkpoint_io import Checkpoint, read_safely
 
-QUIET: dict[str, Any] = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-    "accelerator": "cpu",
-}
 FIND = ["--trainer.callbacks+=LearningRateFinder", "--trainer.callbacks.num_training_steps=15"]
 FIND += ["--trainer.callbacks.min_lr=1e-5", "--data.batch_size=2"]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import QUIET
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 from torch import nn
@@ -26,15 +27,6 @@ from transformers import (
 
 from lit_bert import BertClassifier, RottenTomatoesDataModule, TextClassificationDataModule
 from lit_bert.errors import UserError
-
-QUIET: dict[str, Any] = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-    "accelerator": "cpu",
-}
 
 
 @pytest.fixture

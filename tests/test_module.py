@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import QUIET
 from lightning.pytorch import Trainer
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
@@ -12,16 +13,6 @@ from lit_bert import BertClassifier, TextClassificationDataModule
 from lit_bert.cli import main
 from lit_bert.errors import UserError
 from lit_bert.modeling.forward import CompiledForward
-
-QUIET = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-    "accelerator": "cpu",
-}
-
 
 Weights = dict[str, torch.Tensor]
 
