@@ -88,7 +88,7 @@ class BertClassifier(LightningModule):
     @property
     def class_names(self) -> list[str]:
         """Names of the classes, in the order of their numbers."""
-        return [str(self.model.config.id2label[number]) for number in range(self.model.config.num_labels)]
+        return encoder.class_names(self.model.config)
 
     @property
     def epoch_outputs(self) -> dict[str, SplitOutputs]:

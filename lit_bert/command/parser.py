@@ -29,7 +29,6 @@ class Parser(LightningArgumentParser):
     def __init__(self, *args: Any, command: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
         self.command = command
-        self.options: set[str] = set()
         self.config_files: dict[str, None] = {}
 
     def add_class_arguments(self, theclass: type | Callable[..., Any], *args: Any, **kwargs: Any) -> list[str]:

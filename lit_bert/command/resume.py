@@ -26,14 +26,14 @@ def find_checkpoint(ckpt_path: str | None, subcommand: str, root: Path) -> Check
     Raises:
         UserError: It cannot be read, or there is none to evaluate.
     """
-    newest = None
-    if subcommand == "fit" and run_dir.is_requeued():
+    newest, requeued = None, subcommand == "fit" and run_dir.is_requeued()
+    if requeued:
         newest = find_newest_checkpoint(run / run_dir.CHECKPOINTS for run in run_dir.runs_of_this_job(root))
-    if newest or ckpt_path == "last" or (subcommand == "fit" and not ckpt_path and run_dir.is_requeued()):
-        if ckpt_path == "last" and not newest:
-            newest = find_newest_checkpoint(root.absolute().glob(f"*/{run_dir.CHECKPOINTS}"))
+    if ckpt_path == "last" and newest is None:
+        newest = find_newest_checkpoint(root.absolute().glob(f"*/{run_dir.CHECKPOINTS}"))
         if newest is None and subcommand != "fit":
             raise UserError(f"--ckpt_path last: there is no checkpoint in {root}; name its file")
+    if newest or ckpt_path == "last" or (requeued and not ckpt_path):
         where = f"from {display_path(newest.path)}" if newest else f"no checkpoint in {root} yet: from scratch"
         status("resume", where, err=True)
         return newest

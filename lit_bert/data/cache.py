@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
@@ -57,11 +57,12 @@ def cached_dir(target: Path, is_complete: Callable[[Path], bool] = is_intact) ->
     `target` that is not complete, or not as it was written, is removed and built again.
     """
     try:
-        with ExitStack() as locked:
-            if not is_complete(target):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                locked.enter_context(FileLock(f"{target}.lock"))
-            if is_complete(target):  # if need be, by another process in the meantime
+        if is_complete(target):
+            yield None
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if is_complete(target):  # built by another process in the meantime
                 yield None
                 return
             if target.exists():

@@ -110,9 +110,8 @@ def texts(rows: "Dataset", index: Tensor) -> tuple[list[str], list[int]]:
     table = rows.data
     places = table.column("index").to_numpy()
     order = places.argsort()
-    chosen = pa.array(order[np.searchsorted(places, index.numpy(), sorter=order)])
-    lengths = pc.list_value_length(table.column("input_ids"))
-    return table.column("text").take(chosen).to_pylist(), lengths.take(chosen).to_pylist()
+    chosen = order[np.searchsorted(places, index.numpy(), sorter=order)]
+    return table.column("text").take(pa.array(chosen)).to_pylist(), lengths(rows)[chosen].tolist()
 
 
 def digest(rows: "Dataset") -> str:

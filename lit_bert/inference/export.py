@@ -18,8 +18,8 @@ from lit_bert.errors import UserError, exit_on_user_error, reason
 from lit_bert.evaluation.calibration import apply_temperature, expected_calibration_error, fit_temperature
 from lit_bert.files import display_path
 from lit_bert.inference.card import render_model_card
-from lit_bert.inference.predictor import class_names, restore_model
-from lit_bert.modeling.encoder import load_tokenizer, quiet_transformers
+from lit_bert.inference.predictor import restore_model
+from lit_bert.modeling.encoder import class_names, load_tokenizer, quiet_transformers
 from lit_bert.training import run_dir
 from lit_bert.training.checkpoint_io import Checkpoint
 
@@ -63,7 +63,7 @@ def export(path: Path, folder: Path, metrics: Mapping[str, Any], calibrate: bool
                 tokenizer = {**json.loads(file.read_text(encoding="utf-8")), "model_max_length": max_length}
                 file.write_text(json.dumps(tokenizer, indent=2), encoding="utf-8")
             splits = {split: metrics[split] for split in ("val", "test") if split in metrics}
-            card = render_model_card(checkpoint, class_names(model), splits, calibration)
+            card = render_model_card(checkpoint, class_names(model.config), splits, calibration)
             (partial / "README.md").write_text(card, encoding="utf-8")
             for weights in partial.glob("*.safetensors"):  # safetensors makes them readable for their owner alone
                 shutil.copymode(partial / "README.md", weights)

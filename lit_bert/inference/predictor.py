@@ -80,7 +80,7 @@ class Predictor:
         self.max_length = max_length or limit
         if not 3 <= self.max_length <= limit:
             raise UserError(f"--data.max_length {max_length}: it must be between 3 and the encoder's {limit}")
-        self.class_names = class_names(model)
+        self.class_names = encoder.class_names(model.config)
 
     def __call__(self, texts: Sequence[str]) -> list[Prediction]:
         """Return a prediction for each sentence."""
@@ -123,16 +123,11 @@ class Predictor:
         return probs
 
 
-def class_names(model: Any) -> list[str]:
-    """Return the names of a classifier's classes, in the order of their numbers."""
-    return [str(model.config.id2label[number]) for number in range(model.config.num_labels)]
-
-
 def _load_folder(folder: Path) -> tuple[Any, Any, int]:
     """Return the classifier in a folder, its tokenizer, and how many tokens it takes at most."""
     model, head_is_new = encoder.load_classifier(folder, str(folder))
     if head_is_new:
-        problem = f"it has no trained classifier for {', '.join(class_names(model))}"
+        problem = f"it has no trained classifier for {', '.join(encoder.class_names(model.config))}"
         raise UserError(f"{folder}: {problem}; give a fine-tuned checkpoint with --ckpt_path")
     if not has_tokenizer(folder):
         raise UserError(f"{folder}: the folder has a model but no tokenizer (tokenizer.json or vocab.txt)")

@@ -222,6 +222,11 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def class_names(config: Any) -> list[str]:
+    """Return the names of a classifier's classes, in the order of their numbers."""
+    return [str(config.id2label[number]) for number in range(config.num_labels)]
+
+
 def _set_class_names(config: Any, class_names: Sequence[str]) -> None:
     config.num_labels = len(class_names)
     config.id2label = dict(enumerate(class_names))
@@ -234,7 +239,7 @@ def name_classes(config: Any, data: Any, new_head: bool) -> bool:
     Raises:
         UserError: The data module has other classes than a head that is trained, or than its number of classes.
     """
-    own = [str(config.id2label[number]) for number in range(config.num_labels)]
+    own = class_names(config)
     names = getattr(data, "class_names", own)
     if list(names) == own:
         return False

@@ -39,7 +39,6 @@ class Checkpoint:
         own_forward: Whether a subclass with a `forward` of its own wrote it.
         epoch: Epochs done.
         global_step: Optimizer steps done.
-        callbacks: States of the callbacks, by their keys.
     """
 
     path: Path
@@ -52,7 +51,6 @@ class Checkpoint:
     own_forward: bool = False
     epoch: int = 0
     global_step: int = 0
-    callbacks: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: _PATH) -> "Checkpoint":
@@ -92,7 +90,6 @@ class Checkpoint:
             content.get("own_forward", False),
             content["epoch"],
             content["global_step"],
-            content.get("callbacks", {}),
         )
 
 
