@@ -1,37 +1,14 @@
 """Runs whose length is given in steps: they go on from anywhere as the others do."""
 
-import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import events
 from equality import equal_runs
+from steps import SIGNALS, Rows, rows_of_steps  # noqa: F401
 
-from lit_bert import BertClassifier
 from lit_bert.cli import main
-
-Rows = list[tuple[int, list[int]]]
-SIGNALS: dict[int, int] = {}
-
-
-@pytest.fixture
-def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
-    """Which rows each training step sees, with the step's number; signals are sent as steps begin."""
-    seen: Rows = []
-    original = BertClassifier.training_step
-
-    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
-        seen.append((self.trainer.global_step, batch["index"].tolist()))
-        if (number := SIGNALS.pop(self.trainer.global_step, None)) is not None:
-            os.kill(os.getpid(), number)
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(BertClassifier, "training_step", training_step)
-    SIGNALS.clear()
-    return seen
-
 
 VALIDATED, ACCUMULATED = "--trainer.val_check_interval=2", "--trainer.accumulate_grad_batches=2"
 

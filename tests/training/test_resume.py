@@ -10,36 +10,10 @@ from typing import Any
 import pytest
 from conftest import events
 from equality import equal_runs, same
-from tensorboard.summary.writer import event_file_writer
+from steps import SIGNALS, Rows, rows_of_steps  # noqa: F401
 
-from lit_bert import BertClassifier
 from lit_bert.cli import main
 from lit_bert.training.checkpoint_io import read_safely
-
-Rows = list[tuple[int, list[int]]]
-
-
-@pytest.fixture
-def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
-    """Which rows each training step sees, with the step's number; and `signals`, which are sent as steps begin."""
-    seen: Rows = []
-    original = BertClassifier.training_step
-
-    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
-        seen.append((self.trainer.global_step, batch["index"].tolist()))
-        if (number := SIGNALS.pop(self.trainer.global_step, None)) is not None:
-            os.kill(os.getpid(), number)
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(BertClassifier, "training_step", training_step)
-    # Event files of one process and second are told apart by this number, which readers sort as text.
-    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(10_000))
-    SIGNALS.clear()
-    return seen
-
-
-SIGNALS: dict[int, int] = {}
-
 
 SETTINGS = [
     [],
