@@ -19,9 +19,8 @@ def exit_on_sigterm() -> None:
     def end(number: int, frame: Any) -> NoReturn:
         raise SystemExit(128 + number)
 
-    alone = (
-        "LOCAL_RANK" not in os.environ and launched_environment() is None
-    )  # ranks wait for each other outside Python
+    # Not in one of several ranks, which wait for each other outside Python.
+    alone = "LOCAL_RANK" not in os.environ and launched_environment() is None
     main_thread = threading.current_thread() is threading.main_thread()
     if alone and main_thread and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, end)
