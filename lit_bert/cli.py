@@ -20,7 +20,7 @@ from lit_bert.command.recipe import default_recipe
 from lit_bert.command.resume import find_checkpoint, set_checkpoint_defaults
 from lit_bert.command.trainer import make_trainer
 from lit_bert.console import silence_chatter, status
-from lit_bert.data.readers import STDIN
+from lit_bert.data.formats import STDIN
 from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.errors import UserError, is_out_of_memory
 from lit_bert.evaluation import finish

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from lit_bert.data import position, tokenized
 from lit_bert.data.batching import LengthGroupedSampler, make_loader
+from lit_bert.data.encoding import LongText
 from lit_bert.errors import UserError
 from lit_bert.modeling import encoder
 from lit_bert.training.checkpoint_io import Checkpoint
@@ -18,19 +19,25 @@ if TYPE_CHECKING:
 
 
 class TextClassificationDataModule(LightningDataModule):
-    """Labelled sentences in three splits: by default Rotten Tomatoes, reviews whose sentiment is negative or positive.
+    """Labelled texts in three splits: by default Rotten Tomatoes, reviews whose sentiment is negative or positive.
 
     Fetching, checking, sampling and tokenising happen once per node, in `prepare_data`; the result is kept in the
     cache folder under a key made of everything it depends on, and `setup` only reads it.
 
     Args:
-        dataset: Hub data set id (with "@" and a revision, if it is to be pinned), local folder, or "packaged" (Rotten
-            Tomatoes from the Python package index); or a CSV, JSONL or Parquet file for each split:
-            `--data.dataset.train FILE`, `.validation` and `.test`.
+        dataset: File (CSV, TSV, JSON, JSONL or Parquet) or folder of such files, Hub data set id (with "@" and a
+            revision, if it is to be pinned), or "packaged" (Rotten Tomatoes from the Python package index); or a file
+            for each split: `--data.dataset.train FILE`, `.validation` and `.test`.
         tokenizer: Where the tokenizer comes from: Hub model id, local folder, checkpoint file, or "packaged".
-        text_column: Column of the sentences.
-        label_column: Column of the labels: class names, or class numbers from 0.
+        text_column: Column of the texts.
+        label_column: Column of the labels: names of classes, or whole numbers.
+        text_pair_column: Column of each row's second text, if rows are pairs of texts.
+        delimiter: What separates the columns of a CSV file; null is a comma, or in a .tsv file a tab.
         class_names: Names of the classes, in the order of their numbers; null takes the data's own.
+        holdout: Share of the training rows that are held out, class by class, for each split that is missing:
+            validation and test if neither is there, validation if it alone is not.
+        drop_unlabelled: Whether training and validation rows without a label are left out; else they are an error.
+        drop_leaked: Whether training rows are left out whose text is among the validation or test rows as well.
         train_rows: Training rows, drawn by `shuffle(sample_seed).select(range(n))`; null takes all.
         val_rows: Validation rows, drawn alike; null takes all.
         test_rows: Test rows, drawn alike; null takes all.
@@ -40,7 +47,9 @@ class TextClassificationDataModule(LightningDataModule):
         predict_split: Which rows `predict` reads: those drawn for "train", "val" or "test".
         batch_size: Training rows per batch, on each device.
         eval_batch_size: Rows per batch of validation, test and prediction, on each device.
-        max_length: Tokens kept of a sentence, special tokens included; null keeps what the encoder can take.
+        max_length: Tokens of a sequence at most, special tokens included; null takes what the encoder can take.
+        long_text: What is read of longer texts: their "head", "head_tail" (a quarter of the tokens from the beginning,
+            the rest from the end), or overlapping "windows" of `max_length`, whose logits are averaged.
         padding: "longest" pads to the longest row of each batch, "max_length" pads every row to `max_length`; a rising
             list such as [16, 24, 32, 48, 80] pads to the first length that fits, so that batches have few shapes.
         group_by_length: Whether rows of about equal length share a batch, which saves padding.
@@ -56,32 +65,29 @@ class TextClassificationDataModule(LightningDataModule):
         tokenizer: str = "google-bert/bert-base-cased",
         text_column: str = "text",
         label_column: str = "label",
+        text_pair_column: str | None = None,
+        delimiter: str | None = None,
         class_names: list[str] | None = None,
         train_rows: int | None = None,
         val_rows: int | None = None,
         test_rows: int | None = None,
         sample_seed: int = 123,
+        holdout: float = 0.1,
+        drop_unlabelled: bool = False,
+        drop_leaked: bool = False,
         val_split: Literal["validation", "test"] = "validation",
         predict_split: Literal["train", "val", "test"] = "test",
         batch_size: int = 32,
         eval_batch_size: int = 64,
         max_length: int | None = None,
+        long_text: LongText = "head",
         padding: Literal["longest", "max_length"] | list[int] = "longest",
         group_by_length: bool = True,
         num_workers: int = 0,
     ) -> None:
         self._given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        least = {"train_rows": 1, "val_rows": 1, "test_rows": 1, "max_length": 3, "num_workers": 0, "sample_seed": 0}
-        least |= {"batch_size": 1, "eval_batch_size": 1}
-        for option, smallest in least.items():
-            value = locals()[option]
-            if value is not None and value < smallest:
-                raise UserError(f"--data.{option} {value}: it must be at least {smallest}")
-        if class_names is not None and len(set(class_names)) != max(2, len(class_names)):
-            raise UserError(f"--data.class_names {class_names}: at least two different names are needed")
-        if isinstance(padding, list) and (padding != sorted(set(padding)) or min(padding, default=0) < 1):
-            raise UserError(f"--data.padding {padding}: give rising lengths of at least 1, such as [16, 32, 64]")
+        tokenized.check_options(self._given)
         self.save_hyperparameters(logger=False)  # names shared with the module's would clash there
         self.dataset = dataset
         self.tokenizer = tokenizer
@@ -89,11 +95,14 @@ class TextClassificationDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.max_length = max_length
+        self.long_text = long_text
         self.padding = padding
         self.group_by_length = group_by_length
         self.num_workers = num_workers
         self.checkpoint: Checkpoint | None = None  # where the tokenizer comes from in place of `tokenizer`
-        self.splits: dict[str, Dataset] = {}  # of "train", "val" and "test", after `setup`
+        self.splits: dict[str, Dataset] = {}  # "train", "val", "test" and "unlabelled", after `setup`
+        self.audit: dict[str, Any] = {}  # what is to be said of the rows, after `setup`
+        self.held_out = ""  # a digest of rows held out of the training rows, after `setup`
         self.tokenizer_files: dict[str, str] = {}  # texts by name, after `setup`; checkpoints take them along
         self.fingerprint = ""  # a key of everything that the tokenised rows depend on, after `prepare_data`
         self._pad_token_id = 0
@@ -134,6 +143,7 @@ class TextClassificationDataModule(LightningDataModule):
             self.fingerprint = self.trainer.strategy.broadcast(self.fingerprint)
         content = tokenized.read(self.fingerprint)
         self.splits, self.tokenizer_files = content.splits, content.tokenizer_files
+        self.audit, self.held_out = content.audit, content.held_out
         self.max_length, self._pad_token_id = content.max_length, content.pad_token_id
 
     def texts(self, name: str, index: Tensor) -> tuple[list[str], list[int]]:
@@ -150,20 +160,25 @@ class TextClassificationDataModule(LightningDataModule):
         return self._loader("test", self.eval_batch_size)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.predict_split, self.eval_batch_size)
+        return self._loader("predict", self.eval_batch_size)
+
+    def rows(self, name: str) -> "Dataset":
+        """Return the rows of "train", "val" or "test", or those that "predict" reads: with a label or without."""
+        return tokenized.rows(self.splits, self.predict_split if name == "predict" else name, name == "predict")
 
     def _loader(self, name: str, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
-        trainer = self.trainer
+        trainer, rows = self.trainer, self.rows(name)
         options: dict[str, Any] = {"shuffle": shuffle, "group_by_length": self.group_by_length, "seed": _seed()}
         if trainer is not None:
             options |= {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
             options["accumulate"] = trainer.accumulate_grad_batches
-        sampler = LengthGroupedSampler(tokenized.lengths(self.splits[name]), batch_size, **options)
+        sampler = LengthGroupedSampler(tokenized.lengths(rows), batch_size, **options)
         if shuffle:
             sampler.resumed = self._position
             sampler.set_epoch(self._position[0])  # workers fetch their first batches before Lightning tells the epoch
-        rows = self.splits[name].select_columns(["input_ids", "label", "index"])
-        return make_loader(rows, sampler, self._pad_token_id, self.padded_lengths, self.num_workers)
+        rows = rows.remove_columns([name for name in ("text", "text_pair") if name in rows.column_names])
+        shape = self._pad_token_id, cast(int, self.max_length), self.padded_lengths
+        return make_loader(rows, sampler, *shape, self.num_workers)
 
     @property
     def padded_lengths(self) -> list[int]:
@@ -183,10 +198,13 @@ class TextClassificationDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return where training stands, for a checkpoint."""
-        return position.position(self.trainer, self.batch_size, self._order()) if self.trainer else {}
+        own = {"held_out": self.held_out}
+        return own | position.position(self.trainer, self.batch_size, self._order()) if self.trainer else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Let training go on from there. Lightning forgets it (Lightning-AI/pytorch-lightning#20550, #21938)."""
+        if self.held_out and state_dict.get("held_out") not in ("", None, self.held_out):
+            raise UserError(f"--data.dataset {self.dataset}: {position.OTHER_ROWS}")
         if self.trainer is not None and self.trainer.training:
             self._position = position.resume(self.trainer, self.batch_size, self._order(), state_dict)
 

@@ -18,7 +18,8 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from lit_bert.errors import UserError
 from lit_bert.modeling import dropout, encoder, metrics
 from lit_bert.modeling import optimizer as optim
-from lit_bert.modeling.forward import CompiledForward, logits_of
+from lit_bert.modeling.forward import CompiledForward, logits_of, mean_over_windows
+from lit_bert.modeling.loss import ClassWeights, LossWeights
 from lit_bert.modeling.outputs import EpochOutputs, SplitOutputs, check_losses, predictions, with_index
 from lit_bert.training.step_logging import is_logged_step, log_immediately
 
@@ -37,6 +38,8 @@ class BertClassifier(LightningModule):
         warmup_ratio: Fraction of optimizer steps over which the learning rate rises from 0, in [0, 1]; it then falls
             linearly to 0 at the last step.
         weight_decay: AdamW's decoupled weight decay; biases and LayerNorm are spared.
+        class_weights: Weights of the classes in the loss, in their order; "balanced" makes each class weigh as much as
+            any other, however many rows it has.
         compile: Whether to train with `torch.compile`, on one device and without accumulation; batches should have at
             most 8 shapes (`--data.padding` with a list), of which each takes half a minute to compile. For long runs.
         optimizer: `class_path` and `init_args` (learning rate, weight decay) of another optimizer than AdamW.
@@ -52,6 +55,7 @@ class BertClassifier(LightningModule):
         learning_rate: float = 5e-5,
         warmup_ratio: float = 0.0,
         weight_decay: float = 0.0,
+        class_weights: ClassWeights = None,
         compile: bool = False,
         optimizer: dict[str, Any] | None = None,
         lr_scheduler: dict[str, Any] | None = None,
@@ -83,6 +87,7 @@ class BertClassifier(LightningModule):
         self.model: Any = model.train()  # which Lightning leaves in eval mode, as it comes (PyTorch Lightning #20105)
         self.hparams["encoder_config"] = encoder.config_content(model.config)
         self.train_metrics, self.eval_metrics = metrics.make_metrics(model.config.num_labels)
+        self.loss_weights = LossWeights(self.hparams["class_weights"], model.config.num_labels)
         dropout.install(model)
 
     @property
@@ -109,19 +114,22 @@ class BertClassifier(LightningModule):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        windows: Tensor | None = None,
         **other_columns: Tensor,
     ) -> Tensor:
         """Return the logits, shape (B, C), of what batches of Hugging Face's collators hold.
 
         `input_ids` are token ids, `attention_mask` is 1 for tokens and 0 for padding (None: there is none), and
-        `token_type_ids` are 1 in a second sentence (None: all 0), each of shape (B, T). Other columns are not used.
+        `token_type_ids` are 1 in a second sentence (None: all 0), each of shape (B, T). If a text may have several
+        windows, these have a row for each, and `windows` (B,) tells how many. Other columns are not used.
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        return logits_of(self.model, self._compiled if self.training else None, inputs)
+        logits = logits_of(self.model, self._compiled if self.training else None, inputs)
+        return mean_over_windows(logits, windows)
 
     def compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return each row's loss, shape (B,) and not reduced, of logits (B, C) and labels (B,): cross-entropy."""
-        return F.cross_entropy(logits, labels, reduction="none")
+        return F.cross_entropy(logits, labels, weight=self.loss_weights.values, reduction="none")
 
     def setup(self, stage: str) -> None:
         self._outputs.forget_steps()
@@ -153,9 +161,9 @@ class BertClassifier(LightningModule):
         if is_logged_step(self.trainer):
             self._last_loss = losses.detach().mean()
             self.log("train/loss", self._last_loss, prog_bar=True, logger=False, batch_size=len(logits))
-        loss = (losses * batch["weights"]).sum() if "weights" in batch else losses.mean()
-        self.all_finite = self.all_finite & loss.detach().isfinite()
-        return loss
+        mean = (losses * batch["weights"]).sum() if "weights" in batch else losses.mean()
+        self.all_finite = self.all_finite & mean.detach().isfinite()
+        return mean
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: str | None = None
@@ -175,10 +183,7 @@ class BertClassifier(LightningModule):
     def on_validation_start(self) -> None:
         self._check_classes()
         if self.head_is_new and not self.trainer.sanity_checking:
-            raise UserError(
-                f"--model.pretrained {self.pretrained}: it has no trained classifier for "
-                f"{', '.join(self.class_names)}; give a fine-tuned checkpoint with --ckpt_path"
-            )
+            raise encoder.untrained(f"--model.pretrained {self.pretrained}", self.model.config)
 
     on_test_start = on_predict_start = on_validation_start
 
@@ -231,10 +236,11 @@ class BertClassifier(LightningModule):
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": optim.scheduler_config(scheduler)})
 
     def _check_classes(self) -> None:
-        """Name the classes as the data module does, unless they were named; refuse other ones."""
-        nameable = self.head_is_new and not self.hparams.get("class_names")
-        if encoder.name_classes(self.model.config, getattr(self.trainer, "datamodule", None), nameable):
+        """Name and weigh the classes as the data module does, unless they were named; refuse other ones."""
+        data = getattr(self.trainer, "datamodule", None)
+        if encoder.name_classes(self.model.config, data, self.head_is_new and not self.hparams.get("class_names")):
             self.hparams["encoder_config"] = encoder.config_content(self.model.config)
+        self.loss_weights.update(data, self.trainer.training)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put beside the weights: the tokenizer, what this epoch has seen so far, and a validation of these weights."""
@@ -246,12 +252,8 @@ class BertClassifier(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the encoder that the checkpoint describes, if it is another one; refuse one of another start."""
         stored = checkpoint.get("hyper_parameters", {})
-        start = stored.get("pretrained", self.pretrained)
-        if self._trainer is not None and start != self.pretrained:
-            raise UserError(
-                f"--ckpt_path: the checkpoint was fine-tuned from {start}, not from --model.pretrained "
-                f"{self.pretrained}; leave out one of the two"
-            )
+        if self._trainer is not None:
+            encoder.check_start(stored.get("pretrained", self.pretrained), self.pretrained)
         if stored.get("encoder_config", self.hparams["encoder_config"]) != self.hparams["encoder_config"]:
             self.attach_model(encoder.build_classifier(stored["encoder_config"], "--ckpt_path"))
         self.head_is_new = False

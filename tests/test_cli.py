@@ -74,7 +74,7 @@ def test_test_and_predict_need_the_checkpoint_and_the_data_alone(recipe: str, tm
     predicted = main(["predict", f"--ckpt_path={moved}"])
     with (predicted.run_dir / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["index"]) for row in rows] == list(range(30))
+    assert [int(row["row"]) for row in rows] == list(range(1, 31))
     assert sum(row["label"] == row["pred"] for row in rows) == round(30 * record["test"]["acc"])
     for row in rows:
         assert float(row["score"]) == max(float(row["prob_neg"]), float(row["prob_pos"]))
@@ -188,7 +188,7 @@ def test_a_run_without_rows_of_a_split_ends_with_those_of_the_other(recipe: str,
 def test_predictions_of_the_data_go_where_they_are_wanted(best: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["predict", f"--ckpt_path={best}", "--output=-", "--format=jsonl", "--trainer.enable_progress_bar=false"])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [row["index"] for row in rows] == list(range(30))
+    assert [row["row"] for row in rows] == list(range(1, 31))
     main(["predict", f"--ckpt_path={best}", "--output=out.jsonl"])
     assert [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()] == rows
 

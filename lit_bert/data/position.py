@@ -6,6 +6,11 @@ from lightning.pytorch import Trainer
 
 from lit_bert.errors import UserError
 
+OTHER_ROWS = (
+    "the file is not as it was, or other rows are held out of it than when the checkpoint was written, so that rows it "
+    "was trained on may be among them; predict with --input, or give a file for each split"
+)
+
 
 def position(trainer: Trainer, batch_size: int, order: dict[str, Any]) -> dict[str, Any]:
     """Return the `epoch`, its `batches` that each rank has done, what a `step` is, and what decides on row `order`.

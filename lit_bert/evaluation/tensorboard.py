@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lit_bert.evaluation.calibration import apply_temperature
 from lit_bert.evaluation.loggers import log_figure, log_table, takes_figures
+from lit_bert.modeling.forward import mean_over_windows
 from lit_bert.modeling.outputs import SplitOutputs, gather_outputs
 
 TextsOf = Callable[[str, Tensor], tuple[list[str], list[int]]]
@@ -139,9 +140,12 @@ class CaptureEmbeddings(Callback):
 
         self._hook = pl_module.backbone.register_forward_hook(capture)
 
-    def on_predict_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any) -> None:
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any, **kwargs: Any
+    ) -> None:
         kept = outputs["index"] < self.limit
-        self.batches.append({"index": outputs["index"][kept].cpu(), "embeddings": self._cls[kept].cpu()})
+        embeddings = mean_over_windows(self._cls, batch.get("windows"))
+        self.batches.append({"index": outputs["index"][kept].cpu(), "embeddings": embeddings[kept].cpu()})
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._hook.remove()

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lit_bert.console import status
-from lit_bert.data.readers import STDIN, Row, read_texts
+from lit_bert.data.formats import STDIN, TableFormat
+from lit_bert.data.readers import Row, read_texts
 from lit_bert.errors import UserError
 from lit_bert.evaluation.metrics import wilson_interval
 from lit_bert.files import display_path, next_free_path
@@ -34,7 +35,7 @@ def predict_split(trainer: Trainer, module: LightningModule, data: Any, settings
         raise UserError("--trainer.limit_predict_batches: nothing was predicted")
     if trainer.is_global_zero and not settings.trainer.fast_dev_run:
         output, format = _output(settings, run_dir)
-        write_predictions(output, format, outputs, data.splits[data.predict_split])
+        write_predictions(output, format, outputs, data.rows("predict"))
         if output != STDOUT:
             status("predict", f"{len(outputs['index']):,} predictions are in {display_path(output)}")
 
@@ -47,7 +48,9 @@ def predict_texts(trainer: Trainer, settings: Any, run_dir: Path) -> None:
     predictor = Predictor(settings.ckpt_path, device, precision, data.max_length)
     console = Console(highlight=False, soft_wrap=True, stderr=True)
     output, format = _output(settings, run_dir)
-    predict_stream(predictor, settings.input, output, format, data.text_column, data.label_column, console)
+    pair_column = data.text_pair_column or predictor.text_pair_column
+    table = TableFormat(data.text_column, data.label_column, pair_column, data.delimiter)
+    predict_stream(predictor, settings.input, output, format, table, console)
 
 
 def _output(settings: Any, run_dir: Path) -> tuple[str, str]:
@@ -62,7 +65,7 @@ def _output(settings: Any, run_dir: Path) -> tuple[str, str]:
 
 
 def predict_stream(
-    predictor: Predictor, source: str, output: str, format: str, text_column: str, label_column: str, console: Console
+    predictor: Predictor, source: str, output: str, format: str, table: TableFormat, console: Console
 ) -> None:
     """Predict the rows of a source, and write them in their order; `console` gets a progress bar and a summary.
 
@@ -72,7 +75,7 @@ def predict_stream(
     files = [Path(name).expanduser().absolute() for name in (output, source)]
     if all(file.is_file() for file in files) and files[0].samefile(files[1]):
         raise UserError(f"--output {output}: this is the input; give another file")
-    rows, total = read_texts(source, text_column, label_column), None
+    rows, total = read_texts(source, table), None
     if source == STDIN:
         pending: Queue[Row | Exception | None] = Queue(WINDOW)
         windows = _windows(_read_ahead(rows, pending), pending.empty)
@@ -80,7 +83,7 @@ def predict_stream(
         total = sum(1 for _ in rows)
         if not total:
             raise UserError(f"--input {source}: the file has no rows")
-        windows = _windows(read_texts(source, text_column, label_column), lambda: False)
+        windows = _windows(read_texts(source, table), lambda: False)
     classes = {str(number): name for number, name in enumerate(predictor.class_names)}
     classes |= {name: name for name in predictor.class_names}
     counts: Counter[str] = Counter()
@@ -90,14 +93,14 @@ def predict_stream(
     hidden = output == STDOUT and sys.stdout is not None and sys.stdout.isatty()  # it would run through the answers
     with open_output(output) as file, Progress(*columns, console=console, disable=hidden) as progress:
         task = progress.add_task("", total=total)
-        writer = PredictionWriter(file, predictor.class_names, format)
+        writer = PredictionWriter(file, predictor.class_names, format, table.text_pair_column is not None)
         try:
             for window in windows:
-                probabilities = predictor.stream(row.text for row in window if row.text.strip())
+                probabilities = predictor.stream(row.content for row in window if row.is_filled)
                 for row in window:
                     label = row.label and classes.get(row.label, row.label)
-                    probs = next(probabilities).tolist() if row.text.strip() else None
-                    pred = writer.write(counts["rows"], row.text, label, probs)
+                    probs = next(probabilities).tolist() if row.is_filled else None
+                    pred = writer.write(counts["rows"], row.content, label, probs)
                     known = pred is not None and label in classes
                     counts.update(rows=1, empty=probs is None, labelled=known, correct=known and pred == label)
                     if label and pred is not None and not known and len(unknown) < 5:

@@ -23,30 +23,35 @@ STDOUT = "-"
 
 
 class PredictionWriter:
-    """Writes `index,text,label,pred,score,prob_<class>...`, a row at a time; `score` is the probability of `pred`.
+    """Writes `row,text,label,pred,score,prob_<class>...`, a row at a time; `score` is the probability of `pred`.
 
-    The format is "csv", or "jsonl" for an object a line.
+    `row` counts from 1, as messages do; pairs have `text_pair` after `text`. The format is "csv", or "jsonl" for an
+    object a line.
     """
 
-    def __init__(self, file: TextIO, class_names: Sequence[str], format: str) -> None:
+    def __init__(self, file: TextIO, class_names: Sequence[str], format: str, pairs: bool = False) -> None:
         self.file = file
         self.class_names = class_names
-        self.columns = ["index", "text", "label", "pred", "score", *(f"prob_{name}" for name in class_names)]
+        texts = ["text", "text_pair"] if pairs else ["text"]
+        self.columns = ["row", *texts, "label", "pred", "score", *(f"prob_{name}" for name in class_names)]
         self.csv = csv.writer(file) if format == "csv" else None
         if self.csv:
             self.csv.writerow(self.columns)
 
-    def write(self, index: int, text: str, label: str | None, probs: Sequence[float] | None) -> str | None:
-        """Write a row, and return the predicted class; what is None is left empty (in JSON null)."""
+    def write(
+        self, index: int, text: str | tuple[str, str], label: str | None, probs: Sequence[float] | None
+    ) -> str | None:
+        """Write a row, whose `index` counts from 0, and return the predicted class; what is None is left empty."""
+        texts = (text,) if isinstance(text, str) else text
         pred: str | None = None
         numbers: list[float | None] = [None] * (1 + len(self.class_names))
         if probs is not None:
             score = max(probs)
             pred, numbers = self.class_names[list(probs).index(score)], [score, *probs]
         if self.csv:
-            self.csv.writerow([index, text, label, pred, *("" if n is None else f"{n:.6f}" for n in numbers)])
+            self.csv.writerow([index + 1, *texts, label, pred, *("" if n is None else f"{n:.6f}" for n in numbers)])
         else:
-            row = (index, text, label, pred, *(n if n is None else round(n, 6) for n in numbers))
+            row = (index + 1, *texts, label, pred, *(n if n is None else round(n, 6) for n in numbers))
             self.file.write(json.dumps(dict(zip(self.columns, row, strict=True)), ensure_ascii=False) + "\n")
         return pred
 
@@ -93,13 +98,14 @@ def _is_special(path: Path) -> bool:
 
 def write_predictions(output: str, format: str, outputs: Mapping[str, Tensor], rows: "Dataset") -> None:
     """Write the predictions of a split: `outputs` has `index` (N,) and `probs` (N, C), the rows `text` and `label`."""
-    class_names = rows.features["label"].names
-    labelled = dict(zip(rows["index"], zip(rows["text"], rows["label"], strict=True), strict=True))
+    class_names, pairs = rows.features["label"].names, "text_pair" in rows.column_names
+    texts = zip(rows["text"], rows["text_pair"], strict=True) if pairs else rows["text"]
+    labelled = dict(zip(rows["index"], zip(texts, rows["label"], strict=True), strict=True))
     with open_output(output) as file:
-        writer = PredictionWriter(file, class_names, format)
+        writer = PredictionWriter(file, class_names, format, pairs)
         for index, probs in zip(outputs["index"].tolist(), outputs["probs"].tolist(), strict=True):
             text, label = labelled[index]
-            writer.write(index, text, class_names[label], probs)
+            writer.write(index, text, class_names[label] if label >= 0 else None, probs)
 
 
 @dataclass(frozen=True)
@@ -145,6 +151,6 @@ def _add_row(predictions: LabelledPredictions, row: dict[str, str], where: str) 
         if not row[name]:
             raise UserError(f"{where}: no {name}; only rows with label and prediction compare")
     "".join([row["label"], row["pred"], *predictions.class_names]).encode()  # neither numbers nor halves of characters
-    predictions.index.append(int(row["index"]))
+    predictions.index.append(int(row["row"]) - 1 if "row" in row else int(row["index"]))  # which files had once
     predictions.labels.append(row["label"])
     predictions.preds.append(row["pred"])

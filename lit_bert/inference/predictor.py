@@ -12,9 +12,11 @@ import numpy as np
 import torch
 
 from lit_bert.data.batching import collate
+from lit_bert.data.encoding import TextEncoder
 from lit_bert.data.hub import has_tokenizer
 from lit_bert.errors import UserError, reason
 from lit_bert.modeling import encoder
+from lit_bert.modeling.forward import logits_of, mean_over_windows
 from lit_bert.training.checkpoint_io import Checkpoint
 from lit_bert.training.hardware import has_fast_bf16
 
@@ -26,6 +28,13 @@ PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.f
 
 CPU_TOKENS, GPU_TOKENS = 2048, 32768
 """Tokens per batch, padding included, at most."""
+
+
+SETTINGS = "lit_bert"
+"""Entry of an exported folder's config.json for how texts were read in training, where transformers has none."""
+
+Text = str | tuple[str, str]
+"""A sentence or any other text; or a pair of them."""
 
 
 class Prediction(NamedTuple):
@@ -40,7 +49,7 @@ class Predictor:
     """Predicts sentences with a checkpoint, or with an exported folder.
 
     `Predictor("runs/<run>/export")(["A warm and funny film."])` returns a list of one `Prediction`. Sentences that are
-    longer than in training, or than the encoder takes, are truncated.
+    longer than in training, or than the encoder takes, are read as in training (`--data.long_text`).
 
     Args:
         source: A checkpoint file of `BertClassifier`, or a folder that `transformers` can load as a classifier.
@@ -69,49 +78,56 @@ class Predictor:
             raise UserError(f"--trainer.precision {precision}: to predict texts, it must be one of {known}")
         self.dtype = PRECISIONS[precision]
         if Path(source).is_dir():
-            model, self.tokenizer, limit = _load_folder(Path(source))
+            model, tokenizer, limit = _load_folder(Path(source))
+            settings: Any = getattr(model.config, SETTINGS, None) or {}
         else:
             checkpoint = Checkpoint.read(source)
             model = restore_model(checkpoint)
             files, config = checkpoint.tokenizer_files, checkpoint.encoder_config
-            self.tokenizer, limit = encoder.tokenizer_from_files(files, config, f"--ckpt_path {source}")
-            max_length = max_length or checkpoint.data_hyper_parameters.get("max_length")
+            tokenizer, limit = encoder.tokenizer_from_files(files, config, f"--ckpt_path {source}")
+            settings = checkpoint.data_hyper_parameters
         self.model = model.to(self.device)
-        self.max_length = max_length or limit
+        self.max_length = max_length or settings.get("max_length") or limit
         if not 3 <= self.max_length <= limit:
             raise UserError(f"--data.max_length {max_length}: it must be between 3 and the encoder's {limit}")
+        self.text_pair_column = settings.get("text_pair_column")
+        self.encode = TextEncoder(tokenizer, self.max_length, settings.get("long_text", "head"))
         self.class_names = encoder.class_names(model.config)
 
-    def __call__(self, texts: Sequence[str]) -> list[Prediction]:
-        """Return a prediction for each sentence."""
+    def __call__(self, texts: Sequence[Text]) -> list[Prediction]:
+        """Return a prediction for each text, or for each pair of two."""
         if isinstance(texts, str):
             raise UserError("Predictor: give a list of texts, such as [text]")
         rows = (dict(zip(self.class_names, probs.tolist(), strict=True)) for probs in self.stream(texts))
         return [Prediction(max(probs, key=probs.__getitem__), max(probs.values()), probs) for probs in rows]
 
-    def stream(self, texts: Iterable[str]) -> Iterator[np.ndarray[tuple[int], np.dtype[np.float32]]]:
-        """Yield the probabilities of each sentence, shape (C,), in their order, with one window in memory at a time."""
+    def stream(self, texts: Iterable[Text]) -> Iterator[np.ndarray[tuple[int], np.dtype[np.float32]]]:
+        """Yield the probabilities of each text, shape (C,), in their order, with one window in memory at a time."""
         remaining = iter(texts)
         while window := list(islice(remaining, WINDOW)):
             yield from self._predict_window(window)
 
     @torch.inference_mode()
-    def _predict_window(self, texts: list[str]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-        """Return the probabilities of sentences, shape (N, C); those of about equal length share a batch."""
-        tokens = self.tokenizer(texts, truncation=True, max_length=self.max_length).input_ids
-        padding = self.tokenizer.pad_token_id
-        lengths = np.array([len(row) for row in tokens])
+    def _predict_window(self, texts: list[Text]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        """Return the probabilities of texts, shape (N, C); those of about equal length share a batch."""
+        if self.text_pair_column and any(isinstance(text, str) for text in texts):
+            raise UserError(f"{self.source}: it was trained on pairs of texts; give a tuple of two in place of each")
+        first, second = zip(*texts, strict=True) if not isinstance(texts[0], str) else (texts, None)
+        columns = self.encode(first, second)  # type: ignore[arg-type]
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        lengths = np.array([len(row["input_ids"]) for row in rows])
         order = np.argsort(-lengths, kind="stable")
         max_tokens = CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
         batches, start = [], 0
         while start < len(order):
             size = min(max(1, max_tokens // int(lengths[order[start]])), len(order) - start)
             size = 1 << (size.bit_length() - 1)  # a power of 2: a CPU keeps code for each shape
-            rows = order[start : start + size]
-            batch = collate([{"input_ids": tokens[row], "label": 0, "index": row} for row in rows], padding)
-            inputs = {name: batch[name].to(self.device) for name in ("input_ids", "attention_mask") if name in batch}
+            chosen = [{**rows[row], "label": 0, "index": row} for row in order[start : start + size]]
+            batch = collate(chosen, self.encode.tokenizer.pad_token_id, self.max_length)
+            inputs = {name: batch[name].to(self.device) for name in batch.keys() - {"labels", "index", "windows"}}
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-                batches.append(self.model(**inputs).logits.float().softmax(dim=-1))
+                logits = logits_of(self.model, None, dict(inputs)).float()
+            batches.append(mean_over_windows(logits, batch.get("windows")).softmax(dim=-1))
             start += size
         probs = np.empty((len(texts), len(self.class_names)), dtype=np.float32)
         probs[order] = torch.cat(batches).cpu().numpy()
@@ -127,8 +143,7 @@ def _load_folder(folder: Path) -> tuple[Any, Any, int]:
     """Return the classifier in a folder, its tokenizer, and how many tokens it takes at most."""
     model, head_is_new = encoder.load_classifier(folder, str(folder))
     if head_is_new:
-        problem = f"it has no trained classifier for {', '.join(encoder.class_names(model.config))}"
-        raise UserError(f"{folder}: {problem}; give a fine-tuned checkpoint with --ckpt_path")
+        raise encoder.untrained(str(folder), model.config)
     if not has_tokenizer(folder):
         raise UserError(f"{folder}: the folder has a model but no tokenizer (tokenizer.json or vocab.txt)")
     return model, *encoder.load_tokenizer(folder, str(folder))

@@ -251,3 +251,18 @@ def name_classes(config: Any, data: Any, new_head: bool) -> bool:
         )
     _set_class_names(config, names)
     return True
+
+
+def untrained(source: str, config: Any) -> UserError:
+    """Return the error that a classifier, whose head is new, cannot be used yet."""
+    problem = f"it has no trained classifier for {', '.join(class_names(config))}"
+    return UserError(f"{source}: {problem}; give a fine-tuned checkpoint with --ckpt_path")
+
+
+def check_start(stored: str, given: str) -> None:
+    """Check that a checkpoint was fine-tuned from the encoder that is named beside it."""
+    if stored != given:
+        raise UserError(
+            f"--ckpt_path: the checkpoint was fine-tuned from {stored}, not from --model.pretrained {given}; leave out "
+            "one of the two"
+        )

@@ -76,3 +76,13 @@ def logits_of(model: Any, compiled: CompiledForward | None, inputs: dict[str, Te
                 f"{encoder} failed with sentences of {tokens} tokens ({reason(error)}); lower --data.max_length"
             ) from error
         raise
+
+
+def mean_over_windows(values: Tensor, windows: Tensor | None) -> Tensor:
+    """Return the mean of the rows of `values` (W, ...) that belong to one text: so many as `windows` (B,) says.
+
+    None stands for one each.
+    """
+    if windows is None:
+        return values
+    return torch.segment_reduce(values.float(), "mean", lengths=windows)

@@ -11,6 +11,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from lit_bert.data import dataset
+from lit_bert.data.formats import TableFormat
 from lit_bert.errors import UserError
 
 ROWS = [("fine", "pos"), ("dull", "neg"), ("great", "pos")]
@@ -48,10 +49,10 @@ def test_a_folder_keeps_the_class_names_it_has(tmp_path: Path) -> None:
     rows = Dataset.from_dict({"sentence": ["fine", "dull"], "stars": [1, 0]}, features=features)
     for split in dataset.SPLITS:
         rows.to_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
-    test = load(str(tmp_path), text_column="sentence", label_column="stars")["test"]
+    test = load(str(tmp_path), format=TableFormat("sentence", "stars"))["test"]
     assert test.features["label"].names == ["two", "five"]
     assert test["label"] == [1, 0]
-    flipped = load(str(tmp_path), text_column="sentence", label_column="stars", class_names=["five", "two"])["test"]
+    flipped = load(str(tmp_path), format=TableFormat("sentence", "stars"), class_names=["five", "two"])["test"]
     assert flipped["label"] == [0, 1]
 
 
@@ -68,7 +69,6 @@ def test_class_numbers_take_the_names_given(tmp_path: Path) -> None:
         ([*ROWS, ("so so", "meh")], r"test.csv, row 4: label 'meh' in column 'label' is not one of neg, pos"),
         ([("fine", "pos"), ("", "neg")], r"test.csv, row 2: no text in column 'text'"),
         ([("fine", "pos"), ("  ", "neg")], r"test.csv, row 2: no text in column 'text'"),
-        ([("fine", "pos"), ("dull", "")], r"test.csv, row 2: no label in column 'label'"),
         ([("fine", "pos"), ("dull", 3)], r"test.csv, row 1: label 'pos' in column 'label' is of another type"),
         ([], r"test.csv: the file has no rows"),
     ],
@@ -81,8 +81,8 @@ def test_a_bad_row_is_named(tmp_path: Path, rows: list[tuple[Any, Any]], message
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([1, 0, 7], r"test.csv, row 3: label 7 in column 'label' is not one of 0 to 1"),
-        ([1, 0, -1], r"test.csv, row 3: label -1 in column 'label' is not one of 0 to 1"),
+        ([1, 0, 7], r"test.csv, row 3: label 7 in column 'label' is not one of 0, 1;"),
+        ([1, 0, -1], r"test.csv, row 3: label -1 in column 'label' is not one of 0, 1;"),
         ([1, 0.5, 0], r"test.csv, row 2: label '0.5' in column 'label' is of another type"),
         ([1, 0, "x"], r"test.csv, row 3: label 'x' in column 'label' is of another type"),
     ],
@@ -101,7 +101,6 @@ def test_a_jsonl_file_with_two_types_of_label_is_explained(tmp_path: Path) -> No
     for line, message in (
         ('{"text": "so so", "label": "meh"}', r"test.jsonl, row 3: .*'meh' in column 'label' is of another type"),
         ('{"text": "so so", "label": true}', r"test.jsonl, row 3: .*True in column 'label' is of another type"),
-        ('{"text": "so so", "label": null}', r"test.jsonl, row 3: no label in column 'label'"),
         ('{"text": null, "label": 1}', r"test.jsonl, row 3: no text in column 'text'"),
         ('{"text": 7, "label": 1}', r"test.jsonl, row 3: 7 in column 'text' is of another type"),
         ('{"text": "so so", "label": 1', r"test.jsonl, line 3: not JSON"),
@@ -121,7 +120,7 @@ def test_faults_of_files_are_named(tmp_path: Path) -> None:
     for change, message in (
         ({"test": str(tmp_path / "none.csv")}, r"--data.dataset.test .*none.csv: there is no such file"),
         ({"test": csv(tmp_path / "a.csv", header="body,label")}, r"a.csv: no column 'text', only body, label"),
-        ({"test": csv(tmp_path / "b.csv", header="text,class")}, r"b.csv: no column 'label', only text, class"),
+        ({"train": csv(tmp_path / "b.csv", header="text,class")}, r"b.csv: no column 'label', only text, class"),
     ):
         with pytest.raises(UserError, match=message):
             load({**files, **change})
@@ -131,14 +130,14 @@ def test_faults_of_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_bytes("text,label\ngut,pos\nsch\xf6n,pos\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"test.csv, line 3: not UTF-8 \(byte 0xf6 at column 4\)"):
         load(files)
-    with pytest.raises(UserError, match="it needs train, validation, test"):
-        load({"train": files["train"]})
+    with pytest.raises(UserError, match="names files for test; it needs train, and may have validation and test"):
+        load({"test": files["test"]})
 
 
-def test_a_missing_split_is_named(tmp_path: Path) -> None:
-    for split in ("train", "test"):
+def test_training_rows_are_needed(tmp_path: Path) -> None:
+    for split in ("validation", "test"):
         csv(tmp_path / f"{split}.csv")
-    with pytest.raises(UserError, match="no split validation there, only test, train"):
+    with pytest.raises(UserError, match="no split train there, only test, validation"):
         load(str(tmp_path))
 
 
@@ -186,7 +185,7 @@ def test_a_folder_without_data_is_named_by_its_own_path(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"--data.dataset {tmp_path}/empty: .*{tmp_path}/empty"):
         load(str(tmp_path / "empty"))
     (tmp_path / "empty" / "train.txt").write_text("fine\n")
-    with pytest.raises(UserError, match=r"empty: a folder of .csv, .json, .jsonl, .parquet files is needed"):
+    with pytest.raises(UserError, match=r"empty: a folder of .csv, .tsv, .json, .jsonl, .parquet files is needed"):
         load(str(tmp_path / "empty"))
 
 

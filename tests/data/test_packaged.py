@@ -14,6 +14,7 @@ import pytest
 
 from lit_bert.data import dataset, packaged
 from lit_bert.data.cache import cache_dir, cached_dir
+from lit_bert.data.formats import TableFormat
 from lit_bert.errors import UserError
 
 WHEEL = "demo_data-1.0-py3-none-any.whl"
@@ -143,7 +144,7 @@ def test_snippets_are_split_by_their_ids(tmp_path: Path) -> None:
     assert sorted(texts) == sorted(f"sentence & {number}" for number in range(1, 10606))
     assert splits["test"].features["label"].names == ["neg", "pos"]
     with pytest.raises(UserError, match=r"no column 'body', only text, label; name it with --data.text_column"):
-        dataset.load(str(tmp_path / packaged.SNIPPETS.filename), text_column="body")
+        dataset.load(str(tmp_path / packaged.SNIPPETS.filename), TableFormat("body"))
 
 
 def test_what_a_killed_build_left_is_cleared_away(tmp_path: Path) -> None:

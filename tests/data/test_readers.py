@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lit_bert.data import readers
+from lit_bert.data.formats import INPUT_SUFFIXES, TableFormat
 from lit_bert.errors import UserError
 
 ROWS = [("one, two", "pos"), ("", "neg"), ('a "quoted" line\u2028of two', None), ("", None), ("  last", "0")]
@@ -14,8 +15,10 @@ ROWS = [("one, two", "pos"), ("", "neg"), ('a "quoted" line\u2028of two', None),
 def write(path: Path) -> str:
     if path.suffix == ".txt":
         path.write_text("\n".join(text for text, _ in ROWS) + "\n", encoding="utf-8")
-    elif path.suffix == ".csv":
+    elif path.suffix in (".csv", ".tsv"):
         lines = ["label,text", 'pos,"one, two"', "neg,", ',"a ""quoted"" line\u2028of two"', "", "0,  last"]
+        if path.suffix == ".tsv":
+            lines = [line.replace(",", "\t").replace("one\t", "one,") for line in lines]
         path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
     elif path.suffix == ".jsonl":
         lines = [json.dumps({"text": text, "label": label}) if text or label else "" for text, label in ROWS]
@@ -27,7 +30,7 @@ def write(path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("kind", readers.INPUT_SUFFIXES)
+@pytest.mark.parametrize("kind", INPUT_SUFFIXES)
 def test_each_kind_gives_the_same_rows_empty_ones_in_their_place(tmp_path: Path, kind: str) -> None:
     rows = list(readers.read_texts(write(tmp_path / f"rows{kind}")))
     assert [row.text for row in rows] == [text for text, _ in ROWS]
@@ -37,7 +40,7 @@ def test_each_kind_gives_the_same_rows_empty_ones_in_their_place(tmp_path: Path,
 
 def test_columns_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("body,stars\ngood,5\n")
-    assert list(readers.read_texts(str(tmp_path / "a.csv"), "body", "stars")) == [("good", "5")]
+    assert list(readers.read_texts(str(tmp_path / "a.csv"), TableFormat("body", "stars"))) == [("good", "5", None)]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +60,7 @@ def test_columns_are_named(tmp_path: Path) -> None:
         ("a.jsonl", b'["good"]\n', "line 1: not a JSON object"),
         ("a.jsonl", b'{"text": 5}\n', "row 1: 5 in column 'text' is not text"),
         ("a.parquet", b"no such thing", "not a Parquet file"),
-        ("a.xlsx", b"", "its name must end in one of .txt, .csv, .jsonl, .parquet, or be - for standard input"),
+        ("a.xlsx", b"", "its name must end in one of .txt, .csv, .tsv, .jsonl, .parquet, or be - for standard input"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -82,7 +85,7 @@ def test_of_a_parquet_file_other_columns_are_not_read(tmp_path: Path, monkeypatc
         "iter_batches",
         lambda self, **options: asked.append(options["columns"]) or original(self, **options),
     )
-    assert list(readers.read_texts(str(tmp_path / "a.parquet"))) == [("a", "1")]
+    assert list(readers.read_texts(str(tmp_path / "a.parquet"))) == [("a", "1", None)]
     assert asked == [["text", "label"]]
 
 
@@ -93,7 +96,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def table(path: Path, content: bytes | str) -> tuple[pa.Table, list[str] | None]:
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return readers.read_table([path], "text", "label")
+    return readers.read_table([path], TableFormat())
 
 
 @pytest.mark.parametrize(
@@ -131,7 +134,7 @@ def test_two_columns_of_one_name_are_refused_in_an_input_file_and_in_parquet(tmp
         list(readers.read_texts(str(tmp_path / "a.csv")))
     pq.write_table(pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"a.parquet: two columns have the name 'text'"):
-        readers.read_table([tmp_path / "a.parquet"], "text", "label")
+        readers.read_table([tmp_path / "a.parquet"], TableFormat())
 
 
 def test_a_label_that_is_half_of_a_character_is_refused_in_an_input_file(tmp_path: Path) -> None:
@@ -145,7 +148,7 @@ def test_a_json_file_may_be_one_array(tmp_path: Path, content: str) -> None:
     rows = '{"text": "a", "label": 1},\n{"text": "b", "label": 0}'
     found, _ = table(tmp_path / "a.json", content.replace("{}", rows))
     assert found.to_pydict() == {"text": ["a", "b"], "label": [1, 0]}
-    assert list(readers.read_texts(str(tmp_path / "a.json"))) == [("a", "1"), ("b", "0")]
+    assert list(readers.read_texts(str(tmp_path / "a.json"))) == [("a", "1", None), ("b", "0", None)]
 
 
 def test_blank_lines_are_no_rows_and_short_rows_have_no_label(tmp_path: Path) -> None:
@@ -171,14 +174,14 @@ def test_a_type_that_changes_after_many_rows_or_in_another_file_is_named(tmp_pat
     for name, labels in (("a", [1]), ("b", ["x"])):
         pq.write_table(pa.table({"text": ["fine"], "label": labels}), tmp_path / f"{name}.parquet")
     with pytest.raises(UserError, match=r"b.parquet: column 'label' is of several types: int64, string"):
-        readers.read_table([tmp_path / "a.parquet", tmp_path / "b.parquet"], "text", "label")
+        readers.read_table([tmp_path / "a.parquet", tmp_path / "b.parquet"], TableFormat())
 
 
 def test_parquet_text_that_is_not_utf8(tmp_path: Path) -> None:
     text = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")])
     pq.write_table(pa.table({"text": text, "label": [1]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"a.parquet: not a Parquet file that can be read \(.*UTF8"):
-        readers.read_table([tmp_path / "a.parquet"], "text", "label")
+        readers.read_table([tmp_path / "a.parquet"], TableFormat())
     with pytest.raises(UserError, match=r"--input .*a.parquet: not a Parquet file that can be read \(.*UTF8"):
         list(readers.read_texts(str(tmp_path / "a.parquet")))
 
@@ -186,7 +189,7 @@ def test_parquet_text_that_is_not_utf8(tmp_path: Path) -> None:
 def test_parquet_with_categories(tmp_path: Path) -> None:
     columns = pa.table({"text": ["a", "b"], "label": pa.array(["pos", "neg"]).dictionary_encode()})
     pq.write_table(columns, tmp_path / "a.parquet")
-    rows, names = readers.read_table([tmp_path / "a.parquet"], "text", "label")
+    rows, names = readers.read_table([tmp_path / "a.parquet"], TableFormat())
     assert rows["label"].type == pa.string()
     assert rows.to_pydict() == {"text": ["a", "b"], "label": ["pos", "neg"]}
     assert names is None

@@ -103,4 +103,4 @@ def test_what_predict_writes_can_be_read(tmp_path: Path) -> None:
     assert (result.index[:2], result.labels[:2], result.preds[:2]) == ([0, 1], ["pos", "pos"], ["neg", "pos"])
     assert result.class_names == ["neg", "pos"]
     with write(tmp_path / "a.csv", {0}).open(newline="") as file:
-        assert next(csv.reader(file)) == ["index", "text", "label", "pred", "score", "prob_neg", "prob_pos"]
+        assert next(csv.reader(file)) == ["row", "text", "label", "pred", "score", "prob_neg", "prob_pos"]

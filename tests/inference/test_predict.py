@@ -19,6 +19,7 @@ from rich.console import Console
 
 from lit_bert import Predictor
 from lit_bert.cli import main
+from lit_bert.data.formats import TableFormat
 from lit_bert.errors import UserError
 from lit_bert.inference import predict as predict_module
 from lit_bert.inference.predict import predict_stream
@@ -51,7 +52,7 @@ def test_a_files_predictions_stand_in_the_runs_folder_each_in_its_row(
     path = cli.run_dir / "predictions-lines.csv"
     rows = table(path)
     assert [row["text"] for row in rows] == lines.read_text().splitlines()
-    assert [row["index"] for row in rows] == list("01234")
+    assert [row["row"] for row in rows] == list("12345")
     assert [row["label"] for row in rows] == [""] * 5
     assert [row["pred"] == "" for row in rows] == [False, True, False, True, False]
     for row, answer in zip(
@@ -217,7 +218,7 @@ class Lines(io.RawIOBase):
 def predict(source: str = "-", output: str = "out.csv") -> Constant:
     predictor = Constant()
     console = Console(file=io.StringIO())
-    predict_stream(predictor, source, output, "csv", "text", "label", console)  # type: ignore[arg-type]
+    predict_stream(predictor, source, output, "csv", TableFormat(), console)  # type: ignore[arg-type]
     return predictor
 
 
@@ -231,8 +232,8 @@ def test_a_line_is_answered_before_the_next_one_is_there(monkeypatch: pytest.Mon
     with fifo.open() as answers:
         for number in range(3):
             lines.queue.put(f"text {number}\n".encode())
-            assert number or answers.readline().startswith("index,text,")
-            assert answers.readline() == f"{number},text {number},,good,0.750000,0.250000,0.750000\n"
+            assert number or answers.readline().startswith("row,text,")
+            assert answers.readline() == f"{number + 1},text {number},,good,0.750000,0.250000,0.750000\n"
         lines.queue.put(None)
         assert answers.read() == ""
     thread.join(30)
@@ -269,6 +270,7 @@ import io, sys
 sys.path.insert(0, {folder!r})
 from rich.console import Console
 from test_predict import Constant
+from lit_bert.data.formats import TableFormat
 from lit_bert.errors import UserError
 from lit_bert.inference.predict import predict_stream
 
@@ -277,7 +279,7 @@ class Faulty(Constant):
         raise UserError("stopped")
 
 try:
-    predict_stream(Faulty(), "-", "-", "csv", "text", "label", Console(file=io.StringIO()))
+    predict_stream(Faulty(), "-", "-", "csv", TableFormat(), Console(file=io.StringIO()))
 except UserError as error:
     sys.stderr.write(f"{{error}}\\n")
 """

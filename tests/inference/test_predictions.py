@@ -28,11 +28,11 @@ def test_batches_in_any_order_become_one_ordered_file(tmp_path: Path) -> None:
     write_predictions(str(tmp_path / "predictions.csv"), "csv", outputs, rows)
     with (tmp_path / "predictions.csv").open(newline="") as file:
         header, *lines = csv.reader(file)
-    assert header == ["index", "text", "label", "pred", "score", "prob_no", "prob_yes"]
+    assert header == ["row", "text", "label", "pred", "score", "prob_no", "prob_yes"]
     assert lines == [
-        ["2", "three", "yes", "no", "0.500000", "0.500000", "0.500000"],
-        ["5", 'a "quoted", one', "no", "no", "1.000000", "1.000000", "0.000000"],
-        ["7", "two\nlines", "yes", "yes", "0.750000", "0.250000", "0.750000"],
+        ["3", "three", "yes", "no", "0.500000", "0.500000", "0.500000"],
+        ["6", 'a "quoted", one', "no", "no", "1.000000", "1.000000", "0.000000"],
+        ["8", "two\nlines", "yes", "yes", "0.750000", "0.250000", "0.750000"],
     ]
 
 

@@ -1,0 +1,98 @@
+"""What is wrong with a data set that can still be trained on: texts that occur twice, labels that contradict, and more.
+
+Texts are alike if they differ in upper and lower case, spaces and punctuation alone.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Codes = NDArray[np.int64]
+
+
+def _codes(splits: Mapping[str, "Dataset"], fold: bool) -> dict[str, Codes]:
+    """Return a number for each row, the same for rows of the same text (or of texts that are alike), by split."""
+    columns = []
+    for column in ("text", "text_pair"):
+        chunks = [rows.with_format("arrow")[:][column] for rows in splits.values() if column in rows.column_names]
+        if chunks:
+            text = pa.chunked_array([chunk for column in chunks for chunk in column.chunks]).cast(pa.large_string())
+            folded = pc.replace_substring_regex(pc.utf8_lower(text), r"[^\pL\pN]+", "")
+            columns.append(pc.if_else(pc.equal(folded, ""), text, folded) if fold else text)
+    joined = pc.binary_join_element_wise(*columns, pa.scalar("\n", pa.large_string()))
+    codes = joined.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    ends = np.cumsum([len(rows) for rows in splits.values()])
+    return dict(zip(splits, np.split(codes, ends[:-1]), strict=True))
+
+
+def _leaked(codes: Mapping[str, Codes]) -> NDArray[np.bool_]:
+    """Tell which training rows are alike to one that is evaluated."""
+    evaluated = [values for split, values in codes.items() if split != "train"]
+    return np.isin(codes["train"], np.concatenate([codes["train"][:0], *evaluated]))
+
+
+def drop_leaked(splits: dict[str, "Dataset"]) -> None:
+    """Leave out training rows that are alike to a row of another split."""
+    splits["train"] = splits["train"].select(np.flatnonzero(~_leaked(_codes(splits, fold=True))))
+
+
+def audit(splits: Mapping[str, "Dataset"]) -> dict[str, Any]:
+    """Return what a look at the rows shows, before a model is trained on them.
+
+    It has, by split, `duplicates` and `near_duplicates` (rows whose text, or one alike, came before in the split) and
+    `classes` (rows of each); and `leaked` (training rows that are alike to a row of another split), `contradicting`
+    (rows that are alike to one with another label) and `tiny` (texts of less than two letters or digits).
+    """
+    exact, near = _codes(splits, fold=False), _codes(splits, fold=True)
+    labels = {split: np.array(rows["label"]) for split, rows in splits.items()}
+    names = splits["train"].features["label"].names
+    known = np.concatenate(list(labels.values())) >= 0
+    alike, label = (np.concatenate(list(values.values()))[known] for values in (near, labels))
+    pairs = np.unique(np.stack([alike, label]), axis=1)
+    contradicting = np.flatnonzero(np.bincount(pairs[0]) > 1)
+    texts = [chunk for rows in splits.values() for chunk in rows.with_format("arrow")[:]["text"].chunks]
+    letters = pc.count_substring_regex(pa.chunked_array(texts), r"[\pL\pN]")
+    return {
+        "duplicates": {split: len(codes) - len(np.unique(codes)) for split, codes in exact.items()},
+        "near_duplicates": {split: len(codes) - len(np.unique(codes)) for split, codes in near.items()},
+        "leaked": int(_leaked(near).sum()),
+        "contradicting": int(np.isin(alike, contradicting).sum()),
+        "tiny": int(pc.sum(pc.less(letters, 2)).as_py() or 0),
+        "classes": {
+            split: dict(zip(names, np.bincount(numbers[numbers >= 0], minlength=len(names)).tolist(), strict=True))
+            for split, numbers in labels.items()
+        },
+    }
+
+
+def describe(audit: Mapping[str, Any]) -> list[str]:
+    """Return an audit as lines for people, of which there are none if nothing is wrong.
+
+    Args:
+        audit: As `audit` made it, with `cut_rows`, `cut_tokens` and `unknown_tokens`, shares in [0, 1].
+    """
+    near = sum(audit["near_duplicates"].values())
+    found = [
+        (near, f"{near:,} rows repeat the text of another row of their split"),
+        (audit["contradicting"], f"{audit['contradicting']:,} rows have the text of one with another label"),
+        (audit["tiny"], f"{audit['tiny']:,} texts have less than two letters"),
+        (
+            audit["cut_rows"],
+            f"{audit['cut_rows']:.1%} of the rows are cut to --data.max_length, which leaves out "
+            f"{audit['cut_tokens']:.1%} of the tokens (see --data.long_text)",
+        ),
+        (audit["unknown_tokens"] >= 0.01, f"{audit['unknown_tokens']:.1%} of the tokens are unknown to the tokenizer"),
+        (
+            audit["leaked"],
+            f"{audit['leaked']:,} training rows are validation or test rows, too, whose scores are too good by them: "
+            "--data.drop_leaked true leaves them out",
+        ),
+    ]
+    return [line for count, line in found if count]

@@ -1,0 +1,77 @@
+"""Texts as token ids, and what becomes of those that are longer than the encoder, or `max_length`, allows."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+LongText = Literal["head", "head_tail", "windows"]
+
+HEAD_SHARE = 0.25
+"""Of the tokens that "head_tail" keeps, those of the beginning (Sun et al. 2019, "How to fine-tune BERT for text
+classification", section 5.3: 128 of 510)."""
+
+OVERLAP = 0.25
+"""Share of a window that the next one repeats."""
+
+
+class TextEncoder:
+    """Turns texts, or pairs of them, into rows of token ids.
+
+    Args:
+        tokenizer: One of transformers, which neither truncates nor pads on its own.
+        max_length: Tokens of a sequence at most, special tokens included.
+        long_text: What is kept of a longer text: its "head", "head_tail" (its beginning and its end), or all of it, in
+            "windows" that overlap. Pairs keep their heads.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int, long_text: LongText = "head") -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.long_text = long_text
+        mask = tokenizer("a", return_special_tokens_mask=True).special_tokens_mask
+        self.before, self.after = mask.index(0), mask[::-1].index(0)  # special tokens around a text
+        self.rows = self.tokens = self.cut_rows = self.cut_tokens = self.unknown_tokens = 0
+
+    def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> dict[str, list[list[int]]]:
+        """Return `input_ids` of each text, and `token_type_ids` of pairs, if the encoder takes them.
+
+        A row of several windows has them one after the other, each of `max_length` tokens.
+        """
+        encoded = self.tokenizer(list(texts), pairs and list(pairs), verbose=False)
+        columns = ["input_ids", "token_type_ids"] if pairs and "token_type_ids" in encoded else ["input_ids"]
+        rows = {column: encoded[column] for column in columns}
+        unknown = self.tokenizer.unk_token_id
+        for number, ids in enumerate(rows["input_ids"]):
+            self.rows, self.tokens = self.rows + 1, self.tokens + len(ids)
+            self.unknown_tokens += ids.count(unknown)
+            if len(ids) <= self.max_length:
+                continue
+            if pairs:
+                options = {"truncation": True, "max_length": self.max_length}
+                cut = self.tokenizer(texts[number], pairs[number], **options)
+                for column in columns:
+                    rows[column][number] = cut[column]
+            else:
+                rows["input_ids"][number] = self._shorten(ids)
+            if self.long_text != "windows":
+                self.cut_rows, self.cut_tokens = self.cut_rows + 1, self.cut_tokens + len(ids) - self.max_length
+        return rows
+
+    def _shorten(self, ids: list[int]) -> list[int]:
+        end = len(ids) - self.after
+        size = self.max_length - self.before - self.after
+        if self.long_text == "head":
+            return ids[: self.before + size] + ids[end:]
+        if self.long_text == "head_tail":
+            head = int(size * HEAD_SHARE)
+            return ids[: self.before + head] + ids[end - (size - head) :]
+        step = max(1, int(size * (1 - OVERLAP)))
+        starts = [*range(self.before, end - size, step), end - size]
+        return [id for start in starts for id in (*ids[: self.before], *ids[start : start + size], *ids[end:])]
+
+    def counts(self) -> dict[str, float]:
+        """Return what an audit says of tokens: the shares of rows and tokens that were cut, and of unknown tokens."""
+        return {
+            "cut_rows": self.cut_rows / max(1, self.rows),
+            "cut_tokens": self.cut_tokens / max(1, self.tokens),
+            "unknown_tokens": self.unknown_tokens / max(1, self.tokens),
+        }

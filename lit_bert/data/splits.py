@@ -1,0 +1,62 @@
+"""Which rows of a data set are for training, validation and test: as given, held out of the training rows, sampled."""
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lit_bert.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def hold_out(splits: dict[str, "Dataset"], needed: str, share: float, seed: int, name: str) -> str:
+    """Take the splits that are missing out of the training rows; returns a digest of these rows, "" if there are none.
+
+    Validation and test rows are held out if neither is given, validation rows alone if there are test rows: of each
+    class about this share, and at least one row (which scikit-learn's `train_test_split` does not promise). What is
+    given stays as it is.
+
+    Args:
+        splits: By name; changed in place.
+        needed: The split that training is evaluated on.
+        share: Of the training rows, for each missing split, in (0, 0.5).
+        seed: Of the draw.
+        name: What the data set is called in messages.
+    """
+    missing = [] if "validation" in splits else [split for split in (needed, "test") if split not in splits]
+    if needed not in splits and not missing:
+        raise UserError(f"--data.val_split {needed}: {name} has no such split")
+    missing = list(dict.fromkeys(missing))
+    train = splits["train"]
+    names, labels = train.features["label"].names, np.array(train["label"])
+    counts = np.bincount(labels, minlength=len(names))
+    for label in np.flatnonzero((counts > 0) & (counts <= len(missing))) if missing else ():
+        raise UserError(
+            f"{name}: class {names[label]!r} has {counts[label]} row(s), too few to be among the training rows and the "
+            f"{' and '.join(missing)} rows that are held out of them; add rows of this class, leave it out, or give "
+            "a file for each split (--data.dataset.train FILE and so on)"
+        )
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    place = np.empty_like(order)  # of each row among those of its class
+    place[order] = np.arange(len(order)) - (counts.cumsum() - counts)[labels[order]]
+    taken = np.maximum(1, np.rint(share * counts)).astype(int)[labels]
+    digest = hashlib.sha256()
+    for number, split in enumerate(missing):
+        held = np.flatnonzero((number * taken <= place) & (place < (number + 1) * taken))
+        splits[split] = train.select(held)
+        digest.update("\n".join([split, *splits[split]["text"]]).encode())
+    if missing:
+        splits["train"] = train.select(np.flatnonzero(place >= len(missing) * taken))
+    return digest.hexdigest()[:20] if missing else ""
+
+
+def sample(rows: "Dataset", count: int | None, seed: int, where: str) -> "Dataset":
+    """Draw rows by `shuffle(seed).select(range(count))`; all, in their order, if the count is None."""
+    if count is None:
+        return rows
+    if count > len(rows):
+        raise UserError(f"{where} has {len(rows)} rows; ask for at most that many, or null for all")
+    return rows.shuffle(seed=seed).select(range(count))

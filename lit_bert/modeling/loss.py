@@ -1,0 +1,42 @@
+"""Weights of the classes in the loss."""
+
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from lit_bert.errors import UserError
+
+ClassWeights = list[float] | Literal["balanced"] | None
+
+
+class LossWeights(nn.Module):
+    """The weight of each class as `values`, shape (C,), or None if all classes weigh the same.
+
+    "balanced" weights are rows / (C x rows of the class), as scikit-learn has them: their mean over the training rows
+    is 1, so that the loss, a mean over rows, keeps its scale. They are 1 as long as no data module tells the rows.
+
+    Args:
+        given: `--model.class_weights`.
+        num_labels: C.
+    """
+
+    def __init__(self, given: ClassWeights, num_labels: int) -> None:
+        super().__init__()
+        self.balanced = given == "balanced"
+        self.register_buffer("values", None if given is None else torch.ones(num_labels), persistent=False)
+        if isinstance(given, list):
+            if len(given) != num_labels or min(given) < 0 or not sum(given) > 0:
+                raise UserError(
+                    f"--model.class_weights {given}: give a number for each of {num_labels} classes, at least 0"
+                )
+            self.values = torch.tensor(given)
+
+    def update(self, data: Any, training: bool) -> None:
+        """Balance the weights by the training rows of a data module, which `training` cannot do without."""
+        splits = getattr(data, "splits", {})
+        if self.balanced and "train" in splits:
+            counts = torch.bincount(torch.tensor(splits["train"]["label"]), minlength=len(self.values))
+            self.values.copy_(counts.sum() / (len(counts) * counts.clamp_min(1)))
+        elif self.balanced and training:
+            raise UserError("--model.class_weights balanced: this data module does not tell its rows; give a list")
