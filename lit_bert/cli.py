@@ -12,17 +12,16 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer
 
-from lit_bert.command import defaults
+from lit_bert.command import defaults, resume
 from lit_bert.command.exit import exit_on_sigterm, explain_and_exit, explain_out_of_memory
 from lit_bert.command.options import FitOptions, PredictOptions
 from lit_bert.command.parser import Parser
-from lit_bert.command.recipe import default_recipe
-from lit_bert.command.resume import find_checkpoint, set_checkpoint_defaults
+from lit_bert.command.start import find_start
 from lit_bert.command.trainer import make_trainer
 from lit_bert.console import silence_chatter, status
 from lit_bert.data.formats import STDIN
 from lit_bert.datamodule import TextClassificationDataModule
-from lit_bert.errors import UserError, is_out_of_memory
+from lit_bert.errors import is_out_of_memory
 from lit_bert.evaluation import finish
 from lit_bert.files import atomic_write, display_path, next_free_path
 from lit_bert.inference.export import export
@@ -126,23 +125,11 @@ class BertCLI(LightningCLI):
         arguments = list(sys.argv[1:] if args is None else args)
         given = parser.parse_args([word for word in arguments if not word.startswith("--print_config")])
         settings, subparser = given[given.subcommand], self.subparsers[given.subcommand]
-        folder = Path(settings.ckpt_path or "").is_dir() and given.subcommand == "predict" and settings.input
-        if given.subcommand == "predict" and settings.input is not None and not settings.ckpt_path:
-            raise UserError(f"--input {settings.input}: give a checkpoint, or an exported folder, with --ckpt_path")
-        if not folder:
-            root = Path(settings.trainer.default_root_dir or "runs")
-            self.checkpoint = find_checkpoint(settings.ckpt_path, given.subcommand, root)
-        config = None
-        if self.checkpoint:
-            config = set_checkpoint_defaults(subparser, self.checkpoint)
-        elif not folder and not (settings.config or given.config):
-            config, why = default_recipe()
-            status("recipe", f"{config.name}: {why}; choose with --config configs/NAME.yaml", err=True)
-        if not (settings.config or given.config) and config:
-            subparser.default_config_files = [str(config)]
-        self._recipe = Path(str(settings.config[-1])).stem if settings.config else config.stem if config else "run"
+        self.checkpoint, folder, self._recipe = find_start(
+            given.subcommand, settings, settings.config or given.config or [], subparser
+        )
         self.config = parser.parse_args(arguments)
-        self._ckpt_path = str(self.checkpoint.path) if self.checkpoint else settings.ckpt_path if folder else None
+        self._ckpt_path = str(self.checkpoint.path) if self.checkpoint else folder
         self.config[given.subcommand].ckpt_path = None  # or LightningCLI would read the checkpoint, too
 
     def before_instantiate_classes(self) -> None:
@@ -150,6 +137,13 @@ class BertCLI(LightningCLI):
         self.settings = self.config[self.subcommand]
         self.settings.ckpt_path = self._ckpt_path
         defaults.complete(self.settings)
+        if (
+            self.subcommand == "fit"
+            and self.checkpoint
+            and (message := resume.finished(self.checkpoint, self.settings))
+        ):
+            status("finished", message)
+            raise SystemExit(0)
         for make, kind in zip((self._make_model, self._make_data), self._classes, strict=True):
             self.parser.add_instantiator(make, kind, subclasses=True)
 
@@ -176,19 +170,26 @@ class BertCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the run's folder, and the trainer with this project's callbacks."""
-        self.run_dir = self._make_run_dir()
         settings, fit = self.config_init[self.subcommand], self.subcommand == "fit"
+        if fit:
+            defaults.complete_epochs(self.settings, self.datamodule)
+            settings.trainer.max_epochs = kwargs["max_epochs"] = self.settings.trainer.max_epochs
+        self.run_dir = self._make_run_dir()
         return make_trainer(settings, fit, self.run_dir, self._config_text(), self.checkpoint, **kwargs)
 
     def _make_run_dir(self) -> Path:
         """Return the folder of the run that the checkpoint belongs to, else a new one, made by rank 0 alone."""
         settings, fit = self.settings, self.subcommand == "fit"
         root, run = Path(settings.trainer.default_root_dir or "runs"), run_dir.run_dir_of(settings.ckpt_path)
+        if self.subcommand == "predict" and settings.input not in (None, STDIN):
+            return run or Path(settings.input).parent
         elsewhere = self.subcommand == "predict" and (settings.output is not None or settings.input == STDIN)
         if settings.trainer.fast_dev_run or elsewhere or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
             return run or root  # this process writes nothing there
         if run is None:
-            run = self._new_run_dir = run_dir.create_run_dir(root, self._recipe)
+            run = self._new_run_dir = run_dir.create_run_dir(
+                root, run_dir.run_name(self._recipe, settings.data.dataset), settings.name
+            )
         if fit:
             self._lock = run_dir.lock(run)
         elif self._new_run_dir:

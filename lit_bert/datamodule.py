@@ -126,6 +126,11 @@ class TextClassificationDataModule(LightningDataModule):
             self.dataset, {**self._given, "max_length": self.max_length}, tokenizer, files, limit
         )
 
+    def train_size(self) -> int:
+        """Return the number of training rows, which are prepared for it."""
+        self.prepare_data()
+        return len(tokenized.read(self.fingerprint).splits["train"])
+
     def _load_tokenizer(self) -> tuple[Any, int]:
         if self.checkpoint is None and self.tokenizer.endswith(".ckpt"):
             self.checkpoint = Checkpoint.read(self.tokenizer)

@@ -1,5 +1,6 @@
 """Which checkpoint a command starts from, and which settings that brings."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from lit_bert.console import status
 from lit_bert.errors import UserError
 from lit_bert.files import display_path
 from lit_bert.training import run_dir
-from lit_bert.training.checkpoint_io import Checkpoint, find_newest_checkpoint
+from lit_bert.training.checkpoint_io import Checkpoint, find_named_checkpoint, find_newest_checkpoint
 
 
 def find_checkpoint(ckpt_path: str | None, subcommand: str, root: Path) -> Checkpoint | None:
-    """Return the checkpoint that is named; the newest for "last"; that of a SLURM job put back into the queue.
+    """Return the checkpoint that is named; the newest for "last", the best of its run for "best"; or that of a job.
+
+    A SLURM job that runs again goes on from its own.
 
     If training is to go on from a `last.ckpt` that is damaged or gone, the newest whole one beside it is taken.
 
@@ -29,16 +32,15 @@ def find_checkpoint(ckpt_path: str | None, subcommand: str, root: Path) -> Check
     newest, requeued = None, subcommand == "fit" and run_dir.is_requeued()
     if requeued:
         newest = find_newest_checkpoint(run / run_dir.CHECKPOINTS for run in run_dir.runs_of_this_job(root))
-    if ckpt_path == "last" and newest is None:
-        newest = find_newest_checkpoint(root.absolute().glob(f"*/{run_dir.CHECKPOINTS}"))
-        if newest is None and subcommand != "fit":
-            raise UserError(f"--ckpt_path last: there is no checkpoint in {root}; name its file")
-    if newest or ckpt_path == "last" or (requeued and not ckpt_path):
+    if ckpt_path in ("best", "last") and newest is None:
+        newest = find_named_checkpoint(ckpt_path, root)
+        if newest is None and (subcommand != "fit" or ckpt_path == "best"):
+            raise UserError(f"--ckpt_path {ckpt_path}: there is no such checkpoint in {root}; name its file")
+    if subcommand == "fit" and (newest or ckpt_path == "last" or (requeued and not ckpt_path)):
         where = f"from {display_path(newest.path)}" if newest else f"no checkpoint in {root} yet: from scratch"
         status("resume", where, err=True)
+    if newest or not ckpt_path or ckpt_path == "last":
         return newest
-    if not ckpt_path:
-        return None
     try:
         return Checkpoint.read(ckpt_path)
     except UserError as error:
@@ -90,3 +92,19 @@ def _optimizers(parser: Any, checkpoint: Checkpoint) -> dict[str, Any]:
         if not str(path).startswith("torch.optim."):
             raise UserError(f"--ckpt_path {checkpoint.path}: it was trained with {path}; name it with --{name}")
     return specs
+
+
+def finished(checkpoint: Checkpoint, settings: Any) -> str | None:
+    """Return what to say if a run ended with this checkpoint, and has been tested and so on; None if it can go on."""
+    run = run_dir.run_dir_of(checkpoint.path)
+    try:
+        content = json.loads((run / run_dir.METRICS).read_text("utf-8")) if run else {}
+        stored = yaml.safe_load(run_dir.newest_config(run).read_text("utf-8"))["trainer"] if run else {}
+        same = all(stored[limit] == settings.trainer[limit] for limit in ("max_epochs", "max_steps"))
+        if not same or content["steps"] != checkpoint.global_step:
+            return None
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return None
+    limit = "max_epochs" if settings.trainer.max_steps == -1 else "max_steps"
+    done = f"{display_path(str(run))} is finished, after {checkpoint.global_step:,} steps"
+    return f"{done}; to train on, raise --trainer.{limit} above {settings.trainer[limit]}"

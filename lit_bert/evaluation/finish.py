@@ -75,6 +75,7 @@ def finish_fit(
         **splits,
         "calibration": calibration,
         "checkpoint": best and os.path.relpath(best, folder),
+        "steps": trainer.global_step,
         "fit_seconds": round(seconds, 1),
         "throughput": throughput[0].summary(trainer) if throughput else {},
         "seed": (params or {}).get("seed"),

@@ -168,6 +168,16 @@ def find_newest_checkpoint(folders: Iterable[Path]) -> Checkpoint | None:
     return None
 
 
+def find_named_checkpoint(name: str, root: Path) -> Checkpoint | None:
+    """Return the newest checkpoint of the runs in a folder for "last", for "best" the best of that checkpoint's run."""
+    newest = find_newest_checkpoint(root.absolute().glob(f"*/{run_dir.CHECKPOINTS}"))
+    if newest is None or name == "last":
+        return newest
+    states = AtomicCheckpointIO().load_checkpoint(newest.path).get("callbacks", {}).values()
+    paths = (state.get("best_model_path") for state in states if isinstance(state, dict))
+    return next((Checkpoint.read(path) for path in paths if path and Path(path).is_file()), None)
+
+
 def _nearby(path: Path) -> str:
     """Name the newest other checkpoint of the folder."""
     others = [file for file in path.parent.glob("*.ckpt") if file != path]

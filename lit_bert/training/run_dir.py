@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -21,11 +22,12 @@ LOCK = ".lock"
 
 
 def run_dir_of(checkpoint: str | Path | None) -> Path | None:
-    """Return the folder of the run that wrote a checkpoint, or None if the file stands elsewhere."""
-    if checkpoint is None or Path(checkpoint).absolute().parent.name != CHECKPOINTS:
+    """Return the folder of the run that wrote a checkpoint, or an export; None if it stands elsewhere."""
+    if checkpoint is None:
         return None
-    folder = Path(checkpoint).absolute().parent.parent
-    return folder if (folder / CONFIG).is_file() else None
+    folder = Path(checkpoint).absolute().parent
+    folder = folder.parent if folder.name == CHECKPOINTS else folder if Path(checkpoint).is_dir() else Path()
+    return folder if (folder / CONFIG).is_file() and folder != Path() else None
 
 
 def newest_config(folder: Path) -> Path:
@@ -55,13 +57,23 @@ def _slurm_job(provenance: Path) -> str | None:
         return None
 
 
-def create_run_dir(root: Path, recipe: str) -> Path:
-    """Make `root/<recipe>_<time>`, with a SLURM job's number, or the first of -2, -3 ... that no other run has made.
+def run_name(recipe: str, dataset: str | dict[str, str]) -> str:
+    """Return what a run is called before the time is added: by its recipe and its data set."""
+    file = dataset.get("train", "") if isinstance(dataset, dict) else dataset.partition("@")[0]
+    data = "rotten_tomatoes" if file == "packaged" else Path(file).name.partition(".")[0]
+    plain = re.sub(r"[^\w-]+", "_", data)
+    return f"{recipe}-{plain or 'data'}"
+
+
+def create_run_dir(root: Path, recipe: str, name: str | None = None) -> Path:
+    """Make `root/<recipe>_<time>`, with a SLURM job's number, or `root/<name>`; with -2, -3 ... if it is there already.
 
     Raises:
         UserError: The folder cannot be made.
     """
-    name = f"{recipe}_{datetime.now():%Y-%m-%d_%H-%M-%S}{_job()}"
+    if name is not None and (Path(name).name != name or name.startswith(".")):
+        raise UserError(f"--name {name}: give a name for a folder, without / and not beginning with a dot")
+    name = name or f"{recipe}_{datetime.now():%Y-%m-%d_%H-%M-%S}{_job()}"
     try:
         root.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(1):
