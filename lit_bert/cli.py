@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -45,7 +46,8 @@ def main(
 
     Raises:
         SystemExit: With status 2 after a user's mistake, which has been explained on standard error; with 1 if another
-            rank is gone; with 128 and the signal's number after a signal that stopped training.
+            rank is gone; with 128 and the signal's number after a signal that stopped training; with 0 if `fit` is to
+            go on with a run that is finished.
     """
     silence_chatter()
     hardware.keep_freed_memory()
@@ -137,13 +139,8 @@ class BertCLI(LightningCLI):
         self.settings = self.config[self.subcommand]
         self.settings.ckpt_path = self._ckpt_path
         defaults.complete(self.settings)
-        if (
-            self.subcommand == "fit"
-            and self.checkpoint
-            and (message := resume.finished(self.checkpoint, self.settings))
-        ):
-            status("finished", message)
-            raise SystemExit(0)
+        if self.subcommand == "fit" and self.checkpoint:
+            resume.exit_if_finished(self.checkpoint, yaml.safe_load(self._config_text())["trainer"])
         for make, kind in zip((self._make_model, self._make_data), self._classes, strict=True):
             self.parser.add_instantiator(make, kind, subclasses=True)
 

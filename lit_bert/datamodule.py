@@ -126,10 +126,10 @@ class TextClassificationDataModule(LightningDataModule):
             self.dataset, {**self._given, "max_length": self.max_length}, tokenizer, files, limit
         )
 
-    def train_size(self) -> int:
-        """Return the number of training rows, which are prepared for it."""
+    def split_sizes(self) -> dict[str, int]:
+        """Return the number of rows of each split there is: "train", "val", "test", "unlabelled"."""
         self.prepare_data()
-        return len(tokenized.read(self.fingerprint).splits["train"])
+        return {name: len(rows) for name, rows in tokenized.read(self.fingerprint).splits.items()}
 
     def _load_tokenizer(self) -> tuple[Any, int]:
         if self.checkpoint is None and self.tokenizer.endswith(".ckpt"):

@@ -26,8 +26,10 @@ def config(content: str | bytes) -> Callable[[Path], list[str]]:
     return lambda folder: [f"--config={written(folder / 'bad.yaml', content)}"]
 
 
-def rows(content: str | bytes, split: str = "test") -> Callable[[Path], list[str]]:
+def rows(content: str | bytes, split: str = "test", only: bool = False) -> Callable[[Path], list[str]]:
     def make(folder: Path) -> list[str]:
+        for file in (folder / "reviews").glob("*.csv") if only else ():
+            file.unlink()
         written(folder / "reviews" / f"{split}.csv", content)
         return []
 
@@ -62,11 +64,6 @@ def not_writable(folder: Path) -> list[str]:
     return [f"--trainer.default_root_dir={folder}/out"]
 
 
-def no_validation(folder: Path) -> list[str]:
-    (folder / "reviews" / "validation.csv").unlink()
-    return []
-
-
 CASES: list[Case] = [
     # command line and config files
     ("unknown option", words("--model.learning_rat=1"), "did you mean model.learning_rate?"),
@@ -86,20 +83,20 @@ CASES: list[Case] = [
     # samples and data
     ("too many rows", words("--data.val_rows=21"), "--data.val_rows 21: the validation split of"),
     ("no rows", words("--data.train_rows=0"), "--data.train_rows 0: it must be at least 1"),
-    ("data folder missing", words("--data.dataset=./none"), "--data.dataset ./none: there is no such folder"),
+    ("data folder missing", words("--data.dataset=./none"), "--data.dataset ./none: there is no such file or folder"),
     ("data set unknown", words("--data.dataset=some/data"), "--data.dataset some/data: not in the Hugging Face cache"),
-    ("data file missing", words("--data.dataset.train=a.csv"), "it needs train, validation, test"),
-    ("split missing", no_validation, "no split validation there"),
+    ("data file missing", words("--data.dataset.train=a.csv"), "--data.dataset.train a.csv: there is no such file"),
+    ("too few to hold out", rows("text,label\nfine,1\nbad,5\ndull,5\n", "train", only=True), "class '1' has 1 row(s)"),
     ("empty file", rows(""), "test.csv: the file is empty"),
     ("no row", rows("text,label\n"), "test.csv: the file has no rows"),
     ("not UTF-8", rows(b"text,label\nsch\xf6n,pos\n"), "test.csv, line 2: not UTF-8 (byte 0xf6"),
     ("no text column", rows("body,label\nfine,pos\n"), "test.csv: no column 'text', only body, label"),
-    ("no label column", rows("text,stars\nfine,5\n"), "name it with --data.label_column"),
+    ("no label column", rows("text,stars\nfine,5\n", "train"), "name it with --data.label_column"),
     ("text missing", rows("text,label\nfine,pos\n,neg\n"), "test.csv, row 2: no text in column 'text'"),
-    ("label missing", rows("text,label\nfine,pos\ndull,\n"), "test.csv, row 2: no label in column 'label'"),
+    ("label missing", rows("text,label\nfine,pos\ndull,\n", "train"), "row 2: no label in column 'label'"),
     ("label unknown", rows("text,label\nfine,pos\ndull,meh\n"), "row 2: label 'meh' in column 'label' is not one of"),
     ("label of another type", rows("text,label\nfine,pos\ndull,0\n"), "of another type"),
-    ("class numbers with a gap", rows("text,label\nfine,1\nbad,5\n", "train"), "are 1, 5; they must count from 0"),
+    ("classes of one split alone", rows("text,label\nfine,1\nbad,5\n", "train"), "'pos' in column 'label' is not one"),
     ("class number of 30 digits", rows("text,label\nfine,1\nbad," + "9" * 30 + "\n"), "of another type"),
     ("one class", rows("text,label\nfine,pos\ngood,pos\n", "train"), "has the one class 'pos'"),
     # encoders

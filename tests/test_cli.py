@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 def test_fit_leaves_a_whole_run(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
     cli = main(["fit", "--config", recipe])
     run = Path(cli.run_dir)
-    assert re.fullmatch(r"tiny_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", run.name)
+    assert re.fullmatch(r"tiny-reviews_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", run.name)
     assert run.parent == Path("runs").absolute()
     metrics = json.loads((run / "metrics.json").read_text())
     assert {split: metrics[split]["rows"] for split in ("val", "test")} == {"val": 20, "test": 30}
@@ -148,7 +148,8 @@ def test_print_config_prints_nothing_but_the_config(capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_is_valid_and_says_how_to_run_it(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert path.read_text().startswith(f"# python train.py fit --config configs/{path.name}\n")
+    command = f"# python train.py fit --config configs/{path.name}"
+    assert path.read_text().startswith((f"{command}\n", f"{command} --data.dataset reviews.csv\n"))
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--config", str(path), "--print_config"])
     assert stop.value.code in (0, None)

@@ -32,7 +32,7 @@ def complete_epochs(settings: Any, data: Any) -> None:
     """
     trainer = settings.trainer
     if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
-        rows = data.train_size() if hasattr(data, "train_size") else ROWS
+        rows = data.split_sizes()["train"] if hasattr(data, "split_sizes") else ROWS
         trainer.max_epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, -(-ROWS // rows)))
 
 

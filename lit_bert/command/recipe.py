@@ -27,8 +27,9 @@ def default_recipe(dataset: str | dict[str, str] = _ROTTEN_TOMATOES, pretrained:
     own_data = dataset not in (_ROTTEN_TOMATOES, packaged.PACKAGED)
     if own_data and pretrained:
         return CONFIGS / ("own_data_packaged.yaml" if pretrained == packaged.PACKAGED else "own_data.yaml"), "own data"
-    answer = os.environ.get(_DECIDED) or from_rank_zero("recipe", lambda: ": ".join(_decide(own_data)))
-    os.environ[_DECIDED] = answer
+    variable = f"{_DECIDED}_OWN_DATA" if own_data else _DECIDED
+    answer = os.environ.get(variable) or from_rank_zero("recipe", lambda: ": ".join(_decide(own_data)))
+    os.environ[variable] = answer
     name, _, why = answer.partition(": ")
     return CONFIGS / name, why
 

@@ -94,17 +94,28 @@ def _optimizers(parser: Any, checkpoint: Checkpoint) -> dict[str, Any]:
     return specs
 
 
-def finished(checkpoint: Checkpoint, settings: Any) -> str | None:
-    """Return what to say if a run ended with this checkpoint, and has been tested and so on; None if it can go on."""
+def exit_if_finished(checkpoint: Checkpoint, trainer: dict[str, Any]) -> None:
+    """Say that a run is finished, and how to go on, if it ended with this checkpoint and is to end there again.
+
+    Args:
+        checkpoint: What `fit` is to go on from.
+        trainer: The Trainer's settings, as a run's config has them.
+
+    Raises:
+        SystemExit: With status 0: it is finished.
+    """
     run = run_dir.run_dir_of(checkpoint.path)
     try:
-        content = json.loads((run / run_dir.METRICS).read_text("utf-8")) if run else {}
+        results = json.loads((run / run_dir.METRICS).read_text("utf-8")) if run else {}
         stored = yaml.safe_load(run_dir.newest_config(run).read_text("utf-8"))["trainer"] if run else {}
-        same = all(stored[limit] == settings.trainer[limit] for limit in ("max_epochs", "max_steps"))
-        if not same or content["steps"] != checkpoint.global_step:
-            return None
+        ends = ("max_epochs", "max_steps", "max_time", "callbacks")
+        if results["steps"] != checkpoint.global_step or any(stored[end] != trainer[end] for end in ends):
+            return
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return None
-    limit = "max_epochs" if settings.trainer.max_steps == -1 else "max_steps"
-    done = f"{display_path(str(run))} is finished, after {checkpoint.global_step:,} steps"
-    return f"{done}; to train on, raise --trainer.{limit} above {settings.trainer[limit]}"
+        return
+    limit = "max_epochs" if trainer["max_steps"] == -1 else "max_steps"
+    advice = f"to train on, raise --trainer.{limit} above {trainer[limit]}"
+    if "EarlyStopping" in str(trainer["callbacks"]):
+        advice += ", or leave out early stopping with --trainer.callbacks null"
+    status("finished", f"{display_path(str(run))} ended after {checkpoint.global_step:,} steps; {advice}")
+    raise SystemExit(0)

@@ -72,7 +72,8 @@ def check_options(given: Mapping[str, Any]) -> None:
 
 def table_format(given: Mapping[str, Any]) -> TableFormat:
     """Return which columns the data module's arguments name."""
-    return TableFormat(*(given[name] for name in TableFormat._fields))
+    names = ("text_column", "label_column", "text_pair_column", "delimiter")
+    return TableFormat(**{name: given[name] for name in names})
 
 
 def prepare(
@@ -102,7 +103,9 @@ def prepare(
         if not sys.stderr.isatty():
             datasets.disable_progress_bars()
         found = dataset.load(location, format, given["class_names"], given["drop_unlabelled"])
+        complete = set(found)
         held_out = hold_out(found, val_split, given["holdout"], seed, f"--data.dataset {name}")
+        counts_held_out = {split: len(rows) for split, rows in found.items() if split not in complete}
         if given["drop_leaked"]:
             drop_leaked(found)
         sources = {"train": "train", "val": val_split, "test": "test"}
@@ -128,7 +131,7 @@ def prepare(
             )
         class_names = splits["train"].features["label"].names
         about = [list(splits), class_names, max_length, tokenizer.pad_token_id, files]
-        about += [audit(splits) | encode.counts(), held_out]
+        about += [{**audit(splits), **encode.counts(), "held_out": counts_held_out}, held_out]
         (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
     return key
 

@@ -40,8 +40,8 @@ def finish_fit(
     split is looked at, `projector` whether the validation rows' [CLS] vectors are logged.
 
     Returns:
-        What `metrics.json` holds: by split the metrics, `calibration`, `checkpoint` (relative to the folder; None if
-        there is no best one), `fit_seconds`, `throughput`, and `seed`.
+        What `metrics.json` holds: by split the metrics, `calibration`, the `audit` of the rows, `checkpoint` (relative
+        to the folder; None if there is no best one), `steps`, `fit_seconds`, `throughput`, and `seed`.
     """
     path = next((str(callback.best_model_path) for callback in _callbacks(trainer, ModelCheckpoint)), "")
     averaged = bool(_callbacks(trainer, StochasticWeightAveraging))  # when training ends: no checkpoint has the average
@@ -53,7 +53,7 @@ def finish_fit(
         evaluator.validate(module, datamodule=data, verbose=False)
     val = Checkpoint.read(best).val_outputs if best else module.epoch_outputs.get("val")
     outputs = {"val": cast(SplitOutputs, val)} if val else {}
-    if test:
+    if test and "test" in data.split_sizes():
         # Test points belong to the last step and epoch. Of a run that is resumed when max_steps has ended it, Lightning
         # counts one less.
         trainer.fit_loop.epoch_loop.on_load_checkpoint({"_batches_that_stepped": trainer.global_step})
@@ -74,6 +74,7 @@ def finish_fit(
     results = {
         **splits,
         "calibration": calibration,
+        "audit": data.audit,
         "checkpoint": best and os.path.relpath(best, folder),
         "steps": trainer.global_step,
         "fit_seconds": round(seconds, 1),

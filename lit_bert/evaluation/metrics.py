@@ -64,11 +64,20 @@ def per_class_metrics(preds: Tensor, labels: Tensor, names: Sequence[str]) -> di
     return classes
 
 
+def _number(value: Any) -> float | None:
+    """Return what JSON can hold of a metric: None if it is not defined, such as the AUROC of one class."""
+    return float(value) if math.isfinite(value) else None
+
+
 def split_metrics(metrics: Mapping[str, Any], outputs: SplitOutputs, names: Sequence[str]) -> dict[str, Any]:
-    """Return what `accuracy_metrics` does, the other `metrics` of the module, and `classes`."""
+    """Return what `accuracy_metrics` does, the other `metrics` of the module, and `classes`.
+
+    `classes_with_rows` is how many classes have rows, over which "auroc" is a mean.
+    """
     return {
         **accuracy_metrics(outputs["preds"] == outputs["labels"]),
-        **{name: float(value) for name, value in metrics.items() if name != "acc"},
+        **{name: _number(value) for name, value in metrics.items() if name != "acc"},
+        "classes_with_rows": len(torch.unique(outputs["labels"])),
         "classes": per_class_metrics(outputs["preds"], outputs["labels"], names),
     }
 

@@ -144,7 +144,8 @@ class CaptureEmbeddings(Callback):
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
         kept = outputs["index"] < self.limit
-        embeddings = mean_over_windows(self._cls, batch.get("windows"))
+        windows = batch.get("windows") if isinstance(batch, Mapping) else None
+        embeddings = mean_over_windows(self._cls, windows)
         self.batches.append({"index": outputs["index"][kept].cpu(), "embeddings": embeddings[kept].cpu()})
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:

@@ -7,18 +7,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
 from lit_bert.console import status
+from lit_bert.data.audit import describe
 
 
 class RunSummary(Callback):
     """Prints, before training starts, with which data, model and device."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        splits = getattr(trainer.datamodule, "splits", None)  # type: ignore[attr-defined]
-        if isinstance(splits, dict) and {"train", "val", "test"} <= splits.keys():
-            train, val, test = (f"{len(splits[name]):,}" for name in ("train", "val", "test"))
-            names = getattr(trainer.datamodule, "class_names", [])  # type: ignore[attr-defined]
-            classes = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-            status("data", f"{train} training, {val} validation, {test} test rows; classes {classes}")
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if getattr(data, "audit", None):
+            _print_data(data)
         config = getattr(getattr(pl_module, "model", None), "config", None)
         if config is not None:
             name = getattr(pl_module, "pretrained", type(pl_module).__name__)
@@ -32,6 +30,22 @@ class RunSummary(Callback):
             else f"{root.type}, {torch.get_num_threads()} threads"
         )
         status("device", f"{trainer.world_size} x {name}; precision {trainer.precision}")
+
+
+def _print_data(data: Any) -> None:
+    """Print what a `TextClassificationDataModule` has, and what is wrong with it."""
+    counts = {name: f"{len(rows):,}" for name, rows in data.splits.items()}
+    names = data.class_names
+    classes = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    test = f"{counts.get('test', 'no')} test rows"
+    if "unlabelled" in counts:
+        test += f" ({counts['unlabelled']} more without a label)" if "test" in counts else " with a label"
+    status("data", f"{counts['train']} training, {counts['val']} validation, {test}; classes {classes}")
+    if data.audit["held_out"]:
+        which = " and ".join(f"{rows:,} {split}" for split, rows in data.audit["held_out"].items())
+        status("held out", f"{which} rows, drawn from the training rows class by class (--data.holdout)")
+    for line in describe(data.audit):
+        status("audit", line)
 
 
 class ProgressBar(RichProgressBar):

@@ -88,6 +88,7 @@ def _provenance(trainer: Trainer) -> dict[str, Any]:
         "data": {
             "fingerprint": getattr(data, "fingerprint", None),
             "rows": {name: len(rows) for name, rows in splits.items()} if isinstance(splits, dict) else None,
+            "held_out": getattr(data, "held_out", None),
         },
         "versions": {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
         "hardware": {

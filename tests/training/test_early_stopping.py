@@ -20,9 +20,16 @@ def test_a_run_that_stopped_early_is_not_trained_on(
     last = cli.run_dir / "checkpoints" / "last.ckpt"
     assert Checkpoint.read(last).global_step == steps
     for _ in range(2):
-        again = main(["fit", f"--ckpt_path={last}"])
-        assert again.trainer.global_step == steps
-        assert "stop     early stopping has ended this run" in capsys.readouterr().out
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", f"--ckpt_path={last}"])
+        assert stop.value.code == 0
+        said = capsys.readouterr().out
+        assert f"ended after {steps} steps" in said
+        assert "or leave out early stopping" in said
+    (cli.run_dir / "metrics.json").unlink()  # as if the run had been killed before its test
+    again = main(["fit", f"--ckpt_path={last}"])
+    assert again.trainer.global_step == steps
+    assert "stop     early stopping has ended this run" in capsys.readouterr().out
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
