@@ -227,10 +227,16 @@ class BertCLI(LightningCLI):
     def _evaluate(self, split: str) -> None:
         folder = None if self.settings.trainer.fast_dev_run else self.run_dir
         ckpt_path = self.settings.ckpt_path
+        status(split, self._what(split))
         self.results = finish.evaluate(self.trainer, self.model, self.datamodule, split, ckpt_path, folder)
+
+    def _what(self, split: str) -> str:
+        model = display_path(self.checkpoint.path) if self.checkpoint else f"--model.pretrained {self.model.pretrained}"
+        return f"{model} on the {split} rows of {self.datamodule.dataset}"
 
     def predict(self, **kwargs: Any) -> None:
         if self.settings.input is None:
+            status("predict", self._what(self.datamodule.predict_split), err=True)
             predict_split(self.trainer, self.model, self.datamodule, self.settings, self.run_dir)
         else:
             predict_texts(self.trainer, self.settings, self.run_dir)

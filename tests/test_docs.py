@@ -66,7 +66,10 @@ def prepared(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> l
     """Return a command's words, with neither a checkpoint nor the config of a run, which are not there."""
     monkeypatch.chdir(ROOT)  # for configs/
     monkeypatch.setenv("LIT_BERT_RECIPE", "packaged.yaml: a test")
+    monkeypatch.setenv("LIT_BERT_RECIPE_OWN_DATA", "own_data_packaged.yaml: a test")
     words = without(words_of(command), "--ckpt_path")
+    if words and words[0] != "fit":
+        words += ["--model.pretrained", "packaged"]
     if "--input" in words:
         words += ["--ckpt_path", str(tmp_path)]  # a folder, as an exported model is
     if "--config" in words and words[words.index("--config") + 1].startswith("runs/"):

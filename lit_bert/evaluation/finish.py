@@ -1,6 +1,7 @@
 """What follows `fit`: the best checkpoint is tested, its results are printed, written and logged."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,8 @@ from lit_bert.console import status
 from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.errors import UserError
 from lit_bert.evaluation import report, tensorboard
-from lit_bert.evaluation.calibration import calibration_metrics
+from lit_bert.evaluation.calibration import calibration_metrics, helps
+from lit_bert.evaluation.hints import hints
 from lit_bert.evaluation.metrics import evaluate_splits
 from lit_bert.files import display_path, next_free_path
 from lit_bert.modeling.outputs import SplitOutputs
@@ -68,6 +70,7 @@ def finish_fit(
     if not trainer.is_global_zero:
         return {}
     splits = evaluate_splits(module, data, outputs)
+    _print_best(trainer, best)
     report.print_results(splits)
     calibration = calibration_metrics(outputs["val"], outputs["test"]) if len(outputs) == 2 else {}
     throughput = _callbacks(trainer, Throughput)
@@ -91,6 +94,11 @@ def finish_fit(
         tensorboard.log_projector(trainer, outputs["val"], embeddings, data.texts, names, step)
     tensorboard.log_final(trainer, splits, params or {}, step)
     _print_summary(trainer, results, folder, averaged)
+    stopped = trainer.max_epochs is None or trainer.current_epoch < trainer.max_epochs
+    how = {"epochs": trainer.current_epoch, "best_epoch": best and Checkpoint.read(best).epoch + 1}
+    how |= {"stopped_early": stopped, "class_weights": module.hparams.get("class_weights")}
+    for line in hints(results, how | {"train_rows": data.hparams.get("train_rows")}):
+        status("hint", line)
     return results
 
 
@@ -133,21 +141,31 @@ def _local_trainer(trainer: Any) -> Trainer:
     return Trainer(accelerator=trainer.strategy.root_device.type, plugins=[AtomicCheckpointIO()], **options)
 
 
+def _print_best(trainer: Trainer, best: str | None) -> None:
+    callback = next(iter(_callbacks(trainer, ModelCheckpoint)), None)
+    if best and callback and callback.monitor and callback.best_model_score is not None:
+        score = f"{callback.monitor} {float(callback.best_model_score):.4f}"
+        status("best", f"epoch {Checkpoint.read(best).epoch} has {score}: {display_path(best)}")
+
+
 def _print_summary(trainer: Trainer, results: dict[str, Any], folder: Path, averaged: bool) -> None:
     if results["throughput"]:
-        speed = "{samples_per_sec:,.0f} sentences/s, {tokens_per_sec:,.0f} tokens/s, {padding_waste:.1%} padding, "
-        speed += "{mfu:.0%} of the device's matrix rate"
+        speed = "{samples_per_sec:,.0f} sentences/s, {tokens_per_sec:,.0f} tokens/s, {padding_waste:.1%} padding"
         status("speed", speed.format(**results["throughput"]))
-    if results["calibration"]:
-        calib = "test ECE {test_ece:.3f}, {test_ece_calibrated:.3f} after temperature scaling (T = {temperature:.2f}): "
-        status("calib", calib.format(**results["calibration"]) + "python -m lit_bert.export --calibrate")
+    calibration = results["calibration"]
+    fitted = [calibration[key] for key in ("temperature", "val_ece", "val_ece_calibrated") if calibration]
+    if results["checkpoint"] and fitted and helps(*fitted):
+        calib = "test ECE {test_ece:.3f}, {test_ece_calibrated:.3f} after temperature scaling: "
+        path, to = display_path(folder / results["checkpoint"]), display_path(folder / "calibrated")
+        command = shlex.join(["python", "-m", "lit_bert.export", "--ckpt_path", path, "--to", to, "--calibrate"])
+        status("calib", calib.format(**calibration) + command)
     status("run", f"{display_path(folder)} (trained in {results['fit_seconds']:.0f} s)")
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             inside = Path(logger.log_dir).absolute().is_relative_to(folder.absolute())
             status("look", f"tensorboard --logdir {display_path(folder.parent if inside else logger.root_dir)}")
     if results["checkpoint"]:
-        path = display_path(folder / results["checkpoint"])
+        path = shlex.quote(display_path(folder / results["checkpoint"]))
         status("test", f"python train.py test --ckpt_path {path}")
         status("predict", f"python train.py predict --ckpt_path {path}")
     elif averaged:

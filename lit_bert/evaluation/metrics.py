@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lit_bert.evaluation import baselines
+from lit_bert.evaluation.hints import LINEAR, MAJORITY
 from lit_bert.evaluation.slices import slices
 from lit_bert.modeling.outputs import SplitOutputs
 
@@ -72,13 +73,17 @@ def _number(value: Any) -> float | None:
 def split_metrics(metrics: Mapping[str, Any], outputs: SplitOutputs, names: Sequence[str]) -> dict[str, Any]:
     """Return what `accuracy_metrics` does, the other `metrics` of the module, and `classes`.
 
-    `classes_with_rows` is how many classes have rows, over which "auroc" is a mean.
+    `balanced_acc` is the mean recall of the classes that have rows; so many are `classes_with_rows`, over which "auroc"
+    is a mean, too.
     """
+    classes = per_class_metrics(outputs["preds"], outputs["labels"], names)
+    recalls = [values["recall"] for values in classes.values() if values["rows"]]
     return {
         **accuracy_metrics(outputs["preds"] == outputs["labels"]),
         **{name: _number(value) for name, value in metrics.items() if name != "acc"},
-        "classes_with_rows": len(torch.unique(outputs["labels"])),
-        "classes": per_class_metrics(outputs["preds"], outputs["labels"], names),
+        "balanced_acc": sum(recalls) / len(recalls),
+        "classes_with_rows": len(recalls),
+        "classes": classes,
     }
 
 
@@ -96,7 +101,7 @@ def evaluate_splits(
     for (split, rows), linear_preds in zip(outputs.items(), linear, strict=True):
         labels, correct = rows["labels"], rows["preds"] == rows["labels"]
         majority_preds = baselines.majority(train["label"], len(labels))
-        baseline_preds = {"majority class": majority_preds, "TF-IDF, linear": linear_preds}
+        baseline_preds = {MAJORITY: majority_preds, LINEAR: linear_preds}
         results[split] = {
             **split_metrics(module.compute_metrics(rows), rows, module.class_names),
             "baselines": {

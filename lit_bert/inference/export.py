@@ -15,13 +15,19 @@ from torch import Tensor, nn
 
 from lit_bert.console import status
 from lit_bert.errors import UserError, exit_on_user_error, reason
-from lit_bert.evaluation.calibration import apply_temperature, expected_calibration_error, fit_temperature
+from lit_bert.evaluation.calibration import (
+    apply_temperature,
+    cross_validated_error,
+    expected_calibration_error,
+    fit_temperature,
+    helps,
+)
 from lit_bert.files import display_path
 from lit_bert.inference.card import render_model_card
-from lit_bert.inference.predictor import restore_model
+from lit_bert.inference.predictor import SETTINGS, restore_model
 from lit_bert.modeling.encoder import class_names, load_tokenizer, quiet_transformers
 from lit_bert.training import run_dir
-from lit_bert.training.checkpoint_io import Checkpoint
+from lit_bert.training.checkpoint_io import Checkpoint, find_named_checkpoint
 
 ONNX = "model.onnx"
 TOLERANCE = 1e-4
@@ -45,11 +51,15 @@ def export(path: Path, folder: Path, metrics: Mapping[str, Any], calibrate: bool
     except OSError as error:
         raise UserError(f"--to {folder}: cannot be read ({error.strerror})") from error
     if taken:
-        raise UserError(f"--to {folder}: there is something already; give a folder that is new or empty")
+        raise UserError(f"--to {folder}: it is not empty; give a folder that is new or empty")
     checkpoint = Checkpoint.read(path)
     model = restore_model(checkpoint)
     model.config.architectures = [type(model).__name__]
     calibration = _calibrate(model, checkpoint) if calibrate else None
+    data = checkpoint.data_hyper_parameters
+    if data.get("text_pair_column") or data.get("long_text", "head") != "head":
+        names = ("max_length", "long_text", "text_pair_column")  # for `Predictor`; transformers passes them over
+        setattr(model.config, SETTINGS, {name: data.get(name) for name in names})
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
@@ -58,7 +68,7 @@ def export(path: Path, folder: Path, metrics: Mapping[str, Any], calibrate: bool
                 model.save_pretrained(partial)
             for name, content in checkpoint.tokenizer_files.items():
                 (partial / Path(name).name).write_text(content, encoding="utf-8")
-            if max_length := checkpoint.data_hyper_parameters.get("max_length"):  # what a pipeline truncates to
+            if max_length := data.get("max_length"):  # what a pipeline truncates to
                 file = partial / "tokenizer_config.json"
                 tokenizer = {**json.loads(file.read_text(encoding="utf-8")), "model_max_length": max_length}
                 file.write_text(json.dumps(tokenizer, indent=2), encoding="utf-8")
@@ -90,9 +100,15 @@ def _calibrate(model: Any, checkpoint: Checkpoint) -> dict[str, float]:
         raise UserError(f"--calibrate: the last layer of a {model.config.model_type} model is not known here")
     probs, labels = outputs["probs"], outputs["labels"]
     temperature = fit_temperature(probs, labels)
+    before, unseen = expected_calibration_error(probs, labels), cross_validated_error(probs, labels)
+    if not helps(temperature, before, unseen):
+        raise UserError(
+            f"--calibrate: it would not help: of {len(labels):,} validation rows the calibration error is "
+            f"{before:.4f}, and {unseen:.4f} at a temperature fitted on others of them (on all: {temperature:.3f}); "
+            "export without it"
+        )
     for parameter in last.parameters():
         parameter.data = parameter.data / temperature
-    before = expected_calibration_error(probs, labels)
     after = expected_calibration_error(apply_temperature(probs, temperature), labels)
     errors = f"calibration error on the validation rows {before:.4f} before, {after:.4f} after"
     status("calib", f"temperature {temperature:.3f}; {errors}")
@@ -151,13 +167,17 @@ def main(args: Sequence[str] | None = None) -> None:
         prog="python -m lit_bert.export",
         description='Write a checkpoint as a folder that transformers.pipeline("text-classification", DIR) loads.',
     )
-    parser.add_argument("--ckpt_path", metavar="X", type=Path, required=True, help="a checkpoint that `fit` wrote")
+    where = "a checkpoint that `fit` wrote; best or last takes that of the newest run in runs/"
+    parser.add_argument("--ckpt_path", metavar="X", type=Path, required=True, help=where)
     parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder, which must be new or empty")
     parser.add_argument("--onnx", action="store_true", help="write model.onnx, too: pip install '.[onnx]'")
     calibrate = "make probabilities fit the validation rows, by a temperature that is folded into the last layer"
     parser.add_argument("--calibrate", action="store_true", help=calibrate)
     options = parser.parse_args(args)
     with exit_on_user_error():
-        metrics = load_metrics(options.ckpt_path)
-        export(options.ckpt_path, options.to, metrics, options.calibrate, options.onnx)
+        path = options.ckpt_path
+        if str(path) in ("best", "last"):
+            checkpoint = find_named_checkpoint(str(path), Path("runs"))
+            path = checkpoint.path if checkpoint else path
+        export(path, options.to, load_metrics(path), options.calibrate, options.onnx)
     status("export", display_path(options.to))

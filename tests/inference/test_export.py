@@ -3,6 +3,7 @@ import json
 import shutil
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +102,50 @@ def test_the_card_names_where_it_comes_from(
     assert ("sentiment" in card.text) is (data == "packaged")
 
 
-def test_calibration_is_folded_into_the_last_layer(
-    best: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def overconfident(rows: int, sharpness: float) -> dict[str, torch.Tensor]:
+    """Return validation rows whose logits are `sharpness` times as large as they ought to be."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(rows, 2, generator=generator)
+    labels = torch.multinomial(logits.softmax(dim=-1), 1, generator=generator).flatten()
+    return {"probs": (sharpness * logits).softmax(dim=-1), "labels": labels}
+
+
+def with_validation(monkeypatch: pytest.MonkeyPatch, rows: dict[str, torch.Tensor]) -> None:
+    """Let checkpoints have these validation rows."""
+    read = Checkpoint.read
+    monkeypatch.setattr(export.Checkpoint, "read", lambda path: replace(read(path), val_outputs=rows))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {"probs": torch.tensor([[0.9, 0.1], [0.2, 0.8]] * 20), "labels": torch.tensor([0, 1] * 20)},  # all are right
+        {"probs": torch.tensor([[0.75, 0.25]] * 400), "labels": torch.tensor([0, 0, 0, 1] * 100)},  # calibrated as is
+    ],
+    ids=["at its limit", "no gain"],
+)
+def test_calibration_that_does_not_help_is_refused(
+    rows: dict[str, torch.Tensor],
+    best: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rows = read_safely(best)["val_outputs"]
+    with_validation(monkeypatch, rows)
+    with pytest.raises(SystemExit) as stop:
+        export.main(["--ckpt_path", str(best), "--to", str(tmp_path / "out"), "--calibrate"])
+    assert stop.value.code == 2
+    assert "--calibrate: it would not help" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_calibration_is_folded_into_the_last_layer(
+    best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = overconfident(500, 2.0)
+    with_validation(monkeypatch, rows)
     temperature = fit_temperature(rows["probs"], rows["labels"])
-    assert abs(temperature - 1) > 0.01
+    assert temperature > 1.5
     export.main(["--ckpt_path", str(best), "--to", str(tmp_path / "out"), "--calibrate"])
     wanted = apply_temperature(own(best), temperature)
     torch.testing.assert_close(probabilities(tmp_path / "out"), wanted, rtol=0, atol=1e-6)
@@ -148,7 +187,7 @@ def spoiled(path: Path, to: Path, **changes: Any) -> str:
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ("not empty", "--to out: there is something already; give a folder that is new or empty"),
+        ("not empty", "--to out: it is not empty; give a folder that is new or empty"),
         ("no checkpoint", "--ckpt_path nowhere.ckpt: there is no such file"),
         ("not validated", "was not written right after a validation, so it has no rows to fit to; take the"),
         ("other weights", "its weights are not those of the model that it describes (1 differ)"),

@@ -146,7 +146,7 @@ def test_a_lack_of_memory_is_explained_and_loses_nothing_either(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--input=a.txt"], "--input a.txt: give a checkpoint, or an exported folder, with --ckpt_path"),
+        (["--input=a.txt"], "predict --input a.txt: give a checkpoint with --ckpt_path"),
         (["--ckpt_path={best}", "--input=a.txt"], "--input a.txt: cannot be read (No such file or directory)"),
         (["--ckpt_path={best}", "--input=empty.txt"], "--input empty.txt: the file has no rows"),
         (["--ckpt_path={best}", "--input=-"], "--input -: standard input has no lines"),

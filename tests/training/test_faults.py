@@ -185,7 +185,7 @@ def test_last_is_the_newest_that_loads_and_none_is_a_fresh_start(
     assert main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2"]).run_dir == first.run_dir
     with pytest.raises(SystemExit):
         main(["test", "--ckpt_path=last", "--trainer.default_root_dir=elsewhere"])
-    assert "error: --ckpt_path last: there is no checkpoint in elsewhere; name its file" in capsys.readouterr().err
+    assert "error: --ckpt_path last: there is no such checkpoint in elsewhere; name its file" in capsys.readouterr().err
 
 
 def test_a_slurm_job_put_back_in_the_queue_goes_on_in_its_folder(words: list[str], tmp_path: Path) -> None:
