@@ -32,6 +32,11 @@ from lit_bert.training import hardware, ranks, run_dir
 from lit_bert.training.checkpoint_io import Checkpoint
 
 
+def as_dict(spec: Any) -> dict[str, Any] | None:
+    """Return a class and its arguments as the module's hyperparameters have them."""
+    return spec and dict(spec.as_dict())
+
+
 def main(
     args: list[str] | None = None,
     model_class: type[LightningModule] = BertClassifier,
@@ -117,7 +122,7 @@ class BertCLI(LightningCLI):
         parser.add_optimizer_args((Optimizer,))
         parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
         for name in ("optimizer", "lr_scheduler"):
-            parser.link_arguments(name, f"model.{name}", lambda spec: spec and spec.as_dict())
+            parser.link_arguments(name, f"model.{name}", as_dict)
         parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
         parser.link_arguments("model.pretrained", "data.tokenizer")
 
@@ -204,13 +209,10 @@ class BertCLI(LightningCLI):
         settings = self.settings
         if settings.trainer.fast_dev_run or settings.trainer.barebones:
             return
-        chosen = {name: settings.trainer[name] for name in ("max_epochs", "precision", "gradient_clip_val")}
-        params = {**self.model.hparams, **self.datamodule.hparams, **chosen, "seed": settings.seed_everything}
-        params.pop("encoder_config", None)
         seconds = time.monotonic() - started
         self.results = finish.finish_fit(
             *(self.trainer, self.model, self.datamodule, self.run_dir, seconds),
-            *(settings.test_after_fit, settings.projector, params),
+            *(settings.test_after_fit, settings.projector, settings.seed_everything),
         )
         own_forward = type(self.model).forward is not BertClassifier.forward  # which transformers does not have
         if self.trainer.is_global_zero and self.results["checkpoint"] and settings.export_after_fit and not own_forward:

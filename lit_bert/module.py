@@ -157,7 +157,7 @@ class BertClassifier(LightningModule):
         logits = self(**batch).float()
         losses = check_losses(self.compute_loss(logits, batch["labels"]), batch["labels"])
         preds = logits.argmax(dim=-1).detach()
-        self._outputs.add("train", batch, {"labels": batch["labels"], "preds": preds})
+        self._outputs.add("train", batch, {"labels": batch["labels"], "preds": preds, "loss": losses.detach()})
         if is_logged_step(self.trainer):
             self._last_loss = losses.detach().mean()
             self.log("train/loss", self._last_loss, prog_bar=True, logger=False, batch_size=len(logits))

@@ -16,6 +16,7 @@ from conftest import CONFIGS, events
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_bert.cli import main
+from lit_bert.command.help import OURS
 from lit_bert.training.checkpoint_io import read_safely
 
 ROOT = Path(__file__).parent.parent
@@ -44,7 +45,7 @@ def test_fit_leaves_a_whole_run(recipe: str, capsys: pytest.CaptureFixture[str])
 
     scalars = events(run)
     assert {"train/loss", "train/lr", "train/grad_norm", "train/acc", "val/loss", "val/acc", "val/f1"} <= set(scalars)
-    assert scalars["final/test_acc"] == [pytest.approx(metrics["test"]["acc"])]
+    assert scalars["when finished/test_acc"] == [pytest.approx(metrics["test"]["acc"])]
     assert len(scalars["val/acc"]) == 2
     accumulator = EventAccumulator(str(run))
     accumulator.Reload()
@@ -161,9 +162,10 @@ def test_every_recipe_is_valid_and_says_how_to_run_it(path: Path, capsys: pytest
 
 def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["fit", "--help"])
+        main(["fit", "--help=full"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
+    assert "lambda" not in text
     entries = re.findall(r"^  --((?:model|data)\.[\w.]+)[^\n]*\n((?:    +[^\n]*\n)*)", text, re.MULTILINE)
     assert {"model.learning_rate", "data.batch_size", "data.dataset"} <= {name for name, _ in entries}
     for name, meaning in entries:
@@ -208,3 +210,28 @@ def test_the_table_has_baselines_on_the_same_rows(best: Path, capsys: pytest.Cap
     assert others["TF-IDF, linear"]["acc"] == 1.0  # the ten sentences are those of training
     assert sum(of["rows"] for of in record["classes"].values()) == 30
     assert record["slices"]["negation"]["rows"] == 3
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_help_is_short_and_its_options_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) < 150
+    options = set(re.findall(r"^  (--[\w.]+)", text, re.MULTILINE))
+    assert {"--data.dataset", "--model.pretrained", "--trainer.max_epochs", "--ckpt_path", "--config"} <= options
+    assert set(OURS) - {"print_config"} <= {option[2:] for option in options}
+    for entry in re.split(r"^  --", text.partition("All of Lightning")[0], flags=re.MULTILINE)[1:]:
+        assert re.sub(r"\n\n.*", "", entry, flags=re.DOTALL).rstrip().endswith("."), entry
+
+
+@pytest.mark.parametrize(
+    ("word", "option"),
+    [("configs/packaged.yaml", "--config"), ("reviews.csv", "--data.dataset"), ("runs/a/last.ckpt", "--ckpt_path")],
+)
+def test_a_file_without_its_option_is_understood(word: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", word])
+    assert stop.value.code == 2
+    assert f"did you mean {option} {word}?" in capsys.readouterr().err

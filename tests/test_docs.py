@@ -125,7 +125,7 @@ def known_options() -> set[str]:
     said = io.StringIO()
     for command in (["fit"], ["predict"]):
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
-            main([*command, "--help"])
+            main([*command, "--help=full"] if command else ["--help"])
     for module in MODULES.values():
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
             module.main(["--help"])

@@ -7,8 +7,9 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 
+from lit_bert.evaluation.label_review import LabelReview
+from lit_bert.evaluation.loggers import ScalarLogger
 from lit_bert.evaluation.tensorboard import TensorBoardCallback
 from lit_bert.files import next_free_path
 from lit_bert.training import progress, ranks, run_dir
@@ -43,7 +44,7 @@ def make_trainer(
         callbacks.append(progress.ProgressBar())
     if fit and real:
         files = [next_free_path(folder / name) for name in (run_dir.CONFIG, run_dir.PROVENANCE)]
-        callbacks.append(RunRecord(files[0], config, files[1]))
+        callbacks += [RunRecord(files[0], config, files[1]), LabelReview(folder / run_dir.LABELS)]
     if options["enable_checkpointing"] is not False and not bare:
         saved = Path(settings.checkpoint.dirpath or folder / run_dir.CHECKPOINTS)
         settings.checkpoint.dirpath = str(saved)
@@ -53,7 +54,7 @@ def make_trainer(
     if options["logger"] in (None, True) and not bare:
         # Of what was logged after the checkpoint, nothing is to be seen: it comes again.
         after: Any = {"purge_step": checkpoint.global_step} if checkpoint else {}
-        logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False, **after)
+        logger = ScalarLogger(folder, name="", version="", default_hp_metric=False, **after)
         options["logger"] = logger if fit else False
     options["callbacks"] = callbacks
     options["plugins"] = [*_as_list(options["plugins"]), AtomicCheckpointIO()]

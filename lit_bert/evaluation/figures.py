@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -14,8 +15,8 @@ from lit_bert.evaluation.calibration import expected_calibration_error
 from lit_bert.evaluation.metrics import wilson_interval
 from lit_bert.modeling.metrics import ECE_BINS
 
-MAX_NUMBERED, MAX_CURVES = 30, 20
-"""Classes up to which a confusion matrix has numbers and names; curves in a figure, of the largest classes."""
+MAX_NUMBERED, MAX_NAMED, MAX_CURVES = 12, 40, 8
+"""Classes up to which a confusion matrix has numbers, and names; curves in a figure, of the worst classes."""
 
 
 def _new_figure() -> tuple[Figure, Any]:
@@ -29,36 +30,56 @@ def _label(name: str) -> str:
 
 
 def confusion_matrix(preds: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
-    """Draw how many rows of each class are predicted as which; `preds` and `labels` have shape (N,)."""
+    """Draw which share of each class's rows is predicted as which; `preds` and `labels` have shape (N,)."""
     from sklearn.metrics import ConfusionMatrixDisplay
 
     figure, axes = _new_figure()
     names = [_label(name) for name in class_names]
-    numbered = len(names) <= MAX_NUMBERED
-    ConfusionMatrixDisplay.from_predictions(
+    display = ConfusionMatrixDisplay.from_predictions(
         labels.numpy(),
         preds.numpy(),
         labels=range(len(names)),
         display_labels=names,
-        include_values=numbered,
-        values_format="d",
+        normalize="true",
+        include_values=len(names) <= MAX_NUMBERED,
+        values_format=".2f",
         xticks_rotation="horizontal" if sum(map(len, names)) <= 30 else "vertical",
         cmap="Blues",
         ax=axes,
-        colorbar=not numbered,
-        text_kw={"fontsize": "medium" if len(names) <= 10 else 5},
+        text_kw={"fontsize": "medium" if len(names) <= 5 else "x-small"},
+        im_kw={"vmin": 0, "vmax": 1},
     )
-    if not numbered:
+    if len(names) <= 3:  # there is room for the rows, too
+        counts = torch.unique(torch.stack([labels, preds]), dim=1, return_counts=True)
+        for (label, pred), count in zip(counts[0].T.tolist(), counts[1].tolist(), strict=True):
+            text = display.text_[label, pred]
+            text.set_text(f"{text.get_text()}\n{count:,} rows")
+    if len(names) > MAX_NAMED:
         axes.set(xticks=[], yticks=[])
-    axes.set(title=title, xlabel="predicted class", ylabel="true class (numbers are rows)")
+    elif len(names) > MAX_NUMBERED:
+        axes.tick_params(labelsize=5)
+    axes.set(title=title, xlabel="predicted class", ylabel="true class")
     return figure
+
+
+def confused_pairs(preds: Tensor, labels: Tensor, class_names: Sequence[str], most: int = 20) -> list[list[str]]:
+    """Return the pairs of classes that are confused most, as cells: truth, prediction, rows, share of the class."""
+    wrong = preds != labels
+    pairs, counts = torch.unique(torch.stack([labels[wrong], preds[wrong]]), dim=1, return_counts=True)
+    sizes = labels.bincount(minlength=len(class_names))
+    order = counts.argsort(descending=True, stable=True)[:most].tolist()
+    chosen = [(int(pairs[0, place]), int(pairs[1, place]), int(counts[place])) for place in order]
+    return [
+        [class_names[label], class_names[pred], str(count), f"{count / int(sizes[label]):.3f}"]
+        for label, pred, count in chosen
+    ]
 
 
 def precision_recall(probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
     """Draw precision over recall of each class against the others; `probs` has shape (N, C)."""
-    from sklearn.metrics import PrecisionRecallDisplay
+    from sklearn.metrics import PrecisionRecallDisplay, average_precision_score
 
-    figure = _draw_curves(PrecisionRecallDisplay, probs, labels, class_names, title)
+    figure = _draw_curves(PrecisionRecallDisplay, average_precision_score, probs, labels, class_names, title)
     figure.axes[0].set_xlabel("recall (share of the class's rows found)")
     figure.axes[0].set_ylabel("precision (share of found rows right)")
     return figure
@@ -66,26 +87,31 @@ def precision_recall(probs: Tensor, labels: Tensor, class_names: Sequence[str], 
 
 def roc(probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
     """Draw the true positive rate over the false positive rate of each class; `probs` has shape (N, C)."""
-    from sklearn.metrics import RocCurveDisplay
+    from sklearn.metrics import RocCurveDisplay, roc_auc_score
 
-    figure = _draw_curves(RocCurveDisplay, probs, labels, class_names, title)
+    figure = _draw_curves(RocCurveDisplay, roc_auc_score, probs, labels, class_names, title)
     figure.axes[0].set(xlabel="false positive rate", ylabel="true positive rate")
     return figure
 
 
-def _draw_curves(display: Any, probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
-    """Draw a curve of each class that has rows; of two classes only the second's, for the first's says the same."""
+def _draw_curves(
+    display: Any, score: Any, probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str
+) -> Figure:
+    """Draw a curve of each class that has rows, of many those with the lowest score.
+
+    Of two classes it is only the second's, for the first's says the same.
+    """
     figure, axes = _new_figure()
     chance = {"color": "gray", "linestyle": ":", "linewidth": 1, "label": "_"}  # which is in no legend
     style = {"drop_intermediate": True, "plot_chance_level": True, "chance_level_kw": chance}
-    sizes = labels.bincount(minlength=len(class_names))
-    numbers = sorted(sizes.argsort(descending=True, stable=True)[:MAX_CURVES].tolist()) if len(sizes) > 2 else [1]
-    for number in numbers:
-        if 0 < sizes[number] < len(labels):
-            true, name = (labels == number).long().numpy(), _label(class_names[number])
-            display.from_predictions(true, probs[:, number].numpy(), name=name, ax=axes, **style)
-    if len(class_names) > MAX_CURVES:
-        title += f"\nthe {MAX_CURVES} classes with the most rows, of {len(class_names)}"
+    sizes = labels.bincount(minlength=len(class_names)).tolist()
+    numbers = [number for number, size in enumerate(sizes) if 0 < size < len(labels)]
+    if len(numbers) > MAX_CURVES:
+        title += f"\nthe worst {MAX_CURVES} of {len(numbers)} classes"
+        numbers = sorted(numbers, key=lambda number: score(labels == number, probs[:, number]))[:MAX_CURVES]
+    for number in numbers[-1:] if len(sizes) == 2 else numbers:
+        true, name = (labels == number).long().numpy(), _label(class_names[number])
+        display.from_predictions(true, probs[:, number].numpy(), name=name, ax=axes, **style)
     axes.set(title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     if axes.get_legend():
         axes.legend(fontsize="medium" if len(class_names) <= 5 else "x-small")

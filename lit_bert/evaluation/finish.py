@@ -16,6 +16,7 @@ from lit_bert.errors import UserError
 from lit_bert.evaluation import report, tensorboard
 from lit_bert.evaluation.calibration import calibration_metrics, helps
 from lit_bert.evaluation.hints import hints
+from lit_bert.evaluation.hparams import hyperparameters
 from lit_bert.evaluation.metrics import evaluate_splits
 from lit_bert.files import display_path, next_free_path
 from lit_bert.modeling.outputs import SplitOutputs
@@ -33,13 +34,13 @@ def finish_fit(
     seconds: float,
     test: bool = True,
     projector: bool = False,
-    params: dict[str, Any] | None = None,
+    seed: int | None = None,
 ) -> dict[str, Any]:
     """Evaluate what a run is to be judged by: its best checkpoint, or its weights as they are if there is none.
 
     Every rank calls it after `fit`, which took `seconds`; rank 0 prints the tables, writes `metrics.json` into the
-    run's `folder`, and fills the loggers' pages, `params` among them as hyperparameters. `test` is whether the test
-    split is looked at, `projector` whether the validation rows' [CLS] vectors are logged.
+    run's `folder`, and fills the loggers' pages. `test` is whether the test split is looked at, `projector` whether the
+    validation rows' [CLS] vectors are logged, and `seed` what is recorded as the run's.
 
     Returns:
         What `metrics.json` holds: by split the metrics, `calibration`, the `audit` of the rows, `checkpoint` (relative
@@ -82,7 +83,7 @@ def finish_fit(
         "steps": trainer.global_step,
         "fit_seconds": round(seconds, 1),
         "throughput": throughput[0].summary(trainer) if throughput else {},
-        "seed": (params or {}).get("seed"),
+        "seed": seed,
     }
     report.write_json(folder / run_dir.METRICS, results)
     step, names, temperature = trainer.global_step, module.class_names, calibration.get("temperature")
@@ -92,7 +93,7 @@ def finish_fit(
         tensorboard.log_figures(trainer, split, rows, splits[split]["slices"], names, temperature, step)
     if embeddings:
         tensorboard.log_projector(trainer, outputs["val"], embeddings, data.texts, names, step)
-    tensorboard.log_final(trainer, splits, params or {}, step)
+    tensorboard.log_final(trainer, splits, hyperparameters(trainer, module, data, seed), step)
     _print_summary(trainer, results, folder, averaged)
     stopped = trainer.max_epochs is None or trainer.current_epoch < trainer.max_epochs
     how = {"epochs": trainer.current_epoch, "best_epoch": best and Checkpoint.read(best).epoch + 1}

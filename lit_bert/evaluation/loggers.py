@@ -4,6 +4,7 @@ A logger is known by its public methods, so none of these packages is needed; ot
 """
 
 import io
+import re
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,15 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+class ScalarLogger(TensorBoardLogger):
+    """TensorBoard's logger without Lightning's `epoch`, and with test metrics, of one point each, behind the curves."""
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Log scalars."""
+        renamed = {re.sub("^test/", "when tested/", name): value for name, value in metrics.items() if name != "epoch"}
+        super().log_metrics(renamed, step)
 
 
 def takes_figures(logger: Any) -> bool:

@@ -15,8 +15,8 @@ from lit_bert.files import atomic_write
 NAME_WIDTH = 22
 """Columns of a terminal that a class's name takes at most: a table of numbers up to 9,999,999 fits into 80."""
 
-MAX_CLASSES, LARGEST = 40, 20
-"""Classes of which all are printed; of more, those with the most rows."""
+MAX_CLASSES = 15
+"""Classes of which all are printed; of more, so many of the worst, or the table would not fit on a screen."""
 
 
 def print_results(results: Mapping[str, dict[str, Any]], console: Console | None = None) -> None:
@@ -33,13 +33,17 @@ def print_results(results: Mapping[str, dict[str, Any]], console: Console | None
     console.print(table)
     for split in list(results)[-1:]:
         _print_classes(console, split, results[split]["classes"])
+        _print_means(console, results[split])
 
 
 def _print_classes(console: Console, split: str, classes: Mapping[str, dict[str, Any]]) -> None:
-    largest = sorted(classes, key=lambda name: -classes[name]["rows"])
-    shown = set(largest[:LARGEST] if len(classes) > MAX_CLASSES else largest)
+    shown = [name for name in classes if classes[name]["rows"]]
+    if len(classes) > MAX_CLASSES:
+        shown = sorted(shown, key=lambda name: classes[name]["f1"])[:MAX_CLASSES]
+    else:
+        shown = list(classes)
     table = make_table(f"class ({split})", "rows", "precision", "recall", "95 % interval", "F1")
-    for name in (name for name in classes if name in shown):
+    for name in shown:
         metrics, title = classes[name], Text(" ".join(name.split()))
         title.truncate(NAME_WIDTH, overflow="ellipsis")
         numbers = (metrics[key] for key in ("precision", "recall", "f1"))
@@ -48,7 +52,14 @@ def _print_classes(console: Console, split: str, classes: Mapping[str, dict[str,
         table.add_row(title, f"{metrics['rows']:,}", precision, recall, interval, f1)
     console.print(table)
     if len(shown) < len(classes):
-        console.print(f"the {len(shown)} classes with the most rows, of {len(classes)}; metrics.json has them all")
+        console.print(f"the {len(shown)} classes with the lowest F1, of {len(classes)}; metrics.json has them all")
+
+
+def _print_means(console: Console, metrics: Mapping[str, Any]) -> None:
+    present, classes = metrics["classes_with_rows"], len(metrics["classes"])
+    auroc = "" if metrics["auroc"] is None else f", AUROC {metrics['auroc']:.4f}"
+    where = f" (of the {present} of {classes} classes that have rows)" if present < classes else ""
+    console.print(f"balanced accuracy {metrics['balanced_acc']:.4f}{auroc}{where}")
 
 
 def make_table(*titles: str) -> Table:

@@ -20,8 +20,11 @@ from lit_bert.modeling.outputs import SplitOutputs, gather_outputs
 TextsOf = Callable[[str, Tensor], tuple[list[str], list[int]]]
 """Sentences and token counts of some rows of a split: `TextClassificationDataModule.texts`."""
 
-MAX_ERRORS, MAX_PROJECTED = 20, 10_000
-"""Errors that are listed at most, and vectors in the projector: more make it slow."""
+MAX_ERRORS, MAX_CURVES, MAX_PROJECTED = 20, 20, 10_000
+"""Errors that are listed at most, classes with a curve, and vectors in the projector: more make it slow."""
+
+FINAL = "when finished"
+"""Group of the scalars with one point, which comes after "train" and "val" on TensorBoard's page."""
 
 _LAYOUT = {
     "training and validation": {
@@ -67,7 +70,7 @@ def log_errors(
         return
     labels, preds, probs = outputs["labels"], outputs["preds"], outputs["probs"]
     for logger in _tensorboard_loggers(trainer):
-        for number, name in enumerate(class_names):
+        for number, name in enumerate(class_names[:MAX_CURVES]):
             rows_of_class, scores_of_class = (labels == number).numpy(), probs[:, number].numpy()
             logger.experiment.add_pr_curve(f"{split}/{name}", rows_of_class, scores_of_class, step)
     scores = probs.amax(dim=1)
@@ -111,16 +114,24 @@ def log_figures(
     }
     for name, figure in drawn.items():
         log_figure(trainer, f"{split}/{name}", figure, step)
+    if len(class_names) > 2:
+        pairs = figures.confused_pairs(outputs["preds"], labels, class_names)
+        log_table(trainer, f"{split}/most confused pairs", ["truth", "prediction", "rows", "share"], pairs, step)
 
 
 def log_final(trainer: Trainer, results: Mapping[str, Mapping[str, Any]], params: Mapping[str, Any], step: int) -> None:
-    """Log hyperparameters beside final/* metrics, for TensorBoard's page that compares runs, and close its files.
+    """Log hyperparameters beside metrics, for TensorBoard's page that compares runs, and a table of the results.
 
     `results` is what `evaluate_splits` returned; parameters that are None are left out.
     """
-    final = {f"final/{split}_{key}": metrics[key] for split, metrics in results.items() for key in ("acc", "f1", "ece")}
+    metrics = ("acc", "f1", "balanced_acc", "ece", "loss")
+    final = {f"{FINAL}/{split}_{key}": values[key] for split, values in results.items() for key in metrics}
     known = {key: value for key, value in params.items() if value is not None}
     hparams = {key: value if isinstance(value, int | float) else str(value) for key, value in known.items()}
+    rows = [
+        [split, str(values["rows"]), *(f"{values[key]:.4f}" for key in metrics)] for split, values in results.items()
+    ]
+    log_table(trainer, "results", ["split", "rows", *metrics], rows, step)
     for logger in _tensorboard_loggers(trainer):
         logger.log_hyperparams(hparams, final, step=step)
         logger.finalize("success")

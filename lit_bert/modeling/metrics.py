@@ -53,11 +53,11 @@ def make_metrics(num_classes: int) -> tuple[MetricCollection, MetricCollection]:
 
 
 def compute_metrics(metrics: MetricCollection, outputs: SplitOutputs) -> dict[str, Tensor]:
-    """Return the values of `metrics` of some rows, and their mean `loss` if they have one."""
+    """Return the values of `metrics` of some rows, and if they were evaluated their mean `loss`."""
     metrics = metrics.to(outputs["labels"].device)
     metrics.update(outputs["probs"] if "probs" in outputs else outputs["preds"], outputs["labels"])
     values = cast(dict[str, Tensor], dict(metrics.compute()))
     metrics.reset()
-    if "loss" in outputs:
+    if "loss" in outputs and "probs" in outputs:  # losses of training rows are of different weights
         values["loss"] = outputs["loss"].double().mean().float()
     return values

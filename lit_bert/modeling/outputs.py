@@ -13,8 +13,7 @@ class SplitOutputs(TypedDict, total=False):
     """The rows of a split after an epoch, N of them, with C classes; each in main memory.
 
     `index` (N,) is each row's place in its split, `labels` and `preds` (N,) are class numbers, `probs` (N, C) are
-    probabilities and `loss` (N,) is each row's own. Of training rows there are `labels` and `preds` alone, and `index`
-    where batches have one.
+    probabilities and `loss` (N,) is each row's own. Training rows have no `probs`, and an `index` if batches have one.
     """
 
     index: Tensor

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+from rich.progress import TimeRemainingColumn
 
 from lit_bert.console import status
 from lit_bert.data.audit import describe
@@ -49,7 +50,7 @@ def _print_data(data: Any) -> None:
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's rich progress bar, with the validation accuracy and without the run's version number.
+    """Lightning's rich progress bar in 80 columns, with the loss of training and the results of validation.
 
     Its metrics are read as often as they are logged: to read one waits for the GPU.
     """
@@ -58,6 +59,11 @@ class ProgressBar(RichProgressBar):
         super().__init__(leave=True)
         self._metrics: dict[str, Any] = {}
 
+    def configure_columns(self, trainer: Trainer) -> list[Any]:
+        """Leave out the rate, and show the time that an epoch takes still, or took."""
+        description, bar, batches, *_ = super().configure_columns(trainer)
+        return [description, bar, batches, TimeRemainingColumn(compact=True, elapsed_when_finished=True)]
+
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return the metrics to show."""
         every: int = getattr(trainer, "log_every_n_steps", 0) or 10
@@ -65,7 +71,10 @@ class ProgressBar(RichProgressBar):
             return self._metrics
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        if "val/acc" in trainer.callback_metrics:
-            metrics["val/acc"] = float(trainer.callback_metrics["val/acc"])
+        if "train/loss" in metrics:
+            metrics = {"loss": metrics.pop("train/loss"), **metrics}
+        for name in ("val/loss", "val/acc"):
+            if name in trainer.callback_metrics:
+                metrics[name] = float(trainer.callback_metrics[name])
         self._metrics = metrics
         return metrics

@@ -18,6 +18,7 @@ LAST = "last.ckpt"
 PROVENANCE = "provenance.json"
 METRICS = "metrics.json"
 EXPORT = "export"
+LABELS = "likely_wrong_labels.csv"
 LOCK = ".lock"
 
 

@@ -6,6 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import textwrap
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_bert.console import status
 from lit_bert.files import atomic_write
@@ -53,12 +55,14 @@ class RunRecord(Callback):
                 section, _, name = option.partition(".")
                 content[section][name] = value
             self.settings = yaml.safe_dump(content, sort_keys=False)
-        for path, text in (
-            (self.config, self.settings),
-            (self.provenance, json.dumps(_provenance(trainer), indent=2) + "\n"),
-        ):
+        provenance = _provenance(trainer)
+        for path, text in ((self.config, self.settings), (self.provenance, json.dumps(provenance, indent=2) + "\n")):
             with atomic_write(path) as partial:
                 partial.write_text(text, encoding="utf-8")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                for tag, text in (("command", provenance["command"]), ("config", self.settings)):
+                    logger.experiment.add_text(tag, textwrap.indent(text, "    "), trainer.global_step)
 
 
 def _tuned(trainer: Trainer, module: Any) -> dict[str, float]:

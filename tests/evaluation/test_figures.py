@@ -28,7 +28,10 @@ def legend(figure: figures.Figure) -> list[str]:
 def test_figures_show_what_the_rows_say(three: tuple[Tensor, Tensor]) -> None:
     probs, labels = three
     matrix = figures.confusion_matrix(probs.argmax(dim=1), labels, NAMES, "t").axes[0]
-    assert [text.get_text() for text in matrix.texts] == ["1", "0", "0", "0", "1", "0", "1", "0", "1"]
+    said = [text.get_text().replace("\n", ", ") for text in matrix.texts]
+    right, wrong = "1.00, 1 rows", "0.50, 1 rows"
+    assert said == [right, "0.00", "0.00", "0.00", right, "0.00", wrong, "0.00", wrong]
+    assert matrix.images[0].get_clim() == (0, 1)
     assert (matrix.get_title(), matrix.get_xlabel()) == ("t", "predicted class")
     covered = figures.coverage(probs, labels, "t").axes[0].lines[0]
     assert covered.get_xdata().tolist() == [0.25, 0.5, 0.75, 1]
@@ -78,15 +81,27 @@ def test_a_confusion_matrix_of_many_classes_has_no_numbers() -> None:
     axes = figures.confusion_matrix(labels.flip(0), labels, names, "t").axes[0]
     assert len(axes.texts) == 0
     assert len(axes.get_xticks()) == 0
-    assert axes.images[0].get_array().sum() == len(labels)
+    assert axes.images[0].get_array().sum(axis=1).tolist() == pytest.approx([1.0] * 300)
+    assert len(figures.confusion_matrix(*many(30)[1:2] * 2, many(30)[2], "t").axes[0].get_xticks()) == 30
 
 
-def test_of_many_classes_the_curves_of_the_largest_are_drawn() -> None:
-    probs, labels, names = many(25)
+def test_the_pairs_that_are_confused_most_come_first() -> None:
+    labels, preds = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([1, 1, 0, 0, 1, 2])
+    assert figures.confused_pairs(preds, labels, NAMES) == [
+        [NAMES[0], NAMES[1], "2", "0.667"],
+        [NAMES[1], NAMES[0], "1", "0.500"],
+    ]
+    assert figures.confused_pairs(labels, labels, NAMES) == []
+
+
+def test_of_many_classes_the_curves_of_the_worst_are_drawn() -> None:
+    _, labels, names = many(25)
+    probs = torch.eye(25)[labels]
+    probs[:, 5:13] = probs[:, 5:13].flip(0)  # these classes are hardly known
     for draw in (figures.roc, figures.precision_recall):
         drawn = draw(probs, labels, names, "t")
-        assert [text.partition(" (")[0] for text in legend(drawn)] == names[5:]
-        assert drawn.axes[0].get_title() == "t\nthe 20 classes with the most rows, of 25"
+        assert {text.partition(" (")[0] for text in legend(drawn)} == set(names[5:13])
+        assert drawn.axes[0].get_title() == "t\nthe worst 8 of 25 classes"
 
 
 def test_no_figure_is_left_in_pyplot(three: tuple[Tensor, Tensor]) -> None:

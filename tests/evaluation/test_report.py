@@ -47,13 +47,19 @@ def test_long_names_are_cut_and_numbers_are_not(capsys: pytest.CaptureFixture[st
     assert line.split()[-7:] == ["1,234,567", "0.5000", "0.5000", "0.5000", "to", "0.5000", "0.2500"]
 
 
-def test_of_many_classes_the_largest_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    labels = torch.arange(50).repeat_interleave(torch.arange(1, 51))
-    report.print_results({"test": results(labels, labels, [f"class{number}" for number in range(50)])})
+def test_of_many_classes_the_worst_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    labels = torch.arange(50).repeat(20)
+    preds = labels.clone()
+    for number in range(30, 45):  # of these more and more rows are wrong
+        preds[(labels == number).nonzero().flatten()[: number - 29]] = 50
+    report.print_results({"test": results(preds, labels, [f"class{number}" for number in range(51)])})
     said = capsys.readouterr().out
     shown = [line.split()[0] for line in said.splitlines() if line.split()[:1] and line.split()[0].startswith("class")]
-    assert [name for name in shown if name != "class"] == [f"class{number}" for number in range(30, 50)]
-    assert "the 20 classes with the most rows, of 50; metrics.json has them all" in said
+    assert [name for name in shown if name != "class"] == [f"class{number}" for number in range(44, 29, -1)]
+    assert "the 15 classes with the lowest F1, of 51; metrics.json has them all" in said
+    assert len(said[said.index("class (test)") :].splitlines()) <= 20
+    assert "balanced accuracy" in said
+    assert "(of the 50 of 51 classes that have rows)" in said
 
 
 def test_json_is_written(tmp_path: Path) -> None:

@@ -37,7 +37,21 @@ def test_a_run_fills_the_page(trained: Path) -> None:
     for tag in tags["scalars"]:
         steps = [event.step for event in events.Scalars(tag)]
         assert len(steps) == len(set(steps)), tag
-    assert {f"final/{split}_{key}" for split in ("val", "test") for key in ("acc", "f1", "ece")} <= set(tags["scalars"])
+    final = {f"{split}_{key}" for split in ("val", "test") for key in ("acc", "f1", "ece")}
+    assert {f"when finished/{name}" for name in final} <= set(tags["scalars"])
+    assert "epoch" not in tags["scalars"]
+    groups = [tag.partition("/")[0] for tag in sorted(tags["scalars"])]
+    assert list(dict.fromkeys(groups)) == ["train", "val", "when finished", "when tested"]
+
+
+def test_command_config_and_results_stand_among_the_texts(trained: Path) -> None:
+    events = accumulated(trained)
+    texts = {
+        tag: tensor_util.make_ndarray(events.Tensors(f"{tag}/text_summary")[0].tensor_proto).item().decode()
+        for tag in ("command", "config", "results")
+    }
+    assert "    seed_everything: 1" in texts["config"]
+    assert "| test | 30 |" in texts["results"]
 
 
 def test_training_and_validation_stand_on_one_chart(trained: Path) -> None:
@@ -148,11 +162,11 @@ def test_figures_hyperparameters_and_vectors(board: TensorBoardLogger) -> None:
     tensorboard.log_figures(trainer, "test", OUTPUTS, slices, NAMES, 1.5, 3)
     captured = {"index": torch.tensor([5, 6, 9]), "embeddings": torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])}
     tensorboard.log_projector(trainer, OUTPUTS, captured, texts_of, NAMES, 3)
-    results = {"test": {"acc": 0.5, "f1": 0.25, "ece": 0.125}}
+    results = {"test": {"rows": 4, "acc": 0.5, "f1": 0.25, "balanced_acc": 0.5, "ece": 0.125, "loss": 1.5}}
     tensorboard.log_final(trainer, results, {"rate": 0.5, "none": None, "list": [1]}, 3)
     events = accumulated(Path("events"))
     assert sorted(events.Tags()["images"]) == [f"test/{name}" for name in FIGURES]
-    assert [event.value for event in events.Scalars("final/test_ece")] == [0.125]
+    assert [event.value for event in events.Scalars("when finished/test_ece")] == [0.125]
     [vectors] = Path("events").glob("*/CLS/tensors.tsv")
     assert [[float(x) for x in line.split()] for line in vectors.read_text().splitlines()] == [[1, 2], [5, 6]]
     [lines] = Path("events").glob("*/CLS/metadata.tsv")
