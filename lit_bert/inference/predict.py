@@ -125,7 +125,7 @@ def _print_counts(console: Console, counts: Counter[str], output: str) -> None:
     place = "" if output == STDOUT else f" are in {display_path(output)}"
     console.print(f"{counts['rows']:,} predictions{place}", markup=False)
     if counts["empty"]:
-        console.print(f"{counts['empty']:,} empty texts have their rows, without a prediction")
+        console.print(f"without a prediction, because they are empty: {counts['empty']:,}")
     if rows := counts["labelled"]:
         low, high = wilson_interval(counts["correct"], rows)
         interval = f"95 % interval {low:.4f} to {high:.4f}"

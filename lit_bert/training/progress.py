@@ -62,6 +62,7 @@ class ProgressBar(RichProgressBar):
     def configure_columns(self, trainer: Trainer) -> list[Any]:
         """Leave out the rate, and show the time that an epoch takes still, or took."""
         description, bar, batches, *_ = super().configure_columns(trainer)
+        bar.bar_width = 10
         return [description, bar, batches, TimeRemainingColumn(compact=True, elapsed_when_finished=True)]
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def test_a_files_predictions_stand_in_the_runs_folder_each_in_its_row(
     said = capsys.readouterr()
     assert not said.out
     assert "5 predictions are in " in said.err
-    assert "2 empty texts have their rows, without a prediction" in said.err
+    assert "without a prediction, because they are empty: 2" in said.err
     main(words)  # older results are kept
     assert path.with_stem("predictions-lines-2").is_file()
     path.with_stem("predictions-lines-2").unlink()

@@ -29,9 +29,17 @@ def weights(root: str) -> dict[str, torch.Tensor]:
     return {k: v for k, v in read_safely(path)["state_dict"].items() if "key.bias" not in k}
 
 
-def test_ranks_and_accumulation_train_alike(still: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--model.class_weights=balanced", "--data.long_text=windows", "--data.max_length=5"]],
+    ids=["plain", "class weights and windows"],
+)
+def test_ranks_and_accumulation_train_alike(options: list[str], still: str, reviews: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    words = ["fit", "--config", still, "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1"]
+    rows = (reviews / "train.csv").read_text().splitlines()
+    if options:  # classes of 20 and 14 rows
+        (reviews / "train.csv").write_text("\n".join(rows[:35]) + "\n")
+    words = ["fit", "--config", still, "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1", *options]
     run([*words, "--trainer.default_root_dir=one"], log)
     expected = weights("one")
     for ranks, size, accumulate in ((2, 9, 1), (3, 6, 1), (3, 3, 2)):

@@ -1,0 +1,27 @@
+import warnings
+
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from lit_bert.modeling.metrics import compute_metrics, make_metrics
+
+
+def auroc(probs: torch.Tensor, labels: torch.Tensor) -> float:
+    _, metrics = make_metrics(probs.shape[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return float(compute_metrics(metrics, {"probs": probs, "labels": labels})["auroc"])
+
+
+@pytest.mark.parametrize("classes", [2, 4, 6])
+def test_auroc_is_the_mean_over_the_classes_that_have_rows(classes: int) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    probs = torch.rand(200, classes, generator=generator).softmax(dim=1)
+    labels = torch.randint(0, min(4, classes), (200,), generator=generator)
+    each = [roc_auc_score(labels == number, probs[:, number]) for number in range(min(4, classes))]
+    assert auroc(probs, labels) == pytest.approx(sum(each) / len(each), abs=1e-6)
+
+
+def test_auroc_of_one_class_is_not_defined() -> None:
+    assert torch.tensor(auroc(torch.rand(5, 3).softmax(dim=1), torch.zeros(5, dtype=torch.long))).isnan()

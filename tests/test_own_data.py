@@ -1,0 +1,163 @@
+"""One's own data, from the command line: one file, labels of any kind, pairs, long texts, rows without a label."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import BAD, GOOD
+from transformers import pipeline
+
+from lit_bert import Predictor
+from lit_bert.cli import main
+
+QUICK = ["--trainer.max_epochs=1", "--trainer.precision=32-true", "--data.batch_size=8"]
+
+
+def table(path: Path, rows: list[Any], *columns: str) -> str:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([columns or ("text", "label"), *rows])
+    return str(path)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def labelled(count: int, good: Any = "pos", bad: Any = "neg") -> list[tuple[str, Any]]:
+    texts = [*GOOD, *BAD]
+    return [(f"{texts[row % len(texts)]} {row}", good if row % len(texts) < len(GOOD) else bad) for row in range(count)]
+
+
+def test_one_file_is_enough_and_test_and_predict_find_the_rows_that_were_held_out(
+    tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LIT_BERT_RECIPE_OWN_DATA", "own_data_packaged.yaml: a test")
+    file = table(tmp_path / "my reviews.csv", labelled(60))
+    words = [f"--model.pretrained={tiny_bert}", "--data.max_length=32", "--trainer.precision=32-true"]
+    cli = main(["fit", "--data.dataset", file, *words])
+    said = capsys.readouterr().out
+    assert "data     48 training, 6 validation, 6 test rows; classes neg, pos" in said
+    assert "held out 6 validation and 6 test rows" in said
+    assert cli.trainer.max_epochs == 20  # 48 rows are few
+    assert cli.run_dir.name.startswith("own_data-my_reviews_")
+    assert cli.trainer.checkpoint_callback.monitor == "val/f1"
+    metrics = json.loads((cli.run_dir / "metrics.json").read_text())
+    again = main(["test", "--ckpt_path=best"])
+    assert again.run_dir == cli.run_dir
+    assert again.results["test"]["acc"] == metrics["test"]["acc"]
+    assert again.results["test"]["loss"] == pytest.approx(metrics["test"]["loss"])
+    main(["predict", "--ckpt_path=best"])
+    predicted = rows_of(cli.run_dir / "predictions.csv")
+    assert len(predicted) == 6
+    assert sum(row["label"] == row["pred"] for row in predicted) / 6 == pytest.approx(metrics["test"]["acc"])
+    assert {row["text"] for row in predicted} < {text for text, _ in labelled(60)}
+    with pytest.raises(SystemExit):  # other rows would be held out, among them some it was trained on
+        main(["test", "--ckpt_path=best", "--data.holdout=0.2"])
+    assert "--data.dataset" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [((5, 1), ["1", "5"]), ((1, -1), ["-1", "1"]), (("True", "False"), ["False", "True"]), ((10, 9), ["9", "10"])],
+    ids=str,
+)
+def test_labels_are_kept_as_names(labels: Any, names: list[str], recipe: str, tmp_path: Path) -> None:
+    file = table(tmp_path / "own.csv", labelled(40, *labels))
+    run = main(["fit", "--config", recipe, f"--data.dataset={file}", *QUICK]).run_dir
+    assert list(json.loads((run / "metrics.json").read_text())["test"]["classes"]) == names
+    [answer] = pipeline("text-classification", str(run / "export"), top_k=None)(["a warm film"])
+    assert {score["label"] for score in answer} == set(names)
+
+
+def test_pairs_go_all_the_way(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = [(text, f"{text} {row}", label) for row, (text, label) in enumerate(labelled(40))]
+    file = table(tmp_path / "pairs.csv", pairs, "first", "second", "label")
+    words = ["--data.text_column=first", "--data.text_pair_column=second"]
+    run = main(["fit", "--config", recipe, f"--data.dataset={file}", *words, *QUICK]).run_dir
+    export = run / "export"
+    words = [f"--input={file}", "--data.text_column=first", "--trainer.precision=32-true"]
+    assert main(["predict", f"--ckpt_path={export}", *words]).run_dir == run
+    predicted = rows_of(run / "predictions-pairs.csv")
+    assert [(row["text"], row["text_pair"], row["row"]) for row in predicted][:2] == [
+        (pairs[0][0], pairs[0][1], "1"),
+        (pairs[1][0], pairs[1][1], "2"),
+    ]
+    [prediction] = Predictor(export, precision="32-true")([(pairs[0][0], pairs[0][1])])
+    theirs = pipeline("text-classification", str(export))({"text": pairs[0][0], "text_pair": pairs[0][1]})
+    answer: Any = theirs[0] if isinstance(theirs, list) else theirs
+    assert answer["score"] == pytest.approx(prediction.score, abs=1e-5)
+    assert float(predicted[0]["score"]) == pytest.approx(prediction.score, abs=1e-5)
+
+
+def test_an_export_reads_long_texts_as_its_checkpoint_does(recipe: str, tmp_path: Path) -> None:
+    long = [(f"{' '.join([text] * 8)}", label) for text, label in labelled(40)]
+    file = table(tmp_path / "long.csv", long)
+    words = ["--data.long_text=windows", "--data.max_length=8"]
+    run = main(["fit", "--config", recipe, f"--data.dataset={file}", *words, *QUICK]).run_dir
+    [best] = run.glob("checkpoints/epoch=*.ckpt")
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["audit"]["cut_rows"] == 0  # windows leave nothing out
+    texts = [text for text, _ in long[:5]]
+    ours, theirs = (Predictor(path, precision="32-true")(texts) for path in (best, run / "export"))
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.probs == pytest.approx(other.probs, abs=1e-6)
+    assert json.loads((run / "export" / "config.json").read_text())["lit_bert"]["long_text"] == "windows"
+
+
+def test_test_rows_without_a_label_are_predicted_and_not_tested(
+    recipe: str, reviews: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table(reviews / "test.csv", [(text, "") for text, _ in labelled(7)])
+    run = main(["fit", "--config", recipe, *QUICK]).run_dir
+    assert "no test rows with a label" in capsys.readouterr().out
+    assert "test" not in json.loads((run / "metrics.json").read_text())
+    main(["predict", "--ckpt_path=last"])
+    assert [row["label"] for row in rows_of(run / "predictions.csv")] == [""] * 7
+    with pytest.raises(SystemExit) as stop:
+        main(["test", "--ckpt_path=last"])
+    assert stop.value.code == 2
+    assert "there are no test rows with a label" in capsys.readouterr().err
+
+
+def test_without_test_rows_nothing_is_tested(recipe: str, reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (reviews / "test.csv").unlink()
+    main(["fit", "--config", recipe, *QUICK])
+    said = capsys.readouterr().out
+    assert "40 training, 20 validation, no test rows" in said
+    assert "Testing" not in said
+
+
+def test_what_is_wrong_with_the_rows_is_said_and_stored(
+    recipe: str, reviews: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table(reviews / "train.csv", [*labelled(40), ("A leak!", "pos"), ("x y", "neg"), ("X Y", "pos")])
+    table(reviews / "test.csv", [*labelled(8), ("a  leak", "pos")])
+    run = main(["fit", "--config", recipe, *QUICK, "--data.drop_leaked=true"]).run_dir
+    said = capsys.readouterr().out
+    assert "audit    2 rows have the text of one with another label" in said
+    audit = json.loads((run / "metrics.json").read_text())["audit"]
+    assert audit["contradicting"] == 2
+    assert audit["leaked"] == 0
+    assert audit["classes"]["train"] == {"neg": 13, "pos": 21} or sum(audit["classes"]["train"].values()) < 43
+
+
+def test_a_name_is_the_folders_and_is_not_taken_twice(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [main(["fit", "--config", recipe, *QUICK, "--name=mine"]).run_dir.name for _ in range(2)]
+    assert names == ["mine", "mine-2"]
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", recipe, *QUICK, "--name=a/b"])
+    assert stop.value.code == 2
+    assert "--name a/b" in capsys.readouterr().err
+
+
+def test_classes_without_rows_are_left_out_of_auroc_and_no_warning_is_shown(
+    recipe: str, reviews: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    table(reviews / "train.csv", [*labelled(36), *[(f"so so {row}", "mixed") for row in range(6)]])
+    run = main(["fit", "--config", recipe, *QUICK]).run_dir
+    assert "(of the 2 of 3 classes that have rows)" in capsys.readouterr().out
+    assert json.loads((run / "metrics.json").read_text())["test"]["classes_with_rows"] == 2
+    assert not [warning for warning in recwarn if "positive" in str(warning.message)]
