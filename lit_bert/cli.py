@@ -145,7 +145,7 @@ class BertCLI(LightningCLI):
         self.settings.ckpt_path = self._ckpt_path
         defaults.complete(self.settings)
         if self.subcommand == "fit" and self.checkpoint:
-            resume.exit_if_finished(self.checkpoint, yaml.safe_load(self._config_text())["trainer"])
+            resume.exit_if_finished(self.checkpoint, yaml.safe_load(self._config_text()))
         for make, kind in zip((self._make_model, self._make_data), self._classes, strict=True):
             self.parser.add_instantiator(make, kind, subclasses=True)
 

@@ -94,22 +94,27 @@ def _optimizers(parser: Any, checkpoint: Checkpoint) -> dict[str, Any]:
     return specs
 
 
-def exit_if_finished(checkpoint: Checkpoint, trainer: dict[str, Any]) -> None:
+def exit_if_finished(checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
     """Say that a run is finished, and how to go on, if it ended with this checkpoint and is to end there again.
 
     Args:
         checkpoint: What `fit` is to go on from.
-        trainer: The Trainer's settings, as a run's config has them.
+        settings: Those of the command, as a run's config has them.
 
     Raises:
         SystemExit: With status 0: it is finished.
     """
-    run = run_dir.run_dir_of(checkpoint.path)
+    run, trainer = run_dir.run_dir_of(checkpoint.path), settings["trainer"]
+    if run is None:
+        return
     try:
-        results = json.loads((run / run_dir.METRICS).read_text("utf-8")) if run else {}
-        stored = yaml.safe_load(run_dir.newest_config(run).read_text("utf-8"))["trainer"] if run else {}
+        results = json.loads((run / run_dir.METRICS).read_text("utf-8"))
+        stored = yaml.safe_load(run_dir.newest_config(run).read_text("utf-8"))
         ends = ("max_epochs", "max_steps", "max_time", "callbacks")
-        if results["steps"] != checkpoint.global_step or any(stored[end] != trainer[end] for end in ends):
+        same = all(stored["trainer"][end] == trainer[end] for end in ends)
+        same &= all(stored[after] == settings[after] for after in ("test_after_fit", "export_after_fit"))
+        exported = not settings["export_after_fit"] or not results["checkpoint"] or (run / run_dir.EXPORT).is_dir()
+        if results["steps"] != checkpoint.global_step or not same or not exported:
             return
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return

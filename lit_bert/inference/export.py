@@ -1,6 +1,7 @@
 """A folder that `transformers` loads without this project: `python -m lit_bert.export --ckpt_path X --to DIR`."""
 
 import argparse
+import glob
 import json
 import logging
 import shutil
@@ -24,6 +25,7 @@ from lit_bert.evaluation.calibration import (
 )
 from lit_bert.files import display_path
 from lit_bert.inference.card import render_model_card
+from lit_bert.inference.checksums import write_checksums
 from lit_bert.inference.predictor import SETTINGS, restore_model
 from lit_bert.modeling.encoder import class_names, load_tokenizer, quiet_transformers
 from lit_bert.training import run_dir
@@ -62,6 +64,8 @@ def export(path: Path, folder: Path, metrics: Mapping[str, Any], calibrate: bool
         setattr(model.config, SETTINGS, {name: data.get(name) for name in names})
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f".{glob.escape(folder.name)}-*"):  # by an export that was killed
+            shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
             partial = Path(temporary) / "export"
             with quiet_transformers():
@@ -81,6 +85,7 @@ def export(path: Path, folder: Path, metrics: Mapping[str, Any], calibrate: bool
                 _, max_positions = load_tokenizer(partial, str(path))
                 difference = _export_onnx(model, partial / ONNX, max_positions)
                 status("onnx", f"largest difference of a probability from PyTorch: {difference:.1e}")
+            write_checksums(partial)
             partial.replace(folder)
     except (OSError, SafetensorError) as error:
         cause = getattr(error, "strerror", None) or reason(error)

@@ -15,6 +15,7 @@ from lit_bert.data.batching import collate
 from lit_bert.data.encoding import TextEncoder
 from lit_bert.data.hub import has_tokenizer
 from lit_bert.errors import UserError, reason
+from lit_bert.inference.checksums import verify_checksums
 from lit_bert.modeling import encoder
 from lit_bert.modeling.forward import logits_of, mean_over_windows
 from lit_bert.training.checkpoint_io import Checkpoint
@@ -141,6 +142,7 @@ class Predictor:
 
 def _load_folder(folder: Path) -> tuple[Any, Any, int]:
     """Return the classifier in a folder, its tokenizer, and how many tokens it takes at most."""
+    verify_checksums(folder)
     model, head_is_new = encoder.load_classifier(folder, str(folder))
     if head_is_new:
         raise encoder.untrained(str(folder), model.config)

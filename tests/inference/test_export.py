@@ -1,6 +1,7 @@
 import errno
 import json
 import shutil
+import subprocess
 import sys
 import warnings
 from dataclasses import replace
@@ -14,7 +15,8 @@ from huggingface_hub import ModelCard
 from safetensors import SafetensorError
 from transformers import BertForSequenceClassification, pipeline
 
-from lit_bert import BertClassifier
+from lit_bert import BertClassifier, Predictor
+from lit_bert.cli import main
 from lit_bert.errors import UserError
 from lit_bert.evaluation.calibration import apply_temperature, expected_calibration_error, fit_temperature
 from lit_bert.inference import export
@@ -43,6 +45,7 @@ def test_fit_exports_what_the_pipeline_loads_and_answers_as_the_module_does(trai
     folder = trained / "export"
     assert sorted(file.name for file in folder.iterdir()) == [
         "README.md",
+        "SHA256SUMS",
         "config.json",
         "model.safetensors",
         "tokenizer.json",
@@ -252,3 +255,27 @@ def test_a_full_disk_is_explained_and_leaves_nothing(
     with pytest.raises(UserError, match=r"--to .*out: cannot be written \(.*No space left on device"):
         export.export(best, tmp_path / "out", {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_damage_to_an_exported_folder_is_noticed(best: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    (tmp_path / ".out-killed").mkdir()
+    export.main(["--ckpt_path", str(best), "--to", str(folder)])
+    assert not (tmp_path / ".out-killed").exists()
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
+    Predictor(folder)
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-5] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"model.safetensors: it is not as it was exported"):
+        Predictor(folder)
+    (folder / "SHA256SUMS").unlink()
+    Predictor(folder)
+
+
+def test_the_best_checkpoint_of_the_newest_run_is_exported(recipe: str, tmp_path: Path) -> None:
+    main(["fit", "--config", recipe, "--export_after_fit=false"])
+    export.main(["--ckpt_path", "best", "--to", str(tmp_path / "out")])
+    assert "| test | 30 |" in (tmp_path / "out" / "README.md").read_text()
+    with pytest.raises(SystemExit):
+        export.main(["--ckpt_path", "worst", "--to", str(tmp_path / "again")])

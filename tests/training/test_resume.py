@@ -136,6 +136,9 @@ def test_a_run_that_has_ended_is_not_told_twice_and_its_old_best_makes_room(
     said = capsys.readouterr().out
     assert "ended after 10 steps; to train on, raise --trainer.max_epochs above 2" in said
     assert {path: path.stat().st_mtime_ns for path in cli.run_dir.rglob("*")} == before
+    shutil.rmtree(cli.run_dir / "export")  # as if the run had been killed in the export
+    main(["fit", "--ckpt_path=last"])
+    assert (cli.run_dir / "export" / "model.safetensors").is_file()
     main(["fit", f"--ckpt_path={first}", "--trainer.max_epochs=8"])  # until a later epoch is better
     assert not first.exists()
     assert len(list(cli.run_dir.glob("checkpoints/*"))) == 2
