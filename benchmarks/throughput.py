@@ -10,9 +10,14 @@ machine slows all of them alike; a ratio is the median of the rounds' ratios.
     bare        the same without what makes a run resumable: random states, signals, checks of the loss; of both, the
                 checkpoint at the end is timed apart
     machine     products of large matrices
+
+Two more parts of a report: the same training beside `--busy` other processes that each keep a core at work; and what
+people wait for, the seconds from the start of the process until the accuracy on all packaged validation rows, looked at
+four times an epoch, is `--until`, once for each of three seeds.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -21,14 +26,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 CONTESTANTS = ("machine", "ours", "bare", "tuned", "reference")
 WARM_UP = 5  # steps that are not counted
+SEEDS = (1, 2, 3)  # of the runs until an accuracy is reached
 REPORTED = ("padding_waste", "seconds_to_first_step", "checkpoint_seconds", "peak_memory_mib")
 SHAPES = [16, 24, 32, 40, 48, 64, 80]  # padded lengths, for --compile
+EPOCHS, RECIPE = 3, {"learning_rate": 1.5e-4, "warmup_ratio": 0.1, "weight_decay": 0.01}  # of packaged_full.yaml
+TUNED = {"train_sampling_strategy": "group_by_length", "bf16": True, "per_device_eval_batch_size": 64}
 
 
 def main() -> None:
@@ -38,25 +47,55 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often each contestant runs (default: 5)")
     parser.add_argument("--steps", type=int, default=60, help="training steps timed per round (default: 60)")
     parser.add_argument("--batch", type=int, default=32, help="rows per batch of ours and tuned (default: 32)")
+    parser.add_argument("--busy", type=int, default=1, help="processes beside ours and tuned, then (default: 1)")
+    parser.add_argument("--until", type=float, default=0.8, help="validation accuracy to be reached (default: 0.8)")
+    parser.add_argument("--seed", type=int, help="with --contestant: train until the accuracy is reached")
     parser.add_argument("--compile", action="store_true", help="compile ours; its first epoch is not counted")
     parser.add_argument("--out", type=Path, default=Path("runs/bench.json"), help="report (default: runs/bench.json)")
     parser.add_argument("--contestant", choices=CONTESTANTS, help="run this one once and print its record")
     options = parser.parse_args()
     if options.contestant:
         started = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + _process_start()
-        print("\n" + json.dumps(RUN[options.contestant](options, started)))
+        name = options.contestant if options.seed is None else f"{options.contestant} until"
+        print("\n" + json.dumps(RUN[name](options, started)))
         return
     records: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
     for number in range(1, options.rounds + 1):
         for name in CONTESTANTS:
-            print(f"round {number} of {options.rounds}: {name}", file=sys.stderr, flush=True)
+            _tell(f"round {number} of {options.rounds}: {name}")
             records[name].append(_in_a_process(name, options))
+        for name in ("ours", "tuned") if options.busy else ():
+            _tell(f"round {number} of {options.rounds}: {name}, on a busy machine")
+            with _busy(options.busy):
+                records.setdefault(f"{name}, busy", []).append(_in_a_process(name, options))
+    for seed in SEEDS if options.until else ():
+        for name in ("ours", "tuned"):
+            _tell(f"until an accuracy of {options.until}, seed {seed}: {name}")
+            records.setdefault(f"{name}, until", []).append(_in_a_process(name, options, seed))
     report(records, options)
 
 
-def _in_a_process(name: str, options: argparse.Namespace) -> dict[str, float]:
+def _tell(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _busy(number: int) -> Iterator[None]:
+    """Keep as many cores at work."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def _in_a_process(name: str, options: argparse.Namespace, seed: int | None = None) -> dict[str, float]:
     command = [sys.executable, __file__, "--contestant", name, "--encoder", options.encoder]
     command += ["--steps", str(options.steps), "--batch", str(options.batch), *(["--compile"] * options.compile)]
+    if seed is not None:
+        command += ["--seed", str(seed), "--until", str(options.until)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{name} failed:\n{done.stderr}")
@@ -105,17 +144,11 @@ def machine(options: argparse.Namespace, started: float) -> dict[str, float]:
 def ours(options: argparse.Namespace, started: float, resumable: bool = True) -> dict[str, float]:
     """Time this project, with the settings of its command line."""
     import torch
-    from lightning.pytorch import Callback, Trainer, seed_everything
-    from lightning.pytorch.loggers import TensorBoardLogger
+    from lightning.pytorch import Callback
 
     from lit_bert import BertClassifier, Predictor, TextClassificationDataModule
-    from lit_bert.console import silence_chatter
-    from lit_bert.training import hardware
-    from lit_bert.training.preemption import PreemptionCheckpoint
 
-    silence_chatter()
-    hardware.keep_freed_memory()
-    seed_everything(1, verbose=False)
+    _prepare(seed=1)
     clock = StepClock(started)
 
     class Timed(Callback):
@@ -136,19 +169,7 @@ def ours(options: argparse.Namespace, started: float, resumable: bool = True) ->
     data.setup("fit")
     warm_up = len(data.train_dataloader()) if options.compile else WARM_UP
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            max_steps=options.steps + warm_up,
-            limit_val_batches=0,
-            precision="bf16-mixed" if hardware.has_fast_bf16("auto") else "32-true",
-            gradient_clip_val=1.0,
-            logger=TensorBoardLogger(folder),
-            log_every_n_steps=10,
-            callbacks=[Timed(), *([PreemptionCheckpoint(Path(folder) / "last.ckpt")] if resumable else [])],
-            enable_checkpointing=resumable,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
+        trainer = _our_trainer(folder, [Timed()], resumable, max_steps=options.steps + warm_up, limit_val_batches=0)
         trainer.fit(model, data)
         texts = list(data.splits["test"]["text"])
         tasks = {"evaluate": lambda: trainer.test(model, data)}
@@ -164,6 +185,92 @@ def ours(options: argparse.Namespace, started: float, resumable: bool = True) ->
             rates[task] = len(texts) / (time.perf_counter() - begin)
     parameters = sum(p.numel() for name, p in model.named_parameters() if "embeddings" not in name)
     return {**clock.record(warm_up), **rates, "parameters": parameters, "checkpoint_seconds": clock.saved}
+
+
+def _prepare(seed: int) -> None:
+    """Do what the command line does before it makes a Trainer."""
+    from lightning.pytorch import seed_everything
+
+    from lit_bert.console import silence_chatter
+    from lit_bert.training import hardware
+
+    silence_chatter()
+    hardware.keep_freed_memory()
+    seed_everything(seed, verbose=False)
+
+
+def _our_trainer(folder: str, callbacks: list[Any], resumable: bool = True, **settings: Any) -> Any:
+    """Return a Trainer as the command line makes it, without bars."""
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    from lit_bert.training.hardware import has_fast_bf16
+    from lit_bert.training.preemption import PreemptionCheckpoint
+
+    return Trainer(
+        precision="bf16-mixed" if has_fast_bf16("auto") else "32-true",
+        gradient_clip_val=1.0,
+        logger=TensorBoardLogger(folder),
+        log_every_n_steps=10,
+        callbacks=[*callbacks, *([PreemptionCheckpoint(Path(folder) / "last.ckpt")] if resumable else [])],
+        enable_checkpointing=resumable,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **settings,
+    )
+
+
+def ours_until(options: argparse.Namespace, started: float) -> dict[str, float]:
+    """Train this project on all rows until the accuracy on the validation rows is reached."""
+    from lightning.pytorch import Callback
+
+    from lit_bert import BertClassifier, TextClassificationDataModule
+
+    _prepare(options.seed)
+    reached: dict[str, float] = {}
+
+    class Stop(Callback):
+        def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+            accuracy = float(trainer.callback_metrics["val/acc"])
+            if accuracy >= options.until and not reached:
+                reached.update(seconds=time.time() - started, accuracy=accuracy, steps=trainer.global_step)
+                trainer.should_stop = True
+
+    model = BertClassifier(options.encoder, compile=options.compile, **RECIPE)
+    padding: Any = SHAPES if options.compile else "longest"
+    data = TextClassificationDataModule("packaged", options.encoder, batch_size=options.batch, padding=padding)
+    data.prepare_data()
+    with tempfile.TemporaryDirectory() as folder:
+        _our_trainer(folder, [Stop()], max_epochs=EPOCHS, val_check_interval=0.25).fit(model, data)
+    return reached
+
+
+def tuned_until(options: argparse.Namespace, started: float) -> dict[str, float]:
+    """Train the tuned Trainer with the same recipe until the same accuracy is reached."""
+    from transformers import TrainerCallback
+
+    reached: dict[str, float] = {}
+
+    class Stop(TrainerCallback):
+        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+            if metrics["eval_accuracy"] >= options.until and not reached:
+                seconds = time.time() - started
+                reached.update(seconds=seconds, accuracy=metrics["eval_accuracy"], steps=state.global_step)
+                control.should_training_stop = True
+
+    settings = {
+        "learning_rate": RECIPE["learning_rate"],
+        "warmup_steps": RECIPE["warmup_ratio"],  # a fraction, below 1
+        "weight_decay": RECIPE["weight_decay"],
+        "num_train_epochs": EPOCHS,
+        "max_steps": -1,
+        "seed": options.seed,
+        "eval_strategy": "steps",
+        "eval_steps": 1 / (4 * EPOCHS),
+    }
+    _hugging_face(options, started, options.batch, WARM_UP, pad_to=None, callbacks=[Stop()], **TUNED, **settings)
+    return reached
 
 
 def bare(options: argparse.Namespace, started: float) -> dict[str, float]:
@@ -183,10 +290,7 @@ def tuned(options: argparse.Namespace, started: float) -> dict[str, float]:
     import torch
     from transformers import pipeline
 
-    settings = {"train_sampling_strategy": "group_by_length", "bf16": True, "per_device_eval_batch_size": options.batch}
-    clock, trainer, splits = _hugging_face(
-        options, started, batch=options.batch, warm_up=WARM_UP, pad_to=None, **settings
-    )
+    clock, trainer, splits = _hugging_face(options, started, batch=options.batch, warm_up=WARM_UP, pad_to=None, **TUNED)
     rates = {}
     trainer.evaluate()
     begin = time.perf_counter()
@@ -208,8 +312,18 @@ def tuned(options: argparse.Namespace, started: float) -> dict[str, float]:
     return {**clock.record(), **rates}
 
 
+def _accuracy(rows: Any) -> dict[str, float]:
+    return {"accuracy": (rows.predictions.argmax(-1) == rows.label_ids).mean().item()}
+
+
 def _hugging_face(
-    options: argparse.Namespace, started: float, batch: int, warm_up: int, pad_to: int | None, **settings: Any
+    options: argparse.Namespace,
+    started: float,
+    batch: int,
+    warm_up: int,
+    pad_to: int | None,
+    callbacks: list[Any] | None = None,
+    **settings: Any,
 ) -> tuple["StepClock", Any, Any]:
     import torch
     import transformers
@@ -229,7 +343,7 @@ def _hugging_face(
     splits = dataset.load(dataset.fetch("packaged")[0])
     tokenizer = AutoTokenizer.from_pretrained(folder)
     padding = {"padding": "max_length", "max_length": pad_to} if pad_to else {}
-    for name in ("train", "test"):
+    for name in ("train", "validation", "test"):
         rows = splits[name].map(lambda rows: tokenizer(rows["text"], truncation=True, **padding), batched=True)
         splits[f"{name} tokens"] = rows.rename_column("label", "labels")
     clock = StepClock(started)
@@ -240,24 +354,25 @@ def _hugging_face(
             return super().training_step(model, inputs, *args, **kwargs)
 
     with tempfile.TemporaryDirectory() as output:
-        arguments = TrainingArguments(
-            output,
-            max_steps=options.steps + warm_up,
-            per_device_train_batch_size=batch,
-            report_to="none",
-            save_strategy="no",
-            disable_tqdm=True,
-            use_cpu=not torch.cuda.is_available(),
-            dataloader_pin_memory=torch.cuda.is_available(),
-            **settings,
-        )
+        common = {
+            "max_steps": options.steps + warm_up,
+            "per_device_train_batch_size": batch,
+            "report_to": "none",
+            "save_strategy": "no",
+            "disable_tqdm": True,
+            "use_cpu": not torch.cuda.is_available(),
+            "dataloader_pin_memory": torch.cuda.is_available(),
+        }
+        arguments = TrainingArguments(output, **common | settings)
         trainer = Timed(
             AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2),
             arguments,
             data_collator=DataCollatorWithPadding(tokenizer),
             train_dataset=splits["train tokens"],
-            eval_dataset=splits["test tokens"],
+            eval_dataset=splits["validation tokens" if callbacks else "test tokens"],
             processing_class=tokenizer,
+            callbacks=callbacks,
+            compute_metrics=_accuracy if callbacks else None,
         )
         trainer.train()
         clock.end()
@@ -306,6 +421,7 @@ class StepClock:
 
 
 RUN = {"machine": machine, "ours": ours, "bare": bare, "tuned": tuned, "reference": reference}
+RUN |= {"ours until": ours_until, "tuned until": tuned_until}
 
 # --- report -----------------------------------------------------------------------------------------------------------
 
@@ -322,8 +438,8 @@ def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespa
     def middle(name: str, key: str) -> float:
         return statistics.median(record[key] for record in records[name])
 
-    def ratio(key: str, other: str) -> float:
-        return statistics.median(a[key] / b[key] for a, b in zip(records["ours"], records[other], strict=True))
+    def ratio(key: str, other: str, name: str = "ours") -> float:
+        return statistics.median(a[key] / b[key] for a, b in zip(records[name], records[other], strict=True))
 
     gflops = [record["tokens"] * 6 * record["parameters"] / 1e9 for record in records["ours"]]
     summary = {
@@ -335,6 +451,11 @@ def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespa
         "fraction_of_matmul_rate": statistics.median(gflops) / middle("machine", "bf16_gflops"),
         **{key: middle("ours", key) for key in REPORTED},
     }
+    if "ours, busy" in records:
+        summary["train_vs_tuned_busy"] = ratio("train", "tuned, busy", "ours, busy")
+    if "ours, until" in records:
+        for name in ("ours", "tuned"):
+            summary[f"{name}_seconds_until"] = [record.get("seconds") for record in records[f"{name}, until"]]
     table = Table(box=box.SIMPLE_HEAD)
     titles = {
         "train": "train (range)",
@@ -346,7 +467,9 @@ def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespa
     }
     for title in ("", *titles.values()):
         table.add_column(title, justify="right" if title else "left", no_wrap=True)
-    for name in ("ours", "tuned", "reference"):
+    for name in ("ours", "tuned", "reference", "ours, busy", "tuned, busy"):
+        if name not in records:
+            continue
         cells = []
         for key in titles:
             values = sorted(record[key] for record in records[name] if key in record)
@@ -357,7 +480,8 @@ def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespa
     print("sentences per second, medians:")
     Console(highlight=False, width=100).print(table)
     for key, value in summary.items():
-        print(f"{key:24} {value:.3g}")
+        values = value if isinstance(value, list) else [value]
+        print(f"{key:24} {', '.join('not reached' if value is None else f'{value:.3g}' for value in values)}")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name()
     about = {
         "machine": device,
@@ -367,6 +491,8 @@ def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespa
         "rounds": options.rounds,
         "steps": options.steps,
         "batch": options.batch,
+        "busy": options.busy,
+        "until": options.until,
         "compile": options.compile,
         "encoder": options.encoder,
     }

@@ -43,7 +43,7 @@ class TextClassificationDataModule(LightningDataModule):
         test_rows: Test rows, drawn alike; null takes all.
         sample_seed: Seed of these draws.
         val_split: Split that `fit` and `validate` evaluate on. Choosing the best checkpoint on "test" makes its score
-            there too good.
+            there too high.
         predict_split: Which rows `predict` reads: those drawn for "train", "val" or "test".
         batch_size: Training rows per batch, on each device.
         eval_batch_size: Rows per batch of validation, test and prediction, on each device.

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from lit_bert.errors import UserError
-from lit_bert.modeling import dropout, encoder, metrics
+from lit_bert.modeling import classes, dropout, encoder, metrics
 from lit_bert.modeling import optimizer as optim
 from lit_bert.modeling.forward import CompiledForward, logits_of, mean_over_windows
 from lit_bert.modeling.loss import ClassWeights, LossWeights
@@ -93,7 +93,7 @@ class BertClassifier(LightningModule):
     @property
     def class_names(self) -> list[str]:
         """Names of the classes, in the order of their numbers."""
-        return encoder.class_names(self.model.config)
+        return classes.class_names(self.model.config)
 
     @property
     def epoch_outputs(self) -> dict[str, SplitOutputs]:
@@ -156,8 +156,8 @@ class BertClassifier(LightningModule):
         """Return the mean loss of the rows of a batch, or with `weights` (B,) of the data module the weighted sum."""
         logits = self(**batch).float()
         losses = check_losses(self.compute_loss(logits, batch["labels"]), batch["labels"])
-        preds = logits.argmax(dim=-1).detach()
-        self._outputs.add("train", batch, {"labels": batch["labels"], "preds": preds, "loss": losses.detach()})
+        outputs = {"labels": batch["labels"], "preds": logits.argmax(dim=-1), "loss": losses.detach()}
+        self._outputs.add("train", batch, outputs)
         if is_logged_step(self.trainer):
             self._last_loss = losses.detach().mean()
             self.log("train/loss", self._last_loss, prog_bar=True, logger=False, batch_size=len(logits))
@@ -183,7 +183,7 @@ class BertClassifier(LightningModule):
     def on_validation_start(self) -> None:
         self._check_classes()
         if self.head_is_new and not self.trainer.sanity_checking:
-            raise encoder.untrained(f"--model.pretrained {self.pretrained}", self.model.config)
+            raise classes.untrained(f"--model.pretrained {self.pretrained}", self.model.config)
 
     on_test_start = on_predict_start = on_validation_start
 
@@ -223,8 +223,8 @@ class BertClassifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW over two decay groups with the linear schedule, or what `optimizer` and `lr_scheduler` name."""
-        decay = (self.optimizer or {}).get("init_args", {}).get("weight_decay", self.weight_decay)
-        groups = optim.decay_groups(self, decay)
+        own = (self.optimizer or {}).get("init_args", {})
+        groups = optim.decay_groups(self, own.get("weight_decay", self.weight_decay))
         fused = self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
         adamw = {"class_path": "torch.optim.AdamW", "init_args": {"lr": self.learning_rate, "fused": fused}}
         optimizer = optim.make(Optimizer, self.optimizer or adamw, groups)
@@ -238,7 +238,7 @@ class BertClassifier(LightningModule):
     def _check_classes(self) -> None:
         """Name and weigh the classes as the data module does, unless they were named; refuse other ones."""
         data = getattr(self.trainer, "datamodule", None)
-        if encoder.name_classes(self.model.config, data, self.head_is_new and not self.hparams.get("class_names")):
+        if classes.name_classes(self.model.config, data, self.head_is_new and not self.hparams.get("class_names")):
             self.hparams["encoder_config"] = encoder.config_content(self.model.config)
         self.loss_weights.update(data, self.trainer.training)
 

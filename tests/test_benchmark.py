@@ -40,10 +40,13 @@ def test_reports_medians_of_ratios(throughput: ModuleType, tmp_path: Path, capsy
         "bare": rounds(train=250.0, **rest),
         "tuned": rounds(train=100.0, evaluate=400.0, predict=250.0, **rest),
         "reference": rounds(train=2.0, **rest),
+        "ours, busy": rounds(train=120.0, **rest),
+        "tuned, busy": rounds(train=30.0, **rest),
+        "ours, until": [{"seconds": 40.0}, {"seconds": 50.0}, {}],
+        "tuned, until": [{"seconds": 60.0}] * 3,
     }
-    options = argparse.Namespace(
-        out=tmp_path / "runs" / "bench.json", rounds=3, steps=60, batch=32, compile=False, encoder="packaged"
-    )
+    settings = {"rounds": 3, "steps": 60, "batch": 32, "busy": 1, "until": 0.8, "compile": False, "encoder": "packaged"}
+    options = argparse.Namespace(out=tmp_path / "runs" / "bench.json", **settings)
     throughput.report(records, options)
     written = json.loads(options.out.read_text())
     assert written["train_vs_reference"] == 100
@@ -51,4 +54,7 @@ def test_reports_medians_of_ratios(throughput: ModuleType, tmp_path: Path, capsy
     assert (written["train_vs_tuned"], written["evaluate_vs_tuned"], written["predict_vs_pipeline"]) == (2, 1.5, 2)
     assert written["fraction_of_matmul_rate"] == pytest.approx(6 * 5e3 * 2e7 / 1e9 / 1200)
     assert written["records"]["ours"][2]["train"] == 600
-    assert "train_vs_tuned           2" in capsys.readouterr().out
+    assert written["train_vs_tuned_busy"] == 4
+    said = capsys.readouterr().out
+    assert "train_vs_tuned           2" in said
+    assert "ours_seconds_until       40, 50, not reached" in said

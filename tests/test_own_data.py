@@ -137,7 +137,7 @@ def test_what_is_wrong_with_the_rows_is_said_and_stored(
     table(reviews / "test.csv", [*labelled(8), ("a  leak", "pos")])
     run = main(["fit", "--config", recipe, *QUICK, "--data.drop_leaked=true"]).run_dir
     said = capsys.readouterr().out
-    assert "audit    2 rows have the text of one with another label" in said
+    assert "audit    2 rows share their text with a row of another label" in said
     audit = json.loads((run / "metrics.json").read_text())["audit"]
     assert audit["contradicting"] == 2
     assert audit["leaked"] == 0

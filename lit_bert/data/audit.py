@@ -48,7 +48,7 @@ def audit(splits: Mapping[str, "Dataset"]) -> dict[str, Any]:
 
     It has, by split, `duplicates` and `near_duplicates` (rows whose text, or one alike, came before in the split) and
     `classes` (rows of each); and `leaked` (training rows that are alike to a row of another split), `contradicting`
-    (rows that are alike to one with another label) and `tiny` (texts of less than two letters or digits).
+    (rows that are alike to one with another label) and `tiny` (texts of fewer than two letters or digits).
     """
     exact, near = _codes(splits, fold=False), _codes(splits, fold=True)
     labels = {split: np.array(rows["label"]) for split, rows in splits.items()}
@@ -81,8 +81,8 @@ def describe(audit: Mapping[str, Any]) -> list[str]:
     near = sum(audit["near_duplicates"].values())
     found = [
         (near, f"{near:,} rows repeat the text of another row of their split"),
-        (audit["contradicting"], f"{audit['contradicting']:,} rows have the text of one with another label"),
-        (audit["tiny"], f"{audit['tiny']:,} texts have less than two letters"),
+        (audit["contradicting"], f"{audit['contradicting']:,} rows share their text with a row of another label"),
+        (audit["tiny"], f"{audit['tiny']:,} texts have fewer than two letters"),
         (
             audit["cut_rows"],
             f"{audit['cut_rows']:.1%} of the rows are cut to --data.max_length, which leaves out "
@@ -91,7 +91,7 @@ def describe(audit: Mapping[str, Any]) -> list[str]:
         (audit["unknown_tokens"] >= 0.01, f"{audit['unknown_tokens']:.1%} of the tokens are unknown to the tokenizer"),
         (
             audit["leaked"],
-            f"{audit['leaked']:,} training rows are validation or test rows, too, whose scores are too good by them: "
+            f"{audit['leaked']:,} training rows are validation or test rows, too, which flatters the scores: "
             "--data.drop_leaked true leaves them out",
         ),
     ]

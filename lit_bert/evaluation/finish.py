@@ -17,6 +17,7 @@ from lit_bert.evaluation import report, tensorboard
 from lit_bert.evaluation.calibration import calibration_metrics, helps
 from lit_bert.evaluation.hints import hints
 from lit_bert.evaluation.hparams import hyperparameters
+from lit_bert.evaluation.label_review import LabelReview
 from lit_bert.evaluation.metrics import evaluate_splits
 from lit_bert.files import display_path, next_free_path
 from lit_bert.modeling.outputs import SplitOutputs
@@ -165,6 +166,11 @@ def _print_summary(trainer: Trainer, results: dict[str, Any], folder: Path, aver
         if isinstance(logger, TensorBoardLogger):
             inside = Path(logger.log_dir).absolute().is_relative_to(folder.absolute())
             status("look", f"tensorboard --logdir {display_path(folder.parent if inside else logger.root_dir)}")
+    for review in _callbacks(trainer, LabelReview):
+        if review.path.is_file():
+            status(
+                "labels", f"{display_path(review.path)}: training rows whose labels may be wrong, the likeliest first"
+            )
     if results["checkpoint"]:
         path = shlex.quote(display_path(folder / results["checkpoint"]))
         status("test", f"python train.py test --ckpt_path {path}")

@@ -8,9 +8,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lit_bert.console import status
 from lit_bert.evaluation.loggers import log_table
-from lit_bert.files import atomic_write, display_path
+from lit_bert.files import atomic_write
 
 MAX_LISTED, MAX_LOGGED = 1000, 20
 """Rows in the file, and in TensorBoard's table."""
@@ -65,7 +64,6 @@ class LabelReview(Callback):
         table = [[*cells[:-1], cells[-1][:400]] for cells in rows[:MAX_LOGGED]]
         columns = ["row", "label", "predicted", "mean loss", "sentence"]
         log_table(trainer, "train/likely wrong labels", columns, table, trainer.global_step)
-        status("labels", f"{display_path(self.path)}: training rows whose labels may be wrong, the likeliest first")
 
     def _ranking(self, outputs: dict[str, Tensor], data: Any, names: list[str]) -> list[list[str]]:
         losses = self._losses[outputs["index"]] / self._epochs

@@ -27,7 +27,8 @@ from lit_bert.files import display_path
 from lit_bert.inference.card import render_model_card
 from lit_bert.inference.checksums import write_checksums
 from lit_bert.inference.predictor import SETTINGS, restore_model
-from lit_bert.modeling.encoder import class_names, load_tokenizer, quiet_transformers
+from lit_bert.modeling.classes import class_names
+from lit_bert.modeling.encoder import load_tokenizer, quiet_transformers
 from lit_bert.training import run_dir
 from lit_bert.training.checkpoint_io import Checkpoint, find_named_checkpoint
 

@@ -16,7 +16,7 @@ from lit_bert.data.encoding import TextEncoder
 from lit_bert.data.hub import has_tokenizer
 from lit_bert.errors import UserError, reason
 from lit_bert.inference.checksums import verify_checksums
-from lit_bert.modeling import encoder
+from lit_bert.modeling import classes, encoder
 from lit_bert.modeling.forward import logits_of, mean_over_windows
 from lit_bert.training.checkpoint_io import Checkpoint
 from lit_bert.training.hardware import has_fast_bf16
@@ -93,7 +93,7 @@ class Predictor:
             raise UserError(f"--data.max_length {max_length}: it must be between 3 and the encoder's {limit}")
         self.text_pair_column = settings.get("text_pair_column")
         self.encode = TextEncoder(tokenizer, self.max_length, settings.get("long_text", "head"))
-        self.class_names = encoder.class_names(model.config)
+        self.class_names = classes.class_names(model.config)
 
     def __call__(self, texts: Sequence[Text]) -> list[Prediction]:
         """Return a prediction for each text, or for each pair of two."""
@@ -145,7 +145,7 @@ def _load_folder(folder: Path) -> tuple[Any, Any, int]:
     verify_checksums(folder)
     model, head_is_new = encoder.load_classifier(folder, str(folder))
     if head_is_new:
-        raise encoder.untrained(str(folder), model.config)
+        raise classes.untrained(str(folder), model.config)
     if not has_tokenizer(folder):
         raise UserError(f"{folder}: the folder has a model but no tokenizer (tokenizer.json or vocab.txt)")
     return model, *encoder.load_tokenizer(folder, str(folder))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lit_bert.data import hub, packaged
 from lit_bert.errors import UserError, reason
+from lit_bert.modeling.classes import set_class_names
 
 _OFFSET_POSITIONS = {
     *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"),
@@ -145,7 +146,7 @@ def load_classifier(folder: Path, source: str, class_names: Sequence[str] | None
     """
     config = load_config(folder, source)
     if class_names is not None:
-        _set_class_names(config, class_names)
+        set_class_names(config, class_names)
     try:
         model, loading = _from_pretrained(config, folder, local_files_only=True, ignore_mismatched_sizes=True)
     except Exception as error:  # whatever a damaged file makes safetensors, pickle or transformers raise
@@ -220,43 +221,6 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def class_names(config: Any) -> list[str]:
-    """Return the names of a classifier's classes, in the order of their numbers."""
-    return [str(config.id2label[number]) for number in range(config.num_labels)]
-
-
-def _set_class_names(config: Any, class_names: Sequence[str]) -> None:
-    config.num_labels = len(class_names)
-    config.id2label = dict(enumerate(class_names))
-    config.label2id = {name: number for number, name in enumerate(class_names)}
-
-
-def name_classes(config: Any, data: Any, new_head: bool) -> bool:
-    """Name the classes of a new head in its config as a data module does; return whether that changed anything.
-
-    Raises:
-        UserError: The data module has other classes than a head that is trained, or than its number of classes.
-    """
-    own = class_names(config)
-    names = getattr(data, "class_names", own)
-    if list(names) == own:
-        return False
-    if not new_head or len(names) != len(own):
-        raise UserError(
-            f"the model's classes are {', '.join(own)}, those of --data.dataset {getattr(data, 'dataset', data)} are "
-            f"{', '.join(names)}; they must be the same, in the same order: "
-            "BertClassifier(class_names=data.class_names)"
-        )
-    _set_class_names(config, names)
-    return True
-
-
-def untrained(source: str, config: Any) -> UserError:
-    """Return the error that a classifier, whose head is new, cannot be used yet."""
-    problem = f"it has no trained classifier for {', '.join(class_names(config))}"
-    return UserError(f"{source}: {problem}; give a fine-tuned checkpoint with --ckpt_path")
 
 
 def check_start(stored: str, given: str) -> None:
