@@ -161,6 +161,7 @@ def ours(options: argparse.Namespace, started: float, resumable: bool = True) ->
 
         def on_train_end(self, trainer: Any, pl_module: Any) -> None:
             clock.saved = time.perf_counter() - clock.ended
+            clock.peak_memory = _peak_memory_mib()
 
     model = BertClassifier(options.encoder, learning_rate=1e-4, compile=options.compile)
     padding: Any = SHAPES if options.compile else "longest"
@@ -388,7 +389,7 @@ class StepClock:
 
     def __init__(self, started: float) -> None:
         self.started = started
-        self.first = self.ended = self.saved = 0.0
+        self.first = self.ended = self.saved = self.peak_memory = 0.0
         self.begun: list[float] = []
         self.masks: list[Any] = []
 
@@ -404,6 +405,7 @@ class StepClock:
         """Note the end of the last step so far."""
         _settle()
         self.ended = time.perf_counter()
+        self.peak_memory = _peak_memory_mib()
 
     def record(self, warm_up: int = WARM_UP) -> dict[str, float]:
         """Return rates per second, the share of computed tokens that is padding, and peak memory."""
@@ -416,7 +418,7 @@ class StepClock:
             "tokens": real / seconds,
             "padding_waste": 1 - real / computed,
             "seconds_to_first_step": self.first,
-            "peak_memory_mib": _peak_memory_mib(),
+            "peak_memory_mib": self.peak_memory,
         }
 
 
