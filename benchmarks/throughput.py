@@ -193,10 +193,12 @@ def _prepare(seed: int) -> None:
     from lightning.pytorch import seed_everything
 
     from lit_bert.console import silence_chatter
-    from lit_bert.training import hardware
+    from lit_bert.training import hardware, openmp
 
     silence_chatter()
     hardware.keep_freed_memory()
+    openmp.limit_threads()
+    openmp.LoadMonitor().__enter__()  # until the process ends
     seed_everything(seed, verbose=False)
 
 

@@ -28,7 +28,7 @@ from lit_bert.files import atomic_write, display_path, next_free_path
 from lit_bert.inference.export import export
 from lit_bert.inference.predict import predict_split, predict_texts
 from lit_bert.module import BertClassifier
-from lit_bert.training import hardware, ranks, run_dir
+from lit_bert.training import hardware, openmp, ranks, run_dir
 from lit_bert.training.checkpoint_io import Checkpoint
 
 
@@ -56,9 +56,11 @@ def main(
     """
     silence_chatter()
     hardware.keep_freed_memory()
+    openmp.limit_threads()
     try:
         exit_on_sigterm()
-        return BertCLI(args, model_class, datamodule_class)
+        with openmp.LoadMonitor():
+            return BertCLI(args, model_class, datamodule_class)
     except Exception as error:
         explain_and_exit(error)
         raise

@@ -24,6 +24,7 @@ from lit_bert.modeling.outputs import SplitOutputs
 from lit_bert.module import BertClassifier
 from lit_bert.training import run_dir
 from lit_bert.training.checkpoint_io import AtomicCheckpointIO, Checkpoint
+from lit_bert.training.openmp import LoadMonitor
 from lit_bert.training.throughput import Throughput
 
 
@@ -153,7 +154,10 @@ def _print_best(trainer: Trainer, best: str | None) -> None:
 def _print_summary(trainer: Trainer, results: dict[str, Any], folder: Path, averaged: bool) -> None:
     if results["throughput"]:
         speed = "{samples_per_sec:,.0f} sentences/s, {tokens_per_sec:,.0f} tokens/s, {padding_waste:.1%} padding"
-        status("speed", speed.format(**results["throughput"]))
+        monitor = LoadMonitor.active
+        busy = monitor.busy_looks / max(1, monitor.looks) if monitor else 0
+        others = f"; other processes wanted the cores {busy:.0%} of the time" if busy >= 0.1 else ""
+        status("speed", speed.format(**results["throughput"]) + others)
     calibration = results["calibration"]
     fitted = [calibration[key] for key in ("temperature", "val_ece", "val_ece_calibrated") if calibration]
     if results["checkpoint"] and fitted and helps(*fitted):

@@ -9,6 +9,7 @@ from rich.progress import TimeRemainingColumn
 
 from lit_bert.console import status
 from lit_bert.data.audit import describe
+from lit_bert.training.openmp import LoadMonitor
 
 
 class RunSummary(Callback):
@@ -25,11 +26,11 @@ class RunSummary(Callback):
             layers = getattr(config, "num_hidden_layers", "?")
             status("model", f"{name}: {config.model_type}, {layers} layers, {millions:.1f} M parameters")
         root = trainer.strategy.root_device
-        name = (
-            torch.cuda.get_device_name(root)
-            if root.type == "cuda"
-            else f"{root.type}, {torch.get_num_threads()} threads"
-        )
+        if root.type == "cuda":
+            name = torch.cuda.get_device_name(root)
+        else:
+            name = f"{root.type}, {torch.get_num_threads()} threads"
+            name += ", which yield to other processes" if LoadMonitor.active else ""
         status("device", f"{trainer.world_size} x {name}; precision {trainer.precision}")
 
 
