@@ -36,6 +36,9 @@ class TextClassificationDataModule(LightningDataModule):
         class_names: Names of the classes, in the order of their numbers; null takes the data's own.
         holdout: Share of the training rows that are held out, class by class, for each split that is missing:
             validation and test if neither is there, validation if it alone is not.
+        folds: Folds for cross-validation, with about equally many rows of each class, of the training and validation
+            rows; `fold` is the one to validate on, the others are trained on. Null keeps the splits.
+        fold: Which one, from 1.
         drop_unlabelled: Whether training and validation rows without a label are left out; else they are an error.
         drop_leaked: Whether training rows are left out whose text is among the validation or test rows as well.
         train_rows: Training rows, drawn by `shuffle(sample_seed).select(range(n))`; null takes all.
@@ -73,6 +76,8 @@ class TextClassificationDataModule(LightningDataModule):
         test_rows: int | None = None,
         sample_seed: int = 123,
         holdout: float = 0.1,
+        folds: int | None = None,
+        fold: int = 1,
         drop_unlabelled: bool = False,
         drop_leaked: bool = False,
         val_split: Literal["validation", "test"] = "validation",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import Hostile
+from conftest import Hostile, make_recipe, make_reviews
 
 from lit_bert.cli import main
 
@@ -196,3 +196,27 @@ def test_a_full_disk_keeps_the_older_checkpoint(recipe: str, capsys: pytest.Capt
     assert last.read_bytes() == before
     assert not list(run.rglob("*.partial"))
     assert json.loads((run / "metrics.json").read_text())["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (1_000, "a tokenizer cannot be written there (File too large (os error 27)); free some space, or set TMPDIR"),
+        (20_000, "File too large; free some space there, or set LIT_BERT_CACHE"),
+    ],
+)
+def test_a_full_disk_while_tokenising_is_explained_and_heals(
+    tiny_bert: str, tmp_path: Path, size: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = make_recipe(tmp_path / "large.yaml", tiny_bert, make_reviews(tmp_path / "large", copies=size // 400))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", "--config", recipe])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not list(Path().glob("runs/*"))
+    main(["fit", "--config", recipe, "--trainer.fast_dev_run=true"])

@@ -13,6 +13,7 @@ import pytest
 
 from lit_bert.cli import main
 from lit_bert.inference import compare, export
+from lit_bert.study import command as study
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -88,6 +89,12 @@ def test_a_command_of_train_py_parses(command: str, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("command", commands("python -m", DOCS))
 def test_a_command_of_a_module_parses(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, *words = words_of(command)
+    if module == "lit_bert.study":
+        monkeypatch.chdir(ROOT)
+        options, shared = study._parser().parse_known_args(words)
+        for _, variant in options.variant or [("", "")]:
+            parses(["fit", *shared, *shlex.split(variant)])
+        return
     assert module in MODULES
     parse = argparse.ArgumentParser.parse_args
 
@@ -129,6 +136,7 @@ def known_options() -> set[str]:
     for module in MODULES.values():
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said):
             module.main(["--help"])
+    said.write(study._parser().format_help())
     return {option.rstrip(".+") for option in re.findall(r"--[\w.+]+", said.getvalue())}
 
 

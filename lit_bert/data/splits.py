@@ -53,6 +53,45 @@ def hold_out(splits: dict[str, "Dataset"], needed: str, share: float, seed: int,
     return digest.hexdigest()[:20] if missing else ""
 
 
+def take_fold(
+    splits: dict[str, "Dataset"], folds: int, fold: int, seed: int, name: str, from_train: bool = False
+) -> None:
+    """Make one of some folds of the training and validation rows the validation rows, and train on the others.
+
+    Folds have about equally many rows of each class (scikit-learn's `StratifiedKFold`). The `index` of a row is its
+    place among the rows of all folds, training rows first.
+
+    Args:
+        splits: By name; changed in place.
+        folds: How many there are.
+        fold: Which one is for validation, from 1.
+        seed: Of the draw.
+        name: What the data set is called in messages.
+        from_train: Whether the validation rows were held out of the training rows, and have an `index` of these.
+    """
+    from datasets import concatenate_datasets
+    from sklearn.model_selection import StratifiedKFold
+
+    train, val = splits["train"], splits.get("validation")
+    if val is not None:
+        place = 0 if from_train else max(train["index"]) + 1
+        places = np.array(val["index"]) + place
+        val = val.remove_columns("index").add_column("index", places)
+        train = concatenate_datasets([train, val.select_columns(train.column_names)])
+    names, labels = train.features["label"].names, np.array(train["label"])
+    train = train.select(np.flatnonzero(labels >= 0))
+    labels = labels[labels >= 0]
+    counts = np.bincount(labels, minlength=len(names))
+    for label in np.flatnonzero((counts > 0) & (counts < folds)):
+        raise UserError(
+            f"--data.folds {folds}: class {names[label]!r} of {name} has {counts[label]} row(s), and each fold needs "
+            "one; lower it, or leave this class out"
+        )
+    drawn = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
+    others, own = list(drawn)[fold - 1]
+    splits["train"], splits["validation"] = train.select(others), train.select(own)
+
+
 def sample(rows: "Dataset", count: int | None, seed: int, where: str) -> "Dataset":
     """Draw rows by `shuffle(seed).select(range(count))`; all, in their order, if the count is None."""
     if count is None:

@@ -17,13 +17,13 @@ from lit_bert.data.audit import audit, drop_leaked
 from lit_bert.data.cache import cache_dir, cached_dir
 from lit_bert.data.encoding import TextEncoder
 from lit_bert.data.formats import TableFormat
-from lit_bert.data.splits import hold_out, sample
+from lit_bert.data.splits import hold_out, sample, take_fold
 from lit_bert.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FORMAT = 5
+FORMAT = 6
 """Of the rows in the cache; a change of it leaves older ones behind."""
 
 SPLITS = ("train", "val", "test")
@@ -62,6 +62,12 @@ def check_options(given: Mapping[str, Any]) -> None:
         raise UserError(f"--data.class_names {names}: at least two different names are needed")
     if isinstance(padding, list) and (padding != sorted(set(padding)) or min(padding, default=0) < 1):
         raise UserError(f"--data.padding {padding}: give rising lengths of at least 1, such as [16, 32, 64]")
+    folds, fold = given["folds"], given["fold"]
+    if folds is not None and (folds < 2 or not 1 <= fold <= folds or given["val_split"] == "test"):
+        problem = "--data.val_split test: folds are of the training and validation rows; leave one of the two out"
+        if given["val_split"] != "test":
+            problem = f"--data.folds {folds} --data.fold {fold}: give at least 2 folds, and one of 1 to {folds}"
+        raise UserError(problem)
     if not 0 < given["holdout"] < 0.5:
         raise UserError(f"--data.holdout {given['holdout']}: it must be between 0 and 0.5")
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
@@ -90,7 +96,7 @@ def prepare(
         )
     location, content = dataset.fetch(name)
     format, seed, val_split = table_format(given), given["sample_seed"], given["val_split"]
-    names = ("class_names", "long_text", "holdout", "drop_unlabelled", "drop_leaked")
+    names = ("class_names", "long_text", "holdout", "drop_unlabelled", "drop_leaked", "folds", "fold")
     counts = {split: given[f"{split}_rows"] for split in SPLITS}
     depends = [FORMAT, content, *format, *(given[option] for option in names), counts, val_split, seed, max_length]
     depends.append(tokenizer.backend_tokenizer.to_str())
@@ -105,6 +111,10 @@ def prepare(
         found = dataset.load(location, format, given["class_names"], given["drop_unlabelled"])
         complete = set(found)
         held_out = hold_out(found, val_split, given["holdout"], seed, f"--data.dataset {name}")
+        if given["folds"]:
+            from_train = "validation" not in complete
+            take_fold(found, given["folds"], given["fold"], seed, f"--data.dataset {name}", from_train)
+            complete |= {"validation"}
         counts_held_out = {split: len(rows) for split, rows in found.items() if split not in complete}
         if given["drop_leaked"]:
             drop_leaked(found)

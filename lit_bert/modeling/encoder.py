@@ -135,7 +135,11 @@ def tokenizer_from_files(files: Mapping[str, str], config: Mapping[str, Any], so
 def tokenizer_files(tokenizer: Any) -> dict[str, str]:
     """Return the texts of a tokenizer's files by name."""
     with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
+        try:
+            tokenizer.save_pretrained(folder)
+        except Exception as error:  # the tokenizers library raises no other
+            problem = f"a tokenizer cannot be written there ({reason(error)})"
+            raise UserError(f"{folder}: {problem}; free some space, or set TMPDIR to another folder") from error
         return {file.name: file.read_text("utf-8") for file in sorted(Path(folder).iterdir())}
 
 

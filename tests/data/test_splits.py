@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from lit_bert.data.splits import hold_out
+from lit_bert.data.splits import hold_out, take_fold
 from lit_bert.errors import UserError
 
 
@@ -63,3 +63,22 @@ def test_a_class_with_too_few_rows_and_a_split_that_is_missing() -> None:
         held(["train"], {"a": 20, "b": 2})
     with pytest.raises(UserError, match=r"--data.val_split test: --data.dataset a.csv has no such split"):
         held(["train", "validation"], {"a": 20, "b": 20}, "test")
+
+
+@pytest.mark.parametrize("given", [["train"], ["train", "test"], ["train", "validation", "test"]])
+def test_every_row_that_is_not_for_testing_is_validated_in_one_fold(given: list[str]) -> None:
+    validated = []
+    for fold in (1, 2, 3):
+        splits = held(given, {"many": 60, "few": 9})
+        take_fold(splits, 3, fold, 1, "--data.dataset a.csv", from_train="validation" not in given)
+        train, val = splits["train"], splits["validation"]
+        assert not set(train["index"]) & set(val["index"])
+        assert abs(Counter(val["label"])[0] / len(val) - Counter(train["label"])[0] / len(train)) < 0.06
+        validated += val["index"]
+    pool = {"train": 69, "validation": 138}["validation" if "validation" in given else "train"]
+    assert len(validated) == len(set(validated)) == pool - (len(splits["test"]) if "test" not in given else 0)
+
+
+def test_more_folds_than_rows_of_a_class_are_refused() -> None:
+    with pytest.raises(UserError, match=r"--data.folds 4: class 'few' of a.csv has 3 row\(s\)"):
+        take_fold({"train": rows({"many": 60, "few": 3})}, 4, 1, 1, "a.csv")

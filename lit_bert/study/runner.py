@@ -1,0 +1,150 @@
+"""One run of a study: `fit` in a process of its own, resumed if it was stopped, and its results."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from subprocess import DEVNULL, Popen
+from typing import Any
+
+from filelock import FileLock
+
+from lit_bert.study.plan import Run
+from lit_bert.training import run_dir
+
+ATTEMPTS = 3
+"""How often a run is started that something else kills, before it counts as failed."""
+
+SECONDS = 1.0
+"""Between two looks at whether a run has ended, or is to be stopped."""
+
+_COMMAND = [sys.executable, "-c", "from lit_bert.cli import main; main()"]
+
+
+class RunFailed(Exception):
+    """A run ended without results; the message says why."""
+
+
+class Stopped(Exception):
+    """The study was asked to stop; the run has saved a checkpoint."""
+
+
+class RunPruned(Exception):
+    """A run was stopped because others were better after as many epochs."""
+
+
+def fit(
+    run: Run,
+    arguments: Sequence[str],
+    folder: Path,
+    variables: Mapping[str, str],
+    stop: threading.Event,
+    is_hopeless: Callable[[Path], bool],
+) -> dict[str, Any]:
+    """Train, from where it stands, and return what `metrics.json` holds; of a run that is done, that alone.
+
+    Args:
+        run: What is trained, in `folder/<its name>`.
+        arguments: Of `fit`.
+        folder: The study's.
+        variables: More of the process's environment, such as the GPU that it sees.
+        stop: Set when the study is to stop.
+        is_hopeless: Tells of the run's folder, while it trains, whether to give it up.
+
+    Raises:
+        RunFailed: It ended without results.
+        RunPruned: It was given up.
+        Stopped: The study is to stop; the run has saved where it stands.
+    """
+    target, log = folder / run.name, folder / f"{run.name}.log"
+    for _ in range(ATTEMPTS):
+        if target.is_dir():
+            with FileLock(target / run_dir.LOCK):  # a process of a study that was killed may still train there
+                pass
+        if found := results(target):
+            return found
+        last = target / run_dir.CHECKPOINTS / run_dir.LAST
+        if last.is_file():
+            words = [f"--ckpt_path={last}"]
+        else:
+            shutil.rmtree(target, ignore_errors=True)
+            words = [*arguments, f"--trainer.default_root_dir={folder}", f"--name={run.name}"]
+        words += ["--test_after_fit=false", "--export_after_fit=false", "--trainer.enable_progress_bar=false"]
+        status = _watch(["fit", *words], log, variables, stop, lambda: is_hopeless(target))
+        if found := results(target):
+            return found
+        if stop.is_set():
+            raise Stopped
+        if 0 <= status < 128:
+            raise RunFailed(_last_line(log))
+    raise RunFailed(f"it was killed {ATTEMPTS} times; {_last_line(log)}")
+
+
+def results(target: Path) -> dict[str, Any] | None:
+    """Return what `metrics.json` of a run's folder holds, if the run is done."""
+    file = target / run_dir.METRICS
+    return json.loads(file.read_text("utf-8")) if file.is_file() else None
+
+
+def evaluate(run: Run, folder: Path) -> dict[str, Any]:
+    """Test a run's best checkpoint, once, and return the metrics."""
+    target = folder / run.name
+    done = target / "metrics-test.json"
+    if not done.is_file():
+        _call(["test", f"--ckpt_path={_best(target)}"], folder / f"{run.name}.log")
+    return json.loads(done.read_text("utf-8"))["test"]  # type: ignore[no-any-return]
+
+
+def predict_fold(run: Run, folder: Path) -> Path:
+    """Predict the rows that a run of a fold was validated on, once, and return the file."""
+    target = folder / run.name
+    output = target / "out_of_fold.csv"
+    if not output.is_file():
+        words = ["predict", f"--ckpt_path={_best(target)}", "--data.predict_split=val", f"--output={output}"]
+        _call(words, folder / f"{run.name}.log")
+    return output
+
+
+def _best(target: Path) -> Path:
+    name = json.loads((target / run_dir.METRICS).read_text("utf-8"))["checkpoint"]
+    return target / (name or f"{run_dir.CHECKPOINTS}/{run_dir.LAST}")
+
+
+def _call(words: Sequence[str], log: Path) -> None:
+    if _watch(words, log, {}, threading.Event(), lambda: False):
+        raise RunFailed(_last_line(log))
+
+
+def _watch(
+    words: Sequence[str],
+    log: Path,
+    variables: Mapping[str, str],
+    stop: threading.Event,
+    is_hopeless: Callable[[], bool],
+) -> int:
+    """Run a command until it ends; returns its status. SIGTERM lets it save first."""
+    with log.open("a", encoding="utf-8") as file:
+        environment = {**os.environ, **variables}
+        process = Popen([*_COMMAND, *words], stdout=file, stderr=file, stdin=DEVNULL, env=environment)
+        try:
+            while process.poll() is None:
+                hopeless = not stop.wait(SECONDS) and is_hopeless()
+                if stop.is_set() or hopeless:
+                    process.send_signal(signal.SIGTERM)
+                    process.wait()
+                    if hopeless:
+                        raise RunPruned
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    return process.returncode
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1].removeprefix("error: ") if lines else "it said nothing"
