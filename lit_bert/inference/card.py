@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from lit_bert.data.hub import is_hub_id
-from lit_bert.data.packaged import PACKAGED
+from lit_bert.data.packaged import PACKAGED, PACKAGED_BASE
 from lit_bert.evaluation.report import format_interval
 from lit_bert.training.checkpoint_io import Checkpoint
 from lit_bert.training.run_record import package_version
 
-_PACKAGED_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
-_APACHE = ("google-bert/bert-base-cased", "google-bert/bert-base-uncased", _PACKAGED_ENCODER)
+_PACKAGED_ENCODERS = {
+    PACKAGED: "sentence-transformers/all-MiniLM-L6-v2",
+    PACKAGED_BASE: "sentence-transformers/all-mpnet-base-v2",
+}
+_APACHE = ("google-bert/bert-base-cased", "google-bert/bert-base-uncased", *_PACKAGED_ENCODERS.values())
 """Encoders that are often started from, with the Apache licence; for others a card names none."""
 
 _ROTTEN_TOMATOES = "cornell-movie-review-data/rotten_tomatoes"
@@ -36,7 +39,7 @@ def render_model_card(
 
     settings = {**checkpoint.data_hyper_parameters, **checkpoint.hyper_parameters}
     encoder, dataset = settings["pretrained"], settings.get("dataset", "")
-    encoder = _PACKAGED_ENCODER if encoder == PACKAGED else encoder.partition("@")[0]
+    encoder = _PACKAGED_ENCODERS.get(encoder) or encoder.partition("@")[0]
     dataset = _ROTTEN_TOMATOES if dataset == PACKAGED else dataset.partition("@")[0] if isinstance(dataset, str) else ""
     results = [
         EvalResult(

@@ -28,10 +28,10 @@ _LARGEST = {"num_hidden_layers": 1_000, "hidden_size": 100_000, "vocab_size": 10
 def find_encoder(name: str) -> Path:
     """Return a folder with an encoder's config, tokenizer and weights, downloaded if need be.
 
-    `name` is "packaged", a local folder, or a Hub model id, with "@" and a revision if it is pinned.
+    `name` is "packaged", "packaged-base", a local folder, or a Hub model id, with "@" and a revision if it is pinned.
     """
-    if name == packaged.PACKAGED:
-        return packaged.packaged_encoder()
+    if name in (packaged.PACKAGED, packaged.PACKAGED_BASE):
+        return packaged.packaged_encoder(name)
     path = Path(name).expanduser()
     if path.suffix == ".ckpt":
         problem = "give a checkpoint with --ckpt_path"

