@@ -27,6 +27,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from lit_bert.training.run_dir import newest_config
+
 STEPS = 60
 
 VARIANTS: dict[str, list[str]] = {  # settings under which runs are disturbed
@@ -102,6 +104,27 @@ class Campaign:
             how(path, self.random)
         return struck
 
+    def config_damaged(self, how: Callable[[Path, random.Random], None]) -> bool:
+        """Damage the config of a run after a kill: to go on with it must be refused."""
+        struck = self.changed(sabotage.signal_at(self.step(1), signal.SIGKILL))
+        saved = sorted(Path("runs").glob("*/checkpoints/*.ckpt"), key=os.path.getmtime)
+        if saved:  # else the next run begins from scratch
+            config = newest_config(saved[-1].parent.parent)
+            content = config.read_bytes()
+            how(config, self.random)
+            if config.read_bytes().partition(b"\n")[2] != content.partition(b"\n")[2]:
+                assert finish(start(self.again(), self.log), 30) == [2]
+            config.write_bytes(content)
+        return struck
+
+    def others_damaged(self, how: Callable[[Path, random.Random], None]) -> bool:
+        """Damage what else is in a run's folder after a kill: nothing depends on it."""
+        struck = self.changed(sabotage.signal_at(self.step(1), signal.SIGKILL))
+        for name in ("provenance*.json", "hparams.yaml", "metrics.json"):
+            for path in Path("runs").glob(f"*/{name}"):
+                how(path, self.random)
+        return struck
+
     def export_damaged(self, how: Callable[[Path, random.Random], None]) -> bool:
         """Damage a file of a finished run's export: to predict with it must be refused, and it can be made again."""
         run(self.again(), self.log)
@@ -166,6 +189,9 @@ FAULTS: dict[str, Fault] = {  # how often, on how many ranks, in which variant, 
     "loss not finite": (4, 1, "", lambda it: it.changed(sabotage.infinity_at(it.step(1)))),
     "last.ckpt cut short": (4, 1, "", lambda it: it.damaged(cut)),
     "last.ckpt with other bytes": (8, 1, "", lambda it: it.damaged(flip)),
+    "config.yaml cut short": (4, 1, "", lambda it: it.config_damaged(cut)),
+    "config.yaml with other bytes": (4, 1, "", lambda it: it.config_damaged(flip)),
+    "records with other bytes": (4, 1, "", lambda it: it.others_damaged(flip)),
     "export cut short": (4, 1, "", lambda it: it.export_damaged(cut)),
     "export with other bytes": (4, 1, "", lambda it: it.export_damaged(flip)),
     "SIGTERM to one rank of 2": (4, 2, "", lambda it: it.sent(signal.SIGTERM, 2)),

@@ -66,6 +66,8 @@ def set_checkpoint_defaults(parser: Any, checkpoint: Checkpoint) -> Path | None:
     run = run_dir.run_dir_of(checkpoint.path)
     config = run_dir.newest_config(run) if run else None
     if parser.command == "fit":
+        if config is not None:
+            run_dir.verify_config(config)
         return config
     # Lightning would miss the callbacks of training, whose states mean nothing to weights that are evaluated.
     warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")

@@ -1,5 +1,6 @@
 """A folder for each run: made by one run alone, and removed if nothing came of it."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -21,6 +22,8 @@ EXPORT = "export"
 LABELS = "likely_wrong_labels.csv"
 LOCK = ".lock"
 
+_CHECKSUM = "# sha256 of the lines below: "
+
 
 def run_dir_of(checkpoint: str | Path | None) -> Path | None:
     """Return the folder of the run that wrote a checkpoint, or an export; None if it stands elsewhere."""
@@ -34,6 +37,26 @@ def run_dir_of(checkpoint: str | Path | None) -> Path | None:
 def newest_config(folder: Path) -> Path:
     """Return the newest config of a run: each resumption adds one."""
     return max(folder.glob(f"{Path(CONFIG).stem}*.yaml"), key=lambda file: file.stat().st_mtime_ns)
+
+
+def with_checksum(config: str) -> str:
+    """Return a config's text with a first line that tells whether the others are as they were written."""
+    return f"{_CHECKSUM}{hashlib.sha256(config.encode()).hexdigest()}\n{config}"
+
+
+def verify_config(file: Path) -> None:
+    """Compare a run's config with its checksum, if it has one.
+
+    Raises:
+        UserError: It is damaged, or was changed.
+    """
+    first, _, rest = file.read_bytes().partition(b"\n")
+    intact = first.split()[-1:] == [hashlib.sha256(rest).hexdigest().encode()]
+    if not intact and (first.startswith(_CHECKSUM.encode()) or b"\ntrainer:" not in rest):
+        raise UserError(
+            f"{file}: it is not as it was written (its first line is a checksum of the others); if you changed it, "
+            "remove that line, or give your options on the command line instead"
+        )
 
 
 def is_requeued() -> bool:

@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lit_bert.console import status
 from lit_bert.files import atomic_write
 from lit_bert.training.hardware import processor_name
+from lit_bert.training.run_dir import with_checksum
 
 PACKAGES = ("lit_bert", "torch", "lightning", "transformers", "tokenizers", "datasets", "torchmetrics", "numpy")
 
@@ -56,7 +57,8 @@ class RunRecord(Callback):
                 content[section][name] = value
             self.settings = yaml.safe_dump(content, sort_keys=False)
         provenance = _provenance(trainer)
-        for path, text in ((self.config, self.settings), (self.provenance, json.dumps(provenance, indent=2) + "\n")):
+        config, record = with_checksum(self.settings), json.dumps(provenance, indent=2) + "\n"
+        for path, text in ((self.config, config), (self.provenance, record)):
             with atomic_write(path) as partial:
                 partial.write_text(text, encoding="utf-8")
         for logger in trainer.loggers:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from equality import equal_runs, same
 from steps import SIGNALS, Rows, rows_of_steps  # noqa: F401
 
@@ -162,3 +163,24 @@ def test_a_run_without_a_best_checkpoint_keeps_its_validation(recipe: str) -> No
     (first.run_dir / "metrics.json").unlink()
     main(["fit", "--ckpt_path=last"])
     assert json.loads((first.run_dir / "metrics.json").read_text())["val"] == told
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut short", "cut to nothing", "checksum removed"])
+def test_a_run_is_not_resumed_with_a_damaged_config(
+    recipe: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = main(["fit", "--config", recipe, "--test_after_fit=false", "--export_after_fit=false"]).run_dir
+    config = run / "config.yaml"
+    text = config.read_text()
+    assert yaml.safe_load(text)["model"]["learning_rate"] == 0.003
+    changed = text.replace("learning_rate: 0.003", "learning_rate: 0.002")
+    damaged = {"changed": changed, "cut short": text[:-50], "cut to nothing": text[:9]}
+    config.write_text(damaged.get(damage, changed.partition("\n")[2]))
+    words = ["fit", "--ckpt_path=last", "--trainer.max_epochs=3"]
+    if damage == "checksum removed":
+        assert main(words).model.learning_rate == 0.002
+        return
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert "config.yaml: it is not as it was written" in capsys.readouterr().err
