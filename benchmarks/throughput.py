@@ -6,7 +6,8 @@ machine slows all of them alike; a ratio is the median of the rounds' ratios.
     reference   transformers.Trainer with its defaults: batch 8, every sentence padded to 512 tokens
     tuned       transformers.Trainer as an expert sets it: batch 32, dynamic padding, length grouping, bfloat16;
                 prediction with pipeline("text-classification"), in as large batches
-    ours        lit_bert, batch 32, with --compile through CUDA graphs
+    ours        lit_bert, batch 32
+    eager       the same without CUDA graphs, on a GPU
     bare        the same without what makes a run resumable: random states, signals, checks of the loss; of both, the
                 checkpoint at the end is timed apart
     machine     products of large matrices
@@ -31,11 +32,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-CONTESTANTS = ("machine", "ours", "bare", "tuned", "reference")
-WARM_UP = 5  # steps that are not counted
+CONTESTANTS = ("machine", "ours", "eager", "bare", "tuned", "reference")
+WARM_UP = 5  # steps that are not counted; on a GPU, whose kernels are chosen by the shape of a batch, an epoch is not
 SEEDS = (1, 2, 3)  # of the runs until an accuracy is reached
 REPORTED = ("padding_waste", "seconds_to_first_step", "checkpoint_seconds", "peak_memory_mib")
-SHAPES = [16, 24, 32, 40, 48, 64, 80]  # padded lengths, for --compile
 EPOCHS, RECIPE = 3, {"learning_rate": 1.5e-4, "warmup_ratio": 0.1, "weight_decay": 0.01}  # of packaged_full.yaml
 TUNED = {"train_sampling_strategy": "group_by_length", "bf16": True, "per_device_eval_batch_size": 64}
 
@@ -50,7 +50,6 @@ def main() -> None:
     parser.add_argument("--busy", type=int, default=1, help="processes beside ours and tuned, then (default: 1)")
     parser.add_argument("--until", type=float, default=0.8, help="validation accuracy to be reached (default: 0.8)")
     parser.add_argument("--seed", type=int, help="with --contestant: train until the accuracy is reached")
-    parser.add_argument("--compile", action="store_true", help="compile ours; its first epoch is not counted")
     parser.add_argument("--out", type=Path, default=Path("runs/bench.json"), help="report (default: runs/bench.json)")
     parser.add_argument("--contestant", choices=CONTESTANTS, help="run this one once and print its record")
     options = parser.parse_args()
@@ -59,9 +58,9 @@ def main() -> None:
         name = options.contestant if options.seed is None else f"{options.contestant} until"
         print("\n" + json.dumps(RUN[name](options, started)))
         return
-    records: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
+    records: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS if name != "eager" or _has_gpu()}
     for number in range(1, options.rounds + 1):
-        for name in CONTESTANTS:
+        for name in [name for name in CONTESTANTS if name in records]:
             _tell(f"round {number} of {options.rounds}: {name}")
             records[name].append(_in_a_process(name, options))
         for name in ("ours", "tuned") if options.busy else ():
@@ -93,7 +92,7 @@ def _busy(number: int) -> Iterator[None]:
 
 def _in_a_process(name: str, options: argparse.Namespace, seed: int | None = None) -> dict[str, float]:
     command = [sys.executable, __file__, "--contestant", name, "--encoder", options.encoder]
-    command += ["--steps", str(options.steps), "--batch", str(options.batch), *(["--compile"] * options.compile)]
+    command += ["--steps", str(options.steps), "--batch", str(options.batch)]
     if seed is not None:
         command += ["--seed", str(seed), "--until", str(options.until)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -116,6 +115,17 @@ def _peak_memory_mib() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _warm_up(rows: int, batch: int) -> int:
+    """Return how many steps are not counted, of an epoch of so many rows."""
+    return -(-rows // batch) if _has_gpu() else WARM_UP
 
 
 def _settle() -> None:
@@ -141,7 +151,9 @@ def machine(options: argparse.Namespace, started: float) -> dict[str, float]:
     }
 
 
-def ours(options: argparse.Namespace, started: float, resumable: bool = True) -> dict[str, float]:
+def ours(
+    options: argparse.Namespace, started: float, resumable: bool = True, cuda_graphs: bool = True
+) -> dict[str, float]:
     """Time this project, with the settings of its command line."""
     import torch
     from lightning.pytorch import Callback
@@ -163,12 +175,12 @@ def ours(options: argparse.Namespace, started: float, resumable: bool = True) ->
             clock.saved = time.perf_counter() - clock.ended
             clock.peak_memory = _peak_memory_mib()
 
-    model = BertClassifier(options.encoder, learning_rate=1e-4, compile=options.compile)
-    padding: Any = SHAPES if options.compile else "longest"
+    model = BertClassifier(options.encoder, learning_rate=1e-4, cuda_graphs=cuda_graphs)
+    padding: Any = None if cuda_graphs else "longest"
     data = TextClassificationDataModule("packaged", options.encoder, batch_size=options.batch, padding=padding)
     data.prepare_data()
     data.setup("fit")
-    warm_up = len(data.train_dataloader()) if options.compile else WARM_UP
+    warm_up = _warm_up(len(data.rows("train")), options.batch)
     with tempfile.TemporaryDirectory() as folder:
         trainer = _our_trainer(folder, [Timed()], resumable, max_steps=options.steps + warm_up, limit_val_batches=0)
         trainer.fit(model, data)
@@ -240,9 +252,8 @@ def ours_until(options: argparse.Namespace, started: float) -> dict[str, float]:
                 reached.update(seconds=time.time() - started, accuracy=accuracy, steps=trainer.global_step)
                 trainer.should_stop = True
 
-    model = BertClassifier(options.encoder, compile=options.compile, **RECIPE)
-    padding: Any = SHAPES if options.compile else "longest"
-    data = TextClassificationDataModule("packaged", options.encoder, batch_size=options.batch, padding=padding)
+    model = BertClassifier(options.encoder, **RECIPE)
+    data = TextClassificationDataModule("packaged", options.encoder, batch_size=options.batch)
     data.prepare_data()
     with tempfile.TemporaryDirectory() as folder:
         _our_trainer(folder, [Stop()], max_epochs=EPOCHS, val_check_interval=0.25).fit(model, data)
@@ -276,6 +287,11 @@ def tuned_until(options: argparse.Namespace, started: float) -> dict[str, float]
     return reached
 
 
+def eager(options: argparse.Namespace, started: float) -> dict[str, float]:
+    """Time this project without CUDA graphs."""
+    return ours(options, started, cuda_graphs=False)
+
+
 def bare(options: argparse.Namespace, started: float) -> dict[str, float]:
     """Time this project without its callback for resuming."""
     return ours(options, started, resumable=False)
@@ -293,7 +309,8 @@ def tuned(options: argparse.Namespace, started: float) -> dict[str, float]:
     import torch
     from transformers import pipeline
 
-    clock, trainer, splits = _hugging_face(options, started, batch=options.batch, warm_up=WARM_UP, pad_to=None, **TUNED)
+    warm_up = _warm_up(8485, options.batch)
+    clock, trainer, splits = _hugging_face(options, started, batch=options.batch, warm_up=warm_up, pad_to=None, **TUNED)
     rates = {}
     trainer.evaluate()
     begin = time.perf_counter()
@@ -312,7 +329,7 @@ def tuned(options: argparse.Namespace, started: float) -> dict[str, float]:
     begin = time.perf_counter()
     classify(texts)
     rates["predict"] = len(texts) / (time.perf_counter() - begin)
-    return {**clock.record(), **rates}
+    return {**clock.record(warm_up), **rates}
 
 
 def _accuracy(rows: Any) -> dict[str, float]:
@@ -409,7 +426,7 @@ class StepClock:
         self.ended = time.perf_counter()
         self.peak_memory = _peak_memory_mib()
 
-    def record(self, warm_up: int = WARM_UP) -> dict[str, float]:
+    def record(self, warm_up: int) -> dict[str, float]:
         """Return rates per second, the share of computed tokens that is padding, and peak memory."""
         seconds = self.ended - self.begun[warm_up]
         sentences = sum(len(mask) for mask in self.masks[warm_up:])
@@ -424,7 +441,7 @@ class StepClock:
         }
 
 
-RUN = {"machine": machine, "ours": ours, "bare": bare, "tuned": tuned, "reference": reference}
+RUN = {"machine": machine, "ours": ours, "eager": eager, "bare": bare, "tuned": tuned, "reference": reference}
 RUN |= {"ours until": ours_until, "tuned until": tuned_until}
 
 # --- report -----------------------------------------------------------------------------------------------------------
@@ -450,6 +467,7 @@ def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespa
         "train_vs_reference": ratio("train", "reference"),
         "train_vs_tuned": ratio("train", "tuned"),
         "train_vs_bare": ratio("train", "bare"),
+        **({"train_vs_eager": ratio("train", "eager")} if "eager" in records else {}),
         "evaluate_vs_tuned": ratio("evaluate", "tuned"),
         "predict_vs_pipeline": ratio("predict", "tuned"),
         "fraction_of_matmul_rate": statistics.median(gflops) / middle("machine", "bf16_gflops"),
@@ -471,7 +489,7 @@ def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespa
     }
     for title in ("", *titles.values()):
         table.add_column(title, justify="right" if title else "left", no_wrap=True)
-    for name in ("ours", "tuned", "reference", "ours, busy", "tuned, busy"):
+    for name in ("ours", "eager", "tuned", "reference", "ours, busy", "tuned, busy"):
         if name not in records:
             continue
         cells = []
@@ -497,7 +515,6 @@ def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespa
         "batch": options.batch,
         "busy": options.busy,
         "until": options.until,
-        "compile": options.compile,
         "encoder": options.encoder,
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,8 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from lit_bert.errors import UserError
 from lit_bert.modeling import classes, dropout, encoder, metrics
 from lit_bert.modeling import optimizer as optim
-from lit_bert.modeling.forward import CompiledForward, logits_of, mean_over_windows
+from lit_bert.modeling.forward import logits_of, mean_over_windows
+from lit_bert.modeling.graphs import GraphedForward, graphed_forward
 from lit_bert.modeling.loss import ClassWeights, LossWeights
 from lit_bert.modeling.outputs import EpochOutputs, SplitOutputs, check_losses, predictions, with_index
 from lit_bert.training.step_logging import is_logged_step, log_immediately
@@ -41,8 +42,8 @@ class BertClassifier(LightningModule):
         weight_decay: AdamW's decoupled weight decay; biases and LayerNorm are spared.
         class_weights: Weights of the classes in the loss, in their order; "balanced" makes each class weigh as much as
             any other, however many rows it has.
-        compile: Whether to train with `torch.compile`, on one device and without accumulation; batches should have at
-            most 8 shapes (`--data.padding` with a list), of which each takes half a minute to compile. For long runs.
+        cuda_graphs: Whether to train through CUDA graphs on a GPU, one for each length that batches are padded to. To
+            be switched off for forward hooks in the encoder, which they do not run.
         optimizer: `class_path` and `init_args` (learning rate, weight decay) of another optimizer than AdamW.
         lr_scheduler: `class_path` and `init_args` of another schedule, stepped after each optimizer step.
         encoder_config: Content of a config.json, which checkpoints hold: the encoder is built from it, with random
@@ -57,7 +58,7 @@ class BertClassifier(LightningModule):
         warmup_ratio: float = 0.0,
         weight_decay: float = 0.0,
         class_weights: ClassWeights = None,
-        compile: bool = False,
+        cuda_graphs: bool = True,
         optimizer: dict[str, Any] | None = None,
         lr_scheduler: dict[str, Any] | None = None,
         encoder_config: dict[str, Any] | None = None,
@@ -78,7 +79,8 @@ class BertClassifier(LightningModule):
         self.tokenizer_files: dict[str, str] = {}  # texts by name, of the checkpoint that was loaded
         self._outputs = EpochOutputs()
         self._last_loss = torch.zeros(())
-        self._compiled: CompiledForward | None = None
+        self._graphed: GraphedForward | None = None
+        self._clipped: list[nn.Parameter] = []
         self._schedule: LambdaLR | None = None
         model, self.head_is_new = encoder.make_classifier(pretrained, class_names, encoder_config)
         self.attach_model(model)
@@ -125,7 +127,7 @@ class BertClassifier(LightningModule):
         windows, these have a row for each, and `windows` (B,) tells how many. Other columns are not used.
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        logits = logits_of(self.model, self._compiled if self.training else None, inputs)
+        logits = logits_of(self.model, self._graphed if self.training else None, inputs)
         return mean_over_windows(logits, windows)
 
     def compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -138,16 +140,19 @@ class BertClassifier(LightningModule):
             self._check_classes()
 
     def on_train_start(self) -> None:
-        """Compile, if asked; let today's options count, not those of a checkpoint or of before a tuner ran."""
+        """Let today's options count, not those of a checkpoint or of before a tuner ran."""
         self._check_classes()
         self.head_is_new = False
         self.all_finite = torch.tensor(True, device=self.device)
         self._outputs.to(self.device)
-        if self.hparams["compile"]:
-            self._compiled = CompiledForward(self.model, self.trainer.world_size, self.trainer.accumulate_grad_batches)
+        self._clipped = list(self.parameters())  # once: to find them takes a millisecond
+        self._graphed = graphed_forward(self.model, self.trainer) if self.hparams["cuda_graphs"] else None
         if self._schedule is not None and self._schedule is self.lr_schedulers():
             groups, steps = optim.decay_groups(self, self.weight_decay), optim.total_steps(self.trainer)
             optim.refresh(self._schedule, groups, self.learning_rate, self.warmup_ratio, steps)
+
+    def on_train_end(self) -> None:
+        self._graphed = None  # with its memory; it cannot be copied, either
 
     def on_train_epoch_start(self) -> None:
         if self._schedule is not None and self._schedule is self.lr_schedulers():
@@ -161,7 +166,6 @@ class BertClassifier(LightningModule):
         self._outputs.add("train", batch, outputs)
         if is_logged_step(self.trainer):
             self._last_loss = losses.detach().mean()
-            self.log("train/loss", self._last_loss, prog_bar=True, logger=False, batch_size=len(logits))
         mean = (losses * batch["weights"]).sum() if "weights" in batch else losses.mean()
         self.all_finite = self.all_finite & mean.detach().isfinite()
         return mean
@@ -170,13 +174,15 @@ class BertClassifier(LightningModule):
         self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip as the Trainer is told to, and log the learning rate and the gradient's norm before clipping."""
-        norm = optim.clip_gradients(self.parameters(), gradient_clip_val, gradient_clip_algorithm)
+        norm = optim.clip_gradients(self._clipped, gradient_clip_val, gradient_clip_algorithm)
         if self.trainer.precision != "16-mixed":  # there an infinite gradient is skipped, and the scale lowered
             self.all_finite = self.all_finite & norm.isfinite()
         if is_logged_step(self.trainer):
             rate = optimizer.param_groups[0]["lr"]
-            values = {"train/loss": self._last_loss, "train/grad_norm": norm, "train/lr": rate}
+            values = {"train/loss": float(self._last_loss), "train/grad_norm": norm, "train/lr": rate}
             log_immediately(self.loggers, values, self.global_step)
+            # Of a value on the GPU, Lightning's bars would wait for it at each step until there is a new one.
+            self.log("train/loss", torch.tensor(values["train/loss"]), prog_bar=True, logger=False)
 
     def on_train_epoch_end(self) -> None:
         self._shared_epoch_end("train", self.trainer.train_dataloader)

@@ -45,7 +45,7 @@ def test_reports_medians_of_ratios(throughput: ModuleType, tmp_path: Path, capsy
         "ours, until": [{"seconds": 40.0}, {"seconds": 50.0}, {}],
         "tuned, until": [{"seconds": 60.0}] * 3,
     }
-    settings = {"rounds": 3, "steps": 60, "batch": 32, "busy": 1, "until": 0.8, "compile": False, "encoder": "packaged"}
+    settings = {"rounds": 3, "steps": 60, "batch": 32, "busy": 1, "until": 0.8, "encoder": "packaged"}
     options = argparse.Namespace(out=tmp_path / "runs" / "bench.json", **settings)
     throughput.report(records, options)
     written = json.loads(options.out.read_text())

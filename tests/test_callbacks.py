@@ -337,7 +337,7 @@ def test_another_schedule_is_stepped_with_the_optimizer(recipe: str) -> None:
         (["--trainer.logger=WandbLogger"], "wandb"),
         (["--model.class_path=my.Model"], "main(model_class=YourClass)"),
         (["--optimizer=torch.nn.Linear"], "torch.nn.Linear"),
-        (["--model.compiled=true"], "did you mean model.compile?"),
+        (["--model.cuda_graph=true"], "did you mean model.cuda_graphs?"),
     ],
     ids=["metric", "logger", "class", "optimizer", "old name"],
 )

@@ -12,7 +12,6 @@ from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadMode
 from lit_bert import BertClassifier, TextClassificationDataModule
 from lit_bert.cli import main
 from lit_bert.errors import UserError
-from lit_bert.modeling.forward import CompiledForward
 
 Weights = dict[str, torch.Tensor]
 
@@ -177,8 +176,7 @@ def test_values_out_of_range(option: str, value: float) -> None:
 
 def weights_after(start: str, reviews: Path, batch_size: int, accumulate: int = 1, **settings: object) -> Weights:
     """Return the weights after two epochs of 40 rows."""
-    padding = [6, 8] if settings.get("compile") else "longest"
-    data = TextClassificationDataModule(str(reviews), start, batch_size=batch_size, padding=padding)
+    data = TextClassificationDataModule(str(reviews), start, batch_size=batch_size)
     model = BertClassifier(start, learning_rate=0.003, warmup_ratio=0.1, weight_decay=0.1, **settings)  # type: ignore[arg-type]
     Trainer(max_epochs=2, gradient_clip_val=1.0, accumulate_grad_batches=accumulate, **QUIET).fit(model, data)
     # The loss does not depend on the keys' biases: what Adam makes of their gradients is rounding alone.
@@ -192,55 +190,6 @@ def test_accumulation_follows_the_same_path(still_bert: str, reviews: Path, batc
     parts = weights_after(still_bert, reviews, batch_size, accumulate)
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, atol=2e-5, rtol=1e-4, msg=name)
-
-
-def test_compiled_it_follows_the_same_path_and_compiles_each_shape_once(
-    still_bert: str, reviews: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shapes = []
-
-    def backend(module: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
-        shapes.append(next(value.shape for value in inputs if value.dtype == torch.int64))
-        return module.forward
-
-    plain = weights_after(still_bert, reviews, 16)
-    original = torch.compile
-    monkeypatch.setattr(
-        torch, "compile", lambda model, mode, dynamic: original(model, backend=backend, dynamic=dynamic)
-    )
-    compiled = weights_after(still_bert, reviews, 16, compile=True)
-    assert sorted(shapes) == [(8, 6), (16, 8)]  # of the six steps
-    for name, value in plain.items():
-        torch.testing.assert_close(compiled[name], value, atol=2e-5, rtol=1e-4, msg=name)
-
-
-def test_more_shapes_than_can_be_compiled_run_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    monkeypatch.setattr(torch, "compile", lambda model, **_: lambda **inputs: calls.append(inputs))
-    forward = CompiledForward(lambda **inputs: "as it is")  # type: ignore[arg-type]
-    outcomes = [forward(input_ids=torch.ones(2, width)) for width in range(1, 11)]
-    assert len(calls) == 8
-    assert outcomes[8:] == ["as it is"] * 2
-    forward(input_ids=torch.ones(2, 1))
-    assert len(calls) == 9
-
-
-def test_where_graphs_cannot_serve_training_goes_on_without(
-    still_bert: str, reviews: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    weights_after(still_bert, reviews, 8, accumulate=2, compile=True)
-    line = "compile  --model.compile cannot accumulate gradients (pytorch/pytorch#169545); training goes on without"
-    assert capsys.readouterr().out.splitlines() == [line]
-
-    def no_compiler(module: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
-        raise RuntimeError("no compiler here")
-
-    original = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model, **_: original(model, backend=no_compiler))
-    weights_after(still_bert, reviews, 16, compile=True)
-    [line] = capsys.readouterr().out.splitlines()
-    assert line.startswith("compile  --model.compile failed (backend='no_compiler' raised:")
-    assert line.endswith("training goes on without")
 
 
 @pytest.mark.filterwarnings("ignore:You requested to overfit", "ignore:`ModelCheckpoint")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import optuna
 import pytest
-import torch
 from conftest import make_bert
 from jsonargparse import ArgumentParser
 from lightning.fabric.utilities import types
@@ -19,7 +18,6 @@ ROOT = Path(__file__).parent.parent
 USED = {
     "_attn_implementation": {"modeling/dropout.py", "modeling/encoder.py", "modeling/forward.py"},
     "_broadcast_sigterm_tensor": {"training/preemption.py"},
-    "_dynamo": {"modeling/forward.py"},
     "_name_parser_map": {"command/parser.py"},
     "_option_string_actions": {"command/parser.py"},
     "_PATH": {"training/checkpoint_io.py"},
@@ -106,10 +104,6 @@ def test_those_of_jsonargparse_exist() -> None:
     parser.add_subcommands().add_subcommand("command", command)
     assert parser._subcommands_action._name_parser_map == {"command": command}
     assert "--option" in command._option_string_actions
-
-
-def test_that_of_torch_exists() -> None:
-    assert issubclass(torch._dynamo.exc.TorchDynamoException, Exception)
 
 
 def test_that_of_transformers_exists(tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ from torch.utils.data import DataLoader, DistributedSampler
 POOL_STEPS = 100
 """Optimizer steps per pool of random rows that are sorted by length together: enough to leave little padding."""
 
+FIXED_LENGTHS = (16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512)
+"""Lengths that batches are padded to on a GPU, for each of which training records a CUDA graph."""
+
 Rows = NDArray[np.int64]
 
 
@@ -80,7 +83,7 @@ class LengthGroupedSampler(DistributedSampler[int]):
         batches = np.split(order, range(self.batch_size, len(order), self.batch_size))
         return np.concatenate(batches[min(self.rank, len(batches) - 1) :: self.num_replicas])
 
-    def weights(self, batch_idx: int, batches: int) -> Tensor:
+    def weights(self, batch_idx: int, batches: int, device: torch.device | None = None) -> Tensor:
         """Return each row's weight in the loss of a training batch, shape (B,), 0 for a row that is only repeated.
 
         With them, the gradient is that of the mean loss over the rows of the optimizer step, also where the last batch
@@ -92,7 +95,7 @@ class LengthGroupedSampler(DistributedSampler[int]):
         step_start, step_end, start, end = (
             min(bound * self.batch_size * self.num_replicas, len(self.lengths)) for bound in bounds
         )
-        weights = torch.zeros(-(-(end - start) // self.num_replicas))
+        weights = torch.zeros(-(-(end - start) // self.num_replicas), device=device)
         own = len(range(self.rank, end - start, self.num_replicas))
         weights[:own] = self.num_replicas * self.accumulate / (step_end - step_start)
         return weights

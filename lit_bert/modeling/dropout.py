@@ -29,14 +29,14 @@ def scaled_mask(like: Tensor, p: float) -> Tensor:
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout`, with `scaled_mask` on a CPU, where the model is not compiled."""
+    """`torch.nn.Dropout`, with `scaled_mask` on a CPU."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         register()  # the model may have been sent to a process that was spawned
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or not 0 < self.p < 1 or not input.is_cpu or torch.compiler.is_compiling():
+        if not self.training or not 0 < self.p < 1 or not input.is_cpu:
             return super().forward(input)
         return input * scaled_mask(input, self.p)
 
@@ -59,7 +59,7 @@ def attention(
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    if not query.is_cpu or not dropout or torch.compiler.is_compiling():
+    if not query.is_cpu or not dropout:
         kwargs |= {"dropout": dropout, "scaling": scaling}
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
     scores = (query * (scaling or query.shape[-1] ** -0.5)) @ key.transpose(2, 3)
