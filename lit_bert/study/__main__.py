@@ -10,4 +10,8 @@ if __name__ == "__main__":
             raise
         sys.stderr.write("error: a study needs Optuna: pip install -e '.[study]' -c constraints.txt\n")
         raise SystemExit(2) from None
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # before its runs, or after them
+        sys.stderr.write("stopped by SIGINT; the same command goes on\n")
+        raise SystemExit(130) from None

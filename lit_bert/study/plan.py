@@ -1,6 +1,8 @@
 """What a study runs: candidates, each over the same seeds and folds."""
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,12 +128,13 @@ def read_space(path: Path) -> dict[str, BaseDistribution]:
 def _distribution(given: Any, where: str) -> BaseDistribution:
     if isinstance(given, list):
         if len(given) < 2 or not all(isinstance(value, str | int | float | bool) for value in given):
-            raise UserError(f"{where} {given}: give at least two values")
+            raise UserError(f"{where} {given}: give at least two values, each a number, a word, true or false")
         return CategoricalDistribution([_as_number(value) for value in given])
     if not isinstance(given, dict) or not {"low", "high"} <= given.keys() <= {"low", "high", "log", "step"}:
         raise UserError(f"{where} {given}: give low and high, and log: true or a step if you like, or a list of values")
     low, high = _as_number(given["low"]), _as_number(given["high"])
-    if not all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high)):
+    numbers = [isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high)]
+    if not all(numbers) or not (math.isfinite(low) and math.isfinite(high)):
         raise UserError(f"{where}: low {low!r} and high {high!r} must be numbers")
     if low >= high:
         raise UserError(f"{where}: low {low} must be below high {high}")
@@ -139,18 +142,14 @@ def _distribution(given: Any, where: str) -> BaseDistribution:
     options = {name: _as_number(given[name]) for name in ("log", "step") if given.get(name) is not None}
     try:
         return kind(low, high, **options)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise UserError(f"{where}: {reason(error)}") from error
 
 
 def _as_number(value: Any) -> Any:
     """Return a number that YAML 1.1 takes for text, such as 1e-5, as a number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    is_number = isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value)
+    return float(value) if is_number else value
 
 
 def check_names(variants: Sequence[Candidate]) -> None:

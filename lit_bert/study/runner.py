@@ -11,7 +11,7 @@ from pathlib import Path
 from subprocess import DEVNULL, Popen
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from lit_bert.study.plan import Run
 from lit_bert.training import run_dir
@@ -22,7 +22,7 @@ ATTEMPTS = 3
 SECONDS = 1.0
 """Between two looks at whether a run has ended, or is to be stopped."""
 
-_COMMAND = [sys.executable, "-c", "from lit_bert.cli import main; main()"]
+_COMMAND = [sys.executable, "-m", "lit_bert"]
 
 
 class RunFailed(Exception):
@@ -62,9 +62,7 @@ def fit(
     """
     target, log = folder / run.name, folder / f"{run.name}.log"
     for _ in range(ATTEMPTS):
-        if target.is_dir():
-            with FileLock(target / run_dir.LOCK):  # a process of a study that was killed may still train there
-                pass
+        _wait_until_free(target, stop)
         if found := results(target):
             return found
         last = target / run_dir.CHECKPOINTS / run_dir.LAST
@@ -74,14 +72,26 @@ def fit(
             shutil.rmtree(target, ignore_errors=True)
             words = [*arguments, f"--trainer.default_root_dir={folder}", f"--name={run.name}"]
         words += ["--test_after_fit=false", "--export_after_fit=false", "--trainer.enable_progress_bar=false"]
-        status = _watch(["fit", *words], log, variables, stop, lambda: is_hopeless(target))
+        begin = log.stat().st_size if log.is_file() else 0
+        status = _watch(["fit", *words], log, variables, stop, lambda: is_hopeless(target) and results(target) is None)
         if found := results(target):
             return found
         if stop.is_set():
             raise Stopped
-        if 0 <= status < 128:
-            raise RunFailed(_last_line(log))
-    raise RunFailed(f"it was killed {ATTEMPTS} times; {_last_line(log)}")
+        if 0 < status < 128:
+            raise RunFailed(_reason(log, begin))
+    raise RunFailed(f"it ended {ATTEMPTS} times without results; {_reason(log, begin)}")
+
+
+def _wait_until_free(target: Path, stop: threading.Event) -> None:
+    """Wait for a process of a study that was killed, which may still train in a folder."""
+    while target.is_dir():
+        try:
+            with FileLock(target / run_dir.LOCK, timeout=SECONDS):
+                return
+        except Timeout:
+            if stop.is_set():
+                raise Stopped from None
 
 
 def results(target: Path) -> dict[str, Any] | None:
@@ -90,22 +100,22 @@ def results(target: Path) -> dict[str, Any] | None:
     return json.loads(file.read_text("utf-8")) if file.is_file() else None
 
 
-def evaluate(run: Run, folder: Path) -> dict[str, Any]:
+def evaluate(run: Run, folder: Path, variables: Mapping[str, str]) -> dict[str, Any]:
     """Test a run's best checkpoint, once, and return the metrics."""
     target = folder / run.name
     done = target / "metrics-test.json"
     if not done.is_file():
-        _call(["test", f"--ckpt_path={_best(target)}"], folder / f"{run.name}.log")
+        _call(["test", f"--ckpt_path={_best(target)}"], folder / f"{run.name}.log", variables)
     return json.loads(done.read_text("utf-8"))["test"]  # type: ignore[no-any-return]
 
 
-def predict_fold(run: Run, folder: Path) -> Path:
+def predict_fold(run: Run, folder: Path, variables: Mapping[str, str]) -> Path:
     """Predict the rows that a run of a fold was validated on, once, and return the file."""
     target = folder / run.name
     output = target / "out_of_fold.csv"
     if not output.is_file():
         words = ["predict", f"--ckpt_path={_best(target)}", "--data.predict_split=val", f"--output={output}"]
-        _call(words, folder / f"{run.name}.log")
+        _call(words, folder / f"{run.name}.log", variables)
     return output
 
 
@@ -114,9 +124,10 @@ def _best(target: Path) -> Path:
     return target / (name or f"{run_dir.CHECKPOINTS}/{run_dir.LAST}")
 
 
-def _call(words: Sequence[str], log: Path) -> None:
-    if _watch(words, log, {}, threading.Event(), lambda: False):
-        raise RunFailed(_last_line(log))
+def _call(words: Sequence[str], log: Path, variables: Mapping[str, str]) -> None:
+    begin = log.stat().st_size
+    if _watch(words, log, variables, threading.Event(), lambda: False):
+        raise RunFailed(_reason(log, begin))
 
 
 def _watch(
@@ -126,10 +137,15 @@ def _watch(
     stop: threading.Event,
     is_hopeless: Callable[[], bool],
 ) -> int:
-    """Run a command until it ends; returns its status. SIGTERM lets it save first."""
+    """Run a command until it ends; returns its status. SIGTERM lets it save first.
+
+    It is in a session of its own, or a terminal's Ctrl-C would reach it beside this SIGTERM; and it does not take a
+    SLURM job that runs again for its own, or it would go on with another run of the study.
+    """
     with log.open("a", encoding="utf-8") as file:
-        environment = {**os.environ, **variables}
-        process = Popen([*_COMMAND, *words], stdout=file, stderr=file, stdin=DEVNULL, env=environment)
+        environment = {name: value for name, value in os.environ.items() if name != "SLURM_RESTART_COUNT"}
+        options: dict[str, Any] = {"stdin": DEVNULL, "env": {**environment, **variables}, "start_new_session": True}
+        process = Popen([*_COMMAND, *words], stdout=file, stderr=file, **options)
         try:
             while process.poll() is None:
                 hopeless = not stop.wait(SECONDS) and is_hopeless()
@@ -145,6 +161,9 @@ def _watch(
     return process.returncode
 
 
-def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1].removeprefix("error: ") if lines else "it said nothing"
+def _reason(log: Path, begin: int) -> str:
+    """Return the last error in a log, from a position on, or else its last line."""
+    text = log.read_bytes()[begin:].decode("utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return [*(lines or ["it said nothing"]), *errors][-1]

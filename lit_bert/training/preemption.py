@@ -20,6 +20,9 @@ from lit_bert.training import loop, run_dir
 CHECK_STEPS = 10
 """Optimizer steps between two looks at whether losses are finite: to look waits for a GPU."""
 
+SAME_SIGNAL_SECONDS = 1.0
+"""Within which a second signal is the first one, passed on: a scheduler sends it to a launcher and its processes."""
+
 SIGNAL, NOT_FINITE, DUE = range(3)
 
 
@@ -31,7 +34,8 @@ class PreemptionCheckpoint(Checkpoint):
     keeps `all_finite`, as `BertClassifier` does).
 
     SIGINT, SIGTERM, SIGHUP (of a terminal that was closed) and, in a SLURM job, SIGUSR1 end the run after the step, on
-    all ranks, whichever received it; a second one ends it at once. After SIGUSR1 the job is put back into the queue.
+    all ranks, whichever received it; another one, a second later or more, ends it at once. After SIGUSR1 the job is put
+    back into the queue.
 
     It must be the last of a Trainer's callbacks, for its checkpoint holds the states of the others.
 
@@ -44,7 +48,7 @@ class PreemptionCheckpoint(Checkpoint):
         self.path = Path(path or "")
         self.minutes = minutes
         self._received_signal = self._stopping = 0  # on this rank, and agreed upon by all
-        self._saved_at = 0.0
+        self._received_at = self._saved_at = 0.0
         self._global_step = 0
         self._stopped = False
         self._rng_states: list[dict[str, torch.Tensor]] = []
@@ -106,9 +110,10 @@ class PreemptionCheckpoint(Checkpoint):
                 self._handlers[number] = signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: Any) -> None:
-        if self._received_signal:
+        if not self._received_signal:
+            self._received_signal, self._received_at = number, time.monotonic()
+        elif time.monotonic() - self._received_at > SAME_SIGNAL_SECONDS:
             raise KeyboardInterrupt
-        self._received_signal = number
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put what was logged on the disk, and stop if the epoch before was to be the last."""

@@ -17,7 +17,8 @@ import yaml
 from conftest import CONFIGS
 from processes import start
 
-from lit_bert.study.command import main
+from lit_bert.errors import UserError
+from lit_bert.study.command import _environments, main
 from lit_bert.study.plan import Candidate, Plan, Run
 from lit_bert.study.trials import Worker, open_study
 
@@ -110,9 +111,13 @@ def test_a_search_never_looks_at_the_test_rows(recipe: str, space: str, reviews:
 
 @pytest.mark.usefixtures("forked")
 def test_a_run_that_fails_is_listed_and_the_others_count(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
-    found = main(["--config", recipe, "--variant", "explodes", "--model.learning_rate 1e30", "--workers=2"])
+    words = ["--config", recipe, "--variant", "explodes", "--model.learning_rate=1e30", "--workers=2"]
+    found = main(words)
     assert list(found["candidates"]) == ["baseline"]
-    assert "not a finite number" in found["failed"]["explodes-seed1"]
+    assert "not a finite number" in found["failed"][0]
+    before = Path("runs/study/explodes-seed1.log").stat().st_size
+    assert main(words)["failed"] == found["failed"]
+    assert Path("runs/study/explodes-seed1.log").stat().st_size > before  # tried again
     assert "failed   explodes-seed1: the loss" in capsys.readouterr().out
 
 
@@ -121,6 +126,12 @@ def test_a_run_that_fails_is_listed_and_the_others_count(recipe: str, capsys: py
     [
         (["--seeds=0"], "--seeds 0: it must be at least 1"),
         (["--name=a/b"], "--name a/b: give a name for a folder"),
+        (["--name="], "--name : give a name for a folder"),
+        (["--root=reviews/train.csv"], "there can be no folder"),
+        (["--variant", "a", "--model.weight_decay 'x"], '--variant a "--model.weight_decay \'x": No closing quotation'),
+        (["--ckpt_path=x.ckpt"], "--ckpt_path: a study sets it for each of its runs"),
+        (["--variant", "a", "--seed_everything=3"], "--seed_everything: a study sets it"),
+        (["--variant", "a", "--data.val_split=test"], "--data.val_split test: what is best must not be chosen"),
         (["--variant", "a", "--model.lerning_rate 1"], "did you mean model.learning_rate?"),
         (["--storage=postgresql://nobody@127.0.0.1:1/none"], "--storage postgresql"),
         (["--model.weight_dcay=1"], "did you mean model.weight_decay?"),
@@ -157,7 +168,7 @@ def test_a_study_ends_if_its_first_runs_all_fail(recipe: str, capsys: pytest.Cap
     with pytest.raises(SystemExit):
         main(["--config", recipe, "--folds=50"])
     said = capsys.readouterr().err
-    assert "error: the first 3 trials failed: --data.folds 50: class 'neg' of " in said
+    assert "error: the first 3 trials failed: baseline-seed1-fold1: --data.folds 50: class 'neg' of " in said
     assert "has 30 row(s), and each fold needs one" in said
     assert len(list(Path().glob("runs/study/*.log"))) == 3
 
@@ -237,3 +248,35 @@ def test_a_trial_that_a_killed_worker_left_is_taken_up(tmp_path: Path, pretend: 
     worker.run()
     assert worker.error is None
     assert pretend == ["baseline-seed1", "baseline-seed2", "baseline-seed3"]
+
+
+def test_a_trial_that_was_drawn_in_part_gets_the_options_that_are_missing(tmp_path: Path, pretend: list[str]) -> None:
+    import threading
+
+    space = {"a": optuna.distributions.FloatDistribution(0, 1), "b": optuna.distributions.IntDistribution(1, 3)}
+    plan, folder = Plan((), space=space, trials=1), tmp_path / "part"
+    open_study(folder, None, plan).ask({"a": space["a"]})  # and then it was killed
+    Worker(open_study(folder, None, plan), plan, folder, {}, threading.Event()).run()
+    [trial] = open_study(folder, None, plan).get_trials()
+    assert set(trial.params) == {"a", "b"}
+    assert trial.state == optuna.trial.TrialState.COMPLETE
+
+
+def test_a_folder_and_a_storage_belong_together(tmp_path: Path) -> None:
+    plan, storage = Plan(()), f"sqlite:///{tmp_path / 'shared.db'}"
+    open_study(tmp_path / "one" / "study", storage, plan)
+    open_study(tmp_path / "one" / "study", storage, plan)
+    with pytest.raises(UserError, match="is not the folder of the study in the storage"):
+        open_study(tmp_path / "two" / "study", storage, plan)
+    with pytest.raises(UserError, match="is not the folder of the study in the storage"):
+        open_study(tmp_path / "one" / "study", None, plan)
+    with pytest.raises(UserError, match="with other options"):
+        open_study(tmp_path / "one" / "study", storage, plan, "another config")
+
+
+def test_each_worker_has_one_of_the_gpus_that_the_study_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-5")
+    assert [found["CUDA_VISIBLE_DEVICES"] for found in _environments(3)] == ["4", "GPU-5", "4"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert _environments(1) == [{"CUDA_VISIBLE_DEVICES": "0"}]

@@ -15,13 +15,14 @@ def space_of(tmp_path: Path, content: object) -> object:
 
 def test_ranges_are_read_with_the_types_of_their_ends(tmp_path: Path) -> None:
     text = "a: {low: 1e-5, high: 1.0e-3, log: true}\nb: {low: 2, high: 6}\nc: [8, 16]\nd: [cls, mean]\n"
-    text += "e: {low: 0, high: 1.0}"
+    text += "e: {low: 0, high: 1.0}\nf: ['32', 1e-5]"
     assert space_of(tmp_path, text) == {
         "a": FloatDistribution(1e-5, 1e-3, log=True),
         "b": IntDistribution(2, 6),
         "c": CategoricalDistribution([8, 16]),
         "d": CategoricalDistribution(["cls", "mean"]),
         "e": FloatDistribution(0, 1),
+        "f": CategoricalDistribution(["32", 1e-5]),
     }
 
 
@@ -34,6 +35,9 @@ def test_ranges_are_read_with_the_types_of_their_ends(tmp_path: Path) -> None:
         ({"a": {"low": "x", "high": 2}}, "low 'x' and high 2 must be numbers"),
         ({"a": {"low": 0.0, "high": 2.0, "log": True}}, "a: "),
         ({"a": [1]}, "give at least two values"),
+        ({"a": [None, 64]}, "each a number, a word, true or false"),
+        ({"a": {"low": 1, "high": float("inf")}}, "low 1 and high inf must be numbers"),
+        ({"a": {"low": 1, "high": 10, "step": 0.5}}, "a: "),
         ({"a": 3}, "give low and high"),
         ("- a", "give a range for each option"),
         ("a: [", "cannot be read"),
