@@ -25,6 +25,7 @@ from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.errors import is_out_of_memory
 from lit_bert.evaluation import finish
 from lit_bert.files import atomic_write, display_path, next_free_path
+from lit_bert.inference.distillation import Distillation
 from lit_bert.inference.export import export
 from lit_bert.inference.predict import predict_split, predict_texts
 from lit_bert.module import BertClassifier
@@ -121,6 +122,8 @@ class BertCLI(LightningCLI):
             parser.add_class_arguments(PredictOptions, None, instantiate=False)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults({f"checkpoint.{name}": value for name, value in defaults.CHECKPOINT.items()})
+        if parser.command == "fit":
+            parser.add_lightning_class_args(Distillation, "distillation")
         parser.add_optimizer_args((Optimizer,))
         parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
         for name in ("optimizer", "lr_scheduler"):

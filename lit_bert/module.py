@@ -3,7 +3,7 @@
 Legend: B rows of a batch, T tokens of its longest row, C classes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, cast
 
@@ -75,6 +75,8 @@ class BertClassifier(LightningModule):
         self.weight_decay = weight_decay
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
+        self.mix_loss: Callable[[Tensor, Tensor, Batch], Tensor] | None = None
+        """What a callback makes of each row's loss (B,) in training, its logits (B, C) and the batch: its loss (B,)."""
         self.all_finite = torch.tensor(True)  # every loss and gradient of this training
         self.tokenizer_files: dict[str, str] = {}  # texts by name, of the checkpoint that was loaded
         self._outputs = EpochOutputs()
@@ -164,6 +166,8 @@ class BertClassifier(LightningModule):
         losses = check_losses(self.compute_loss(logits, batch["labels"]), batch["labels"])
         outputs = {"labels": batch["labels"], "preds": logits.argmax(dim=-1), "loss": losses.detach()}
         self._outputs.add("train", batch, outputs)
+        if self.mix_loss is not None:
+            losses = self.mix_loss(losses, logits, batch)
         if is_logged_step(self.trainer):
             self._last_loss = losses.detach().mean()
         mean = (losses * batch["weights"]).sum() if "weights" in batch else losses.mean()

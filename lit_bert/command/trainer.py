@@ -25,7 +25,8 @@ def make_trainer(
     """Return the Trainer.
 
     Args:
-        settings: Of the command: `trainer`, `checkpoint` (a ModelCheckpoint), `checkpoint_minutes`.
+        settings: Of the command: `trainer`, `checkpoint` (a ModelCheckpoint), `checkpoint_minutes`, and of `fit`
+            `distillation`.
         fit: Whether it is to train.
         folder: The run's folder.
         config: The settings as the run's config file has them.
@@ -45,6 +46,8 @@ def make_trainer(
     if fit and real:
         files = [next_free_path(folder / name) for name in (run_dir.CONFIG, run_dir.PROVENANCE)]
         callbacks += [RunRecord(files[0], config, files[1]), LabelReview(folder / run_dir.LABELS)]
+    if fit and settings.distillation.teachers:
+        callbacks.append(settings.distillation)
     if options["enable_checkpointing"] is not False and not bare:
         saved = Path(settings.checkpoint.dirpath or folder / run_dir.CHECKPOINTS)
         settings.checkpoint.dirpath = str(saved)

@@ -1,0 +1,90 @@
+"""Training on what a larger model, or several, say of each row, beside its label."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+from torch.nn import functional as F
+
+from lit_bert.console import status
+from lit_bert.data.cache import cache_dir, cached_dir
+from lit_bert.errors import UserError
+from lit_bert.files import display_path
+from lit_bert.inference.predictor import Predictor
+
+_PROBS, _CLASSES = "probs.npy", "classes.json"
+
+
+class Distillation(Callback):
+    """Mixes into each row's loss how far the model is from a teacher (Hinton et al. 2015).
+
+    The loss of a row becomes (1 - weight) x its own + weight x temperature² x KL(teacher || model), with both softened
+    by the temperature. What the teacher says of the training rows is computed once, and kept in the cache folder. For
+    a `BertClassifier` and a `TextClassificationDataModule`; the teacher may have another encoder and tokenizer.
+
+    Args:
+        teacher: Checkpoint file or exported folder, or several, whose probabilities are averaged; null: none.
+        temperature: What logits are divided by, above 0; higher values show more of what is less probable.
+        weight: Share of the teacher in the loss, in [0, 1].
+    """
+
+    def __init__(self, teacher: str | list[str] | None = None, temperature: float = 2.0, weight: float = 0.9) -> None:
+        if temperature <= 0:
+            raise UserError(f"--distillation.temperature {temperature}: it must be above 0")
+        if not 0 <= weight <= 1:
+            raise UserError(f"--distillation.weight {weight}: it must be between 0 and 1")
+        self.teachers = [teacher] if isinstance(teacher, str) else teacher or []
+        self.temperature, self.weight = temperature, weight
+        self._probs = torch.zeros(0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Ask the teachers, and let the module mix their answers into its loss."""
+        if not self.teachers:
+            return
+        rows, names = trainer.datamodule.rows("train"), pl_module.class_names  # type: ignore[attr-defined]
+        index = torch.tensor(list(rows["index"]))
+        probs = torch.stack([_probabilities(teacher, rows, names) for teacher in self.teachers]).mean(0)
+        softened = F.softmax(probs.clamp_min(1e-12).log() / self.temperature, dim=-1)
+        self._probs = torch.zeros(int(index.max()) + 1, probs.shape[1]).index_copy_(0, index, softened)
+        self._probs = self._probs.to(pl_module.device)
+        pl_module.mix_loss = self.mix
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        pl_module.mix_loss = None
+
+    def mix(self, losses: Tensor, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Return each row's loss, shape (B,), of its own loss (B,), logits (B, C) and a batch with `index` (B,)."""
+        log_probs = F.log_softmax(logits / self.temperature, dim=-1)
+        divergences = F.kl_div(log_probs, self._probs[batch["index"]], reduction="none").sum(dim=-1)
+        return (1 - self.weight) * losses + self.weight * self.temperature**2 * divergences
+
+
+def _probabilities(teacher: str, rows: Any, class_names: Sequence[str]) -> Tensor:
+    """Return a teacher's probabilities of rows, shape (N, C), from the cache folder if it has been asked before."""
+    columns = [list(rows[name]) for name in ("text", "text_pair") if name in rows.column_names]
+    digest = hashlib.sha256(json.dumps(columns).encode())
+    path = Path(teacher)
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []:
+        if file.is_file():
+            digest.update(file.read_bytes())
+    target = cache_dir() / "teachers" / digest.hexdigest()[:20]
+    with cached_dir(target) as folder:
+        if folder is not None:
+            predictor = Predictor(teacher)
+            status("teacher", f"{display_path(path)} reads the {len(rows):,} training rows")
+            texts = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+            np.save(folder / _PROBS, np.stack(list(predictor.stream(texts))))
+            (folder / _CLASSES).write_text(json.dumps(predictor.class_names), encoding="utf-8")
+    known = json.loads((target / _CLASSES).read_text("utf-8"))
+    if known != list(class_names):
+        raise UserError(
+            f"--distillation.teacher {teacher}: its classes are {', '.join(known)}, those of the data "
+            f"{', '.join(class_names)}; they must be the same, in the same order"
+        )
+    return torch.from_numpy(np.load(target / _PROBS))
