@@ -256,8 +256,8 @@ class Server(LitServer):  # type: ignore[misc]
     def serve(self, host: str, port: int) -> None:
         """Serve until SIGINT or SIGTERM, and answer what has been asked before that.
 
-        LitServe knows Ctrl-C alone, of which it says so at all times; SIGTERM ends its first process and leaves the
-        others behind (`run` and `_perform_graceful_shutdown` in litserve/server.py of 0.2.19).
+        LitServe's `run` handles Ctrl-C alone, and logs tracebacks on the way; SIGTERM ends its first process and leaves
+        the others behind (`run` and `_start_worker_monitoring` in litserve/server.py of 0.2.19).
         """
         first = os.getpid()
 
@@ -388,7 +388,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line until a signal ends it; None takes the process's arguments."""
+    """Serve until a signal ends it; None takes the process's arguments.
+
+    Raises:
+        SystemExit: With status 2 after a user's mistake, with 130 after Ctrl-C while the model is loaded.
+    """
     options = _parser().parse_args(args)
     with exit_on_user_error():
         _check_address(options.host, options.port)
@@ -396,7 +400,10 @@ def main(args: Sequence[str] | None = None) -> None:
         if options.max_queue < 1:
             raise UserError(f"--max_queue {options.max_queue}: it must be at least 1")
         path = resolve_checkpoint(options.ckpt_path)
-        info = describe(path)
+        try:
+            info = describe(path)
+        except KeyboardInterrupt:
+            raise SystemExit(128 + signal.SIGINT) from None
     host = f"[{options.host}]" if ":" in options.host else options.host
     server = Server(str(path), info, token, options.max_queue, f"http://{host}:{options.port}")
     server.serve(options.host, options.port)
