@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from yaml import YAMLError
+
 from lit_bert.data.hub import is_hub_id
 from lit_bert.data.packaged import PACKAGED, PACKAGED_BASE
 from lit_bert.evaluation.report import format_interval
@@ -82,6 +84,21 @@ def render_model_card(
         versions={name: version for name in _VERSIONS if (version := package_version(name))},
     )
     return f"{card}\n"
+
+
+def read_card_metrics(folder: Path) -> dict[str, dict[str, float]]:
+    """Return "acc" and "f1" of an exported folder's splits, as its card has them; empty if there is nothing to read."""
+    from huggingface_hub import ModelCard
+
+    metrics: dict[str, dict[str, float]] = {}
+    try:
+        for result in ModelCard.load(folder / "README.md").data.eval_results or []:
+            split = {"validation": "val"}.get(result.dataset_split, result.dataset_split)
+            if key := {"accuracy": "acc", "f1": "f1"}.get(result.metric_type):
+                metrics.setdefault(str(split), {})[key] = float(result.metric_value)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, YAMLError):  # people edit cards
+        return {}
+    return metrics
 
 
 def _is_on_hub(name: str) -> bool:

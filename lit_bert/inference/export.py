@@ -167,6 +167,12 @@ def load_metrics(path: Path) -> dict[str, Any]:
     return {split: content[split] for split in ("val", "test") if split in content}
 
 
+def resolve_checkpoint(path: Path) -> Path:
+    """Return the file that "best" or "last" names, of the newest run in runs/; any other path as it is."""
+    checkpoint = find_named_checkpoint(str(path), Path("runs")) if str(path) in ("best", "last") else None
+    return checkpoint.path if checkpoint else path
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; None takes the process's arguments."""
     parser = argparse.ArgumentParser(
@@ -181,9 +187,6 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--calibrate", action="store_true", help=calibrate)
     options = parser.parse_args(args)
     with exit_on_user_error():
-        path = options.ckpt_path
-        if str(path) in ("best", "last"):
-            checkpoint = find_named_checkpoint(str(path), Path("runs"))
-            path = checkpoint.path if checkpoint else path
+        path = resolve_checkpoint(options.ckpt_path)
         export(path, options.to, load_metrics(path), options.calibrate, options.onnx)
     status("export", display_path(options.to))
