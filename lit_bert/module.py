@@ -5,7 +5,7 @@ Legend: B rows of a batch, T tokens of its longest row, C classes.
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -42,6 +42,8 @@ class BertClassifier(LightningModule):
         weight_decay: AdamW's decoupled weight decay; biases and LayerNorm are spared.
         class_weights: Weights of the classes in the loss, in their order; "balanced" makes each class weigh as much as
             any other, however many rows it has.
+        pooling: "cls" classifies the last layer's first token, as BERT does; "mean" adds a layer to a BERT in which
+            this token begins as the mean of all tokens, for encoders that were trained so (sentence-transformers).
         cuda_graphs: Whether to train through CUDA graphs on a GPU, one for each length that batches are padded to. To
             be switched off for forward hooks in the encoder, which they do not run.
         optimizer: `class_path` and `init_args` (learning rate, weight decay) of another optimizer than AdamW.
@@ -58,6 +60,7 @@ class BertClassifier(LightningModule):
         warmup_ratio: float = 0.0,
         weight_decay: float = 0.0,
         class_weights: ClassWeights = None,
+        pooling: Literal["cls", "mean"] = "cls",
         cuda_graphs: bool = True,
         optimizer: dict[str, Any] | None = None,
         lr_scheduler: dict[str, Any] | None = None,
@@ -84,7 +87,7 @@ class BertClassifier(LightningModule):
         self._graphed: GraphedForward | None = None
         self._clipped: list[nn.Parameter] = []
         self._schedule: LambdaLR | None = None
-        model, self.head_is_new = encoder.make_classifier(pretrained, class_names, encoder_config)
+        model, self.head_is_new = encoder.make_classifier(pretrained, class_names, pooling, encoder_config)
         self.attach_model(model)
 
     def attach_model(self, model: Any) -> None:

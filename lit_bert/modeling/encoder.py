@@ -13,6 +13,7 @@ from torch import Tensor
 from lit_bert.data import hub, packaged
 from lit_bert.errors import UserError, reason
 from lit_bert.modeling.classes import set_class_names
+from lit_bert.modeling.pooling import add_mean_layer
 
 _OFFSET_POSITIONS = {
     *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"),
@@ -197,12 +198,15 @@ def build_classifier(config: Mapping[str, Any], source: str) -> Any:
 
 
 def make_classifier(
-    pretrained: str, class_names: Sequence[str] | None, config: Mapping[str, Any] | None
+    pretrained: str, class_names: Sequence[str] | None, pooling: str, config: Mapping[str, Any] | None
 ) -> tuple[Any, bool]:
     """Return a classifier as `BertClassifier` is told to make it, and whether its head is new and to be trained."""
     if config is not None:
         return build_classifier(config, "encoder_config"), False
-    return load_classifier(find_encoder(pretrained), f"--model.pretrained {pretrained}", class_names)
+    model, head_is_new = load_classifier(find_encoder(pretrained), f"--model.pretrained {pretrained}", class_names)
+    if pooling == "mean" and head_is_new:  # a classifier that is trained on has its own
+        add_mean_layer(model, pretrained)
+    return model, head_is_new
 
 
 def config_content(config: Any) -> dict[str, Any]:
