@@ -1,7 +1,9 @@
 """Texts as token ids, and what becomes of those that are longer than the encoder, or `max_length`, allows."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+_Item = TypeVar("_Item")
 
 LongText = Literal["head", "head_tail", "windows"]
 
@@ -51,12 +53,13 @@ class TextEncoder:
                 for column in columns:
                     rows[column][number] = cut[column]
             else:
-                rows["input_ids"][number] = self._shorten(ids)
+                rows["input_ids"][number] = self.shorten(ids)
             if self.long_text != "windows":
                 self.cut_rows, self.cut_tokens = self.cut_rows + 1, self.cut_tokens + len(ids) - self.max_length
         return rows
 
-    def _shorten(self, ids: list[int]) -> list[int]:
+    def shorten(self, ids: list[_Item]) -> list[_Item]:
+        """Return what is kept of the tokens of a text that has more than `max_length`; or of something for each."""
         end = len(ids) - self.after
         size = self.max_length - self.before - self.after
         if self.long_text == "head":

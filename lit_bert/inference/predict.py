@@ -7,6 +7,7 @@ predicted window by window: memory stays flat.
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from pathlib import Path
 from queue import Queue
 from threading import Thread
@@ -26,9 +27,14 @@ from lit_bert.inference.predictions import STDOUT, PredictionWriter, open_output
 from lit_bert.inference.predictor import WINDOW, Predictor
 from lit_bert.modeling.outputs import gather_outputs
 
+EXPLAINED_WINDOW = 64
+"""Sentences that are explained before any is written: each takes some hundred times as long as its prediction."""
+
 
 def predict_split(trainer: Trainer, module: LightningModule, data: Any, settings: Any, run_dir: Path) -> None:
     """Predict the rows of the data module's `predict_split`, on all ranks, into one file in their order."""
+    if settings.explain:
+        raise UserError("--explain true: it explains texts of a file or a pipe; name it with --input")
     batches = trainer.predict(module, datamodule=data, ckpt_path=settings.ckpt_path) or []
     outputs = gather_outputs(batches, deduplicate=True)  # type: ignore[arg-type]
     if not outputs:
@@ -50,7 +56,9 @@ def predict_texts(trainer: Trainer, settings: Any, run_dir: Path) -> None:
     output, format = _output(settings, run_dir)
     pair_column = data.text_pair_column or predictor.text_pair_column
     table = TableFormat(data.text_column, data.label_column, pair_column, data.delimiter)
-    predict_stream(predictor, settings.input, output, format, table, console)
+    if settings.explain and format == "csv":
+        raise UserError("--explain true: CSV has no cell for a list of words; set --format jsonl")
+    predict_stream(predictor, settings.input, output, format, table, console, settings.explain)
 
 
 def _output(settings: Any, run_dir: Path) -> tuple[str, str]:
@@ -65,25 +73,32 @@ def _output(settings: Any, run_dir: Path) -> tuple[str, str]:
 
 
 def predict_stream(
-    predictor: Predictor, source: str, output: str, format: str, table: TableFormat, console: Console
+    predictor: Predictor,
+    source: str,
+    output: str,
+    format: str,
+    table: TableFormat,
+    console: Console,
+    explained: bool = False,
 ) -> None:
     """Predict the rows of a source, and write them in their order; `console` gets a progress bar and a summary.
 
     A file is read through first, so that a fault in it shows before any work is done. Lines of standard input are
-    predicted as soon as they are there, and those before a fault are written. `format` is "csv" or "jsonl".
+    predicted as soon as they are there, and those before a fault are written. `format` is "csv" or "jsonl"; only the
+    latter has room for what is `explained`.
     """
     files = [Path(name).expanduser().absolute() for name in (output, source)]
     if all(file.is_file() for file in files) and files[0].samefile(files[1]):
         raise UserError(f"--output {output}: this is the input; give another file")
-    rows, total = read_texts(source, table), None
+    rows, total, size = read_texts(source, table), None, EXPLAINED_WINDOW if explained else WINDOW
     if source == STDIN:
         pending: Queue[Row | Exception | None] = Queue(WINDOW)
-        windows = _windows(_read_ahead(rows, pending), pending.empty)
+        windows = _windows(_read_ahead(rows, pending), pending.empty, size)
     else:
         total = sum(1 for _ in rows)
         if not total:
             raise UserError(f"--input {source}: the file has no rows")
-        windows = _windows(read_texts(source, table), lambda: False)
+        windows = _windows(read_texts(source, table), lambda: False, size)
     classes = {str(number): name for number, name in enumerate(predictor.class_names)}
     classes |= {name: name for name in predictor.class_names}
     counts: Counter[str] = Counter()
@@ -93,14 +108,17 @@ def predict_stream(
     hidden = output == STDOUT and sys.stdout is not None and sys.stdout.isatty()  # it would run through the answers
     with open_output(output) as file, Progress(*columns, console=console, disable=hidden) as progress:
         task = progress.add_task("", total=total)
-        writer = PredictionWriter(file, predictor.class_names, format, table.text_pair_column is not None)
+        writer = PredictionWriter(file, predictor.class_names, format, table.text_pair_column is not None, explained)
         try:
             for window in windows:
-                probabilities = predictor.stream(row.content for row in window if row.is_filled)
+                filled = [row.content for row in window if row.is_filled]
+                probabilities = [probs.tolist() for probs in predictor.stream(filled)]
+                whys = predictor.explain_classes(filled, probabilities) if explained else repeat(None)
+                answers = zip(probabilities, whys, strict=False)
                 for row in window:
                     label = row.label and classes.get(row.label, row.label)
-                    probs = next(probabilities).tolist() if row.is_filled else None
-                    pred = writer.write(counts["rows"], row.content, label, probs)
+                    probs, why = next(answers) if row.is_filled else (None, None)
+                    pred = writer.write(counts["rows"], row.content, label, probs, why)
                     known = pred is not None and label in classes
                     counts.update(rows=1, empty=probs is None, labelled=known, correct=known and pred == label)
                     if label and pred is not None and not known and len(unknown) < 5:
@@ -150,13 +168,16 @@ def _read_ahead(rows: Iterator[Row], pending: "Queue[Row | Exception | None]") -
         raise item
 
 
-def _windows(rows: Iterator[Row], is_idle: Callable[[], bool]) -> Iterator[list[Row]]:
-    """Yield windows of rows, which end early while no other row is there yet; those before a fault, then the fault."""
+def _windows(rows: Iterator[Row], is_idle: Callable[[], bool], size: int) -> Iterator[list[Row]]:
+    """Yield windows of at most `size` rows, which end early while no other row is there yet.
+
+    Those before a fault come first, then the fault.
+    """
     window: list[Row] = []
     try:
         for row in rows:
             window.append(row)
-            if len(window) == WINDOW or is_idle():
+            if len(window) == size or is_idle():
                 yield window
                 window = []
     except UserError:

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from torch import Tensor
 
 from lit_bert.errors import UserError, reason
 from lit_bert.files import atomic_write
+from lit_bert.inference.explain import WordScore
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -26,20 +27,30 @@ class PredictionWriter:
     """Writes `row,text,label,pred,score,prob_<class>...`, a row at a time; `score` is the probability of `pred`.
 
     `row` counts from 1, as messages do; pairs have `text_pair` after `text`. The format is "csv", or "jsonl" for an
-    object a line.
+    object a line. If rows are `explained`, which CSV has no cells for, they end with `words`, their `attributions`, and
+    the `attribution_error`.
     """
 
-    def __init__(self, file: TextIO, class_names: Sequence[str], format: str, pairs: bool = False) -> None:
+    def __init__(
+        self, file: TextIO, class_names: Sequence[str], format: str, pairs: bool = False, explained: bool = False
+    ) -> None:
         self.file = file
         self.class_names = class_names
+        self.explained = explained
         texts = ["text", "text_pair"] if pairs else ["text"]
         self.columns = ["row", *texts, "label", "pred", "score", *(f"prob_{name}" for name in class_names)]
+        self.columns += ["words", "attributions", "attribution_error"] if explained else []
         self.csv = csv.writer(file) if format == "csv" else None
         if self.csv:
             self.csv.writerow(self.columns)
 
     def write(
-        self, index: int, text: str | tuple[str, str], label: str | None, probs: Sequence[float] | None
+        self,
+        index: int,
+        text: str | tuple[str, str],
+        label: str | None,
+        probs: Sequence[float] | None,
+        why: tuple[list[WordScore], float] | None = None,
     ) -> str | None:
         """Write a row, whose `index` counts from 0, and return the predicted class; what is None is left empty."""
         texts = (text,) if isinstance(text, str) else text
@@ -52,8 +63,15 @@ class PredictionWriter:
             self.csv.writerow([index + 1, *texts, label, pred, *("" if n is None else f"{n:.6f}" for n in numbers)])
         else:
             row = (index + 1, *texts, label, pred, *(n if n is None else round(n, 6) for n in numbers))
+            row += _explained(why) if self.explained else ()
             self.file.write(json.dumps(dict(zip(self.columns, row, strict=True)), ensure_ascii=False) + "\n")
         return pred
+
+
+def _explained(why: tuple[list[WordScore], float] | None) -> tuple[Any, Any, Any]:
+    if why is None:
+        return None, None, None
+    return [word.text for word in why[0]], [round(word.score, 6) for word in why[0]], round(why[1], 6)
 
 
 @contextmanager

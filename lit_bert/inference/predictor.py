@@ -16,6 +16,7 @@ from lit_bert.data.encoding import TextEncoder
 from lit_bert.data.hub import has_tokenizer
 from lit_bert.errors import UserError, reason
 from lit_bert.inference.checksums import verify_checksums
+from lit_bert.inference.explain import Explanation, WordScore, explain
 from lit_bert.modeling import classes, encoder
 from lit_bert.modeling.forward import logits_of, mean_over_windows
 from lit_bert.training.checkpoint_io import Checkpoint
@@ -101,6 +102,18 @@ class Predictor:
             raise UserError("Predictor: give a list of texts, such as [text]")
         rows = (dict(zip(self.class_names, probs.tolist(), strict=True)) for probs in self.stream(texts))
         return [Prediction(max(probs, key=probs.__getitem__), max(probs.values()), probs) for probs in rows]
+
+    def explain(self, texts: Sequence[Text]) -> list[Explanation]:
+        """Return how much each word adds to the probability of the predicted class, of each text or pair of two."""
+        answers = self(texts)
+        whys = self.explain_classes(texts, [list(answer.probs.values()) for answer in answers])
+        return [Explanation(of.label, of.score, *why) for of, why in zip(answers, whys, strict=True)]
+
+    def explain_classes(
+        self, texts: Sequence[Text], probabilities: Sequence[Sequence[float]]
+    ) -> Iterator[tuple[list[WordScore], float]]:
+        """Yield `words` and `error` of each text's `Explanation`, for the class that is most probable by these."""
+        return explain(self.model, self.encode, texts, [probs.index(max(probs)) for probs in probabilities])
 
     def stream(self, texts: Iterable[Text]) -> Iterator[np.ndarray[tuple[int], np.dtype[np.float32]]]:
         """Yield the probabilities of each text, shape (C,), in their order, with one window in memory at a time."""

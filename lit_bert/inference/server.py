@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from queue import Empty, Queue
@@ -53,6 +54,8 @@ QUEUE_SECONDS = 30.0
 HOSTS = ("127.0.0.1", "0.0.0.0", "::")
 """The addresses that LitServe binds to."""
 
+CAN_EXPLAIN = find_spec("captum") is not None
+
 TOKEN_VARIABLE = "LIT_BERT_TOKEN"
 
 _PAGE = Path(__file__).with_name("page.html")
@@ -84,8 +87,8 @@ class PredictRequest(BaseModel):
     def _check(self) -> Self:
         if (self.text is None) == (self.texts is None):
             raise PydanticCustomError("text_or_texts", "Give either text or texts")
-        if self.explain and not hasattr(Predictor, "explain"):
-            raise PydanticCustomError("explain", "This server does not explain its answers; leave explain out")
+        if self.explain and not CAN_EXPLAIN:
+            raise PydanticCustomError("explain", "This server cannot explain: captum is not installed there")
         return self
 
     def all_texts(self) -> list[str]:
@@ -148,8 +151,8 @@ class ClassifierAPI(LitAPI):  # type: ignore[misc]
             texts = request.all_texts()
             answers = [Answer(**next(predictions)._asdict()) for _ in texts]
             if request.explain:
-                for answer, words in zip(answers, self.predictor.explain(texts), strict=True):  # type: ignore[attr-defined]
-                    answer.words = [Word(text=text, score=score) for text, score in words]
+                for answer, why in zip(answers, self.predictor.explain(texts), strict=True):
+                    answer.words = [Word(text=text, score=score) for text, score in why.words]
             responses.append(PredictResponse(predictions=answers))
         return responses
 
@@ -340,7 +343,7 @@ def describe(path: Path) -> dict[str, Any]:
         "metrics": {split: {key: of[key] for key in kept if key in of} for split, of in metrics.items()},
         "max_texts": MAX_TEXTS,
         "max_characters": MAX_CHARACTERS,
-        "explain": hasattr(Predictor, "explain"),
+        "explain": CAN_EXPLAIN,
     }
 
 

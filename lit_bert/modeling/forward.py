@@ -33,7 +33,7 @@ def logits_of(model: Any, graphed: GraphedForward | None, inputs: dict[str, Tens
                 f"{encoder} cannot run in half precision ({reason(error)}); use --trainer.precision 32-true"
             ) from error
         if isinstance(error, IndexError) or "must match the size" in str(error):
-            tokens = given["input_ids"].shape[1]
+            tokens = next(iter(given.values())).shape[1]
             raise UserError(
                 f"{encoder} failed with sentences of {tokens} tokens ({reason(error)}); lower --data.max_length"
             ) from error

@@ -19,12 +19,14 @@ import pytest
 import torch
 from browser import Browser
 from conftest import BAD, GOOD, WORDS
+from pydantic import ValidationError
 from served import Served, free_port, served
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from lit_bert import Predictor
 from lit_bert.errors import UserError
 from lit_bert.inference import gate, server
+from lit_bert.inference.explain import Explanation, WordScore
 from lit_bert.inference.gate import MAX_BODY, Gate
 from lit_bert.inference.predictor import Prediction
 from lit_bert.inference.server import MAX_CHARACTERS, MAX_TEXTS, ClassifierAPI, PredictRequest
@@ -139,10 +141,15 @@ def test_another_type_of_content_is_explained(shared: Served) -> None:
     )
 
 
-@pytest.mark.skipif(hasattr(Predictor, "explain"), reason="it explains")
-def test_an_explanation_is_refused_where_there_is_none(shared: Served) -> None:
-    reply = shared("/predict", {"text": "fun", "explain": True})
-    assert (reply.status, reply.content["detail"][0]["type"]) == (422, "explain")
+def test_an_explanation_is_refused_where_captum_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lit_bert.inference.server.CAN_EXPLAIN", False)
+    with pytest.raises(ValidationError, match="captum is not installed"):
+        PredictRequest(text="fun", explain=True)
+
+
+def test_an_answer_is_explained(shared: Served) -> None:
+    [answer] = shared("/predict", {"text": "great fun", "explain": True}).content["predictions"]
+    assert [word["text"] for word in answer["words"]] == ["great", "fun"]
 
 
 def test_words_of_an_explanation_are_in_the_answer() -> None:
@@ -150,8 +157,9 @@ def test_words_of_an_explanation_are_in_the_answer() -> None:
         def __call__(self, texts: list[str]) -> list[Prediction]:
             return [Prediction("pos", 1.0, {"neg": 0.0, "pos": 1.0}) for _ in texts]
 
-        def explain(self, texts: list[str]) -> list[list[tuple[str, float]]]:
-            return [[(word, len(word) / 10) for word in text.split()] for text in texts]
+        def explain(self, texts: list[str]) -> list[Explanation]:
+            words = [[WordScore(word, len(word) / 10) for word in text.split()] for text in texts]
+            return [Explanation("pos", 1.0, scores, 0.0) for scores in words]
 
     api = ClassifierAPI("nowhere")
     api.predictor = Explaining()  # type: ignore[assignment]
