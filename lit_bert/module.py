@@ -44,6 +44,7 @@ class BertClassifier(LightningModule):
             any other, however many rows it has.
         pooling: "cls" classifies the last layer's first token, as BERT does; "mean" adds a layer to a BERT in which
             this token begins as the mean of all tokens, for encoders that were trained so (sentence-transformers).
+        frozen_layers: Layers of the encoder that are not trained, from its embeddings on, and these, if it is above 0.
         cuda_graphs: Whether to train through CUDA graphs on a GPU, one for each length that batches are padded to. To
             be switched off for forward hooks in the encoder, which they do not run.
         optimizer: `class_path` and `init_args` (learning rate, weight decay) of another optimizer than AdamW.
@@ -61,6 +62,7 @@ class BertClassifier(LightningModule):
         weight_decay: float = 0.0,
         class_weights: ClassWeights = None,
         pooling: Literal["cls", "mean"] = "cls",
+        frozen_layers: int = 0,
         cuda_graphs: bool = True,
         optimizer: dict[str, Any] | None = None,
         lr_scheduler: dict[str, Any] | None = None,
@@ -97,6 +99,8 @@ class BertClassifier(LightningModule):
         self.train_metrics, self.eval_metrics = metrics.make_metrics(model.config.num_labels)
         self.loss_weights = LossWeights(self.hparams["class_weights"], model.config.num_labels)
         dropout.install(model)
+        if self.hparams["frozen_layers"]:
+            encoder.freeze_layers(model, self.hparams["frozen_layers"])
 
     @property
     def class_names(self) -> list[str]:

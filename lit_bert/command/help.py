@@ -11,7 +11,7 @@ NAME_WIDTH, WIDTH = 28, 100
 SECTIONS = {
     "What to train on": r"data\.(?!tokenizer$)\w+",
     "The model and its training": r"model\.(?!optimizer|lr_scheduler)\w+|trainer\.max_(epochs|time)"
-    r"|checkpoint\.monitor",
+    r"|checkpoint\.monitor|distillation\.\w+",
     "The machine": r"trainer\.(accelerator|devices|num_nodes|precision|accumulate_grad_batches)",
     "The run": r"config|ckpt_path|seed_everything|name|\w+_after_fit|projector|checkpoint_minutes|print_config"
     r"|trainer\.default_root_dir",

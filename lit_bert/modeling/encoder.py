@@ -209,6 +209,19 @@ def make_classifier(
     return model, head_is_new
 
 
+def freeze_layers(model: Any, number: int) -> None:
+    """Leave the embeddings and the first layers of a classifier as they are in training."""
+    base, most = model.base_model, model.config.num_hidden_layers
+    if not 0 <= number <= most:
+        raise UserError(f"--model.frozen_layers {number}: it must be between 0 and the encoder's {most}")
+    lists = (part for part in base.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == most)
+    layers, embeddings = next(lists, None), getattr(base, "embeddings", None)
+    if layers is None or embeddings is None:
+        raise UserError(f"--model.frozen_layers {number}: a {model.config.model_type} encoder has no layers of its own")
+    for part in (embeddings, *layers[:number]):
+        part.requires_grad_(False)
+
+
 def config_content(config: Any) -> dict[str, Any]:
     """Return a config as plain values, as config.json has them."""
     content: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))

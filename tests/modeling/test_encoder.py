@@ -3,7 +3,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from conftest import QUIET
+from lightning.pytorch import Trainer
 
+from lit_bert import BertClassifier, TextClassificationDataModule
 from lit_bert.errors import UserError
 from lit_bert.modeling.encoder import find_encoder, load_config, load_tokenizer
 
@@ -37,3 +41,20 @@ def test_token_ids_beyond_the_encoders_are_refused(tiny_bert: str, tmp_path: Pat
     (folder / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"beyond: its tokenizer has 5001 tokens, its encoder \d+; they do not belong"):
         load_tokenizer(folder, "beyond")
+
+
+def test_frozen_layers_stay_as_they_are_and_the_others_learn(tiny_bert: str, reviews: Path) -> None:
+    data = TextClassificationDataModule(str(reviews), tiny_bert, batch_size=16)
+    model = BertClassifier(tiny_bert, frozen_layers=1, learning_rate=0.01, weight_decay=0.1)
+    before = {name: value.clone() for name, value in model.model.named_parameters()}
+    Trainer(max_epochs=1, limit_val_batches=0, **QUIET).fit(model, data)
+    changed = {name for name, value in model.model.named_parameters() if not torch.equal(value, before[name])}
+    assert "classifier.weight" in changed
+    assert not any(".embeddings." in name or ".layer.0." in name for name in changed)
+    assert any(".layer.1." in name for name in changed) == (model.model.config.num_hidden_layers > 1)
+
+
+@pytest.mark.parametrize("number", [-1, 99])
+def test_more_frozen_layers_than_there_are_are_refused(tiny_bert: str, number: int) -> None:
+    with pytest.raises(UserError, match=rf"--model.frozen_layers {number}: it must be between 0 and"):
+        BertClassifier(tiny_bert, frozen_layers=number)
