@@ -19,6 +19,8 @@ from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
 from importlib.util import find_spec
 from ipaddress import ip_address
+from itertools import islice
+from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Annotated, Any, Self
@@ -109,7 +111,7 @@ class Answer(BaseModel):
     label: str
     score: float
     probs: dict[str, float]
-    words: list[Word] | None = Field(None, exclude_if=lambda words: words is None)
+    words: list[Word] | None = Field(default=None, exclude_if=lambda words: words is None)
 
 
 class PredictResponse(BaseModel):
@@ -149,7 +151,7 @@ class ClassifierAPI(LitAPI):  # type: ignore[misc]
         responses = []
         for request in requests:
             texts = request.all_texts()
-            answers = [Answer(**next(predictions)._asdict()) for _ in texts]
+            answers = [Answer(label=of.label, score=of.score, probs=of.probs) for of in islice(predictions, len(texts))]
             if request.explain:
                 for answer, why in zip(answers, self.predictor.explain(texts), strict=True):
                     answer.words = [Word(text=text, score=score) for text, score in why.words]
@@ -289,6 +291,7 @@ class Server(LitServer):  # type: ignore[misc]
 @contextmanager
 def _blocked(number: signal.Signals) -> Iterator[None]:
     """Let processes that are started meanwhile never see a signal: Ctrl-C reaches all that share a terminal."""
+    resource_tracker.ensure_running()  # which unblocks SIGINT when it has to start first
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try:
         yield
