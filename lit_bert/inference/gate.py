@@ -67,7 +67,11 @@ class Gate:
             return
         headers = dict(scope["headers"])
         try:
-            self._check_token(scope["path"], headers.get(b"authorization", b""))
+            try:
+                self._check_token(scope["path"], headers.get(b"authorization", b""))
+            except Refused:
+                await _discard_body(headers, receive)
+                raise
             if scope["method"] == "POST":
                 body = await _read_body(headers, receive)
                 if body is not None:
@@ -75,8 +79,6 @@ class Gate:
             else:
                 await self.app(scope, receive, send)
         except Refused as refused:
-            if refused.status in (401, 413) and b"expect" not in headers:
-                await _discard_body(receive)
             await _send_json(send, refused)
 
     def _check_token(self, path: str, authorization: bytes) -> None:
@@ -112,6 +114,7 @@ async def _read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes | N
     too_large = Refused(413, f"the body is larger than {MAX_BODY:,} bytes; send fewer texts at a time")
     length = headers.get(b"content-length", b"0")
     if not length.isdigit() or int(length) > MAX_BODY:
+        await _discard_body(headers, receive)
         raise too_large
     body = bytearray()
     try:
@@ -122,6 +125,8 @@ async def _read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes | N
                     return None
                 body += message.get("body", b"")
                 if len(body) > MAX_BODY:
+                    if message.get("more_body"):
+                        await _discard_body(headers, receive)
                     raise too_large
                 if not message.get("more_body"):
                     return bytes(body)
@@ -129,9 +134,9 @@ async def _read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes | N
         raise Refused(408, f"the body was not there within {BODY_SECONDS:g} seconds", connection="close") from None
 
 
-async def _discard_body(receive: Receive) -> None:
-    """Read what is left of a body, or as much of it as may be."""
-    left = MAX_DISCARDED
+async def _discard_body(headers: dict[bytes, bytes], receive: Receive) -> None:
+    """Read what is left of a body, or as much of it as may be; nothing if the client asks before it sends."""
+    left = 0 if b"expect" in headers else MAX_DISCARDED
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(BODY_SECONDS):
             while left > 0:

@@ -169,8 +169,14 @@ class GatheringLoop(LitLoop):  # type: ignore[misc]
     def run(
         self, lit_api: ClassifierAPI, device: str, worker_id: int, request_queue: "Queue[Any]", transport: Any, *_: Any
     ) -> None:
-        """Answer the requests of one batch, after the first has come."""
-        waiting = [request_queue.get()]
+        """Answer the requests of one batch, after the first has come, if one comes within a second.
+
+        Without an end, the queue would hand the first request after a crash to the worker that crashed.
+        """
+        try:
+            waiting = [request_queue.get(timeout=1)]
+        except Empty:
+            return
         while sum(len(request.all_texts()) for *_, request in waiting) < lit_api.max_batch_size:
             try:
                 waiting.append(request_queue.get_nowait())

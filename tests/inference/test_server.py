@@ -275,7 +275,9 @@ def test_a_worker_that_dies_is_replaced(trained: Path, tmp_path: Path) -> None:
         os.kill(running.worker(), signal.SIGKILL)
         time.sleep(3)
         running.wait()
+        begin = time.monotonic()
         assert running("/predict", {"text": "fun"}).status == 200
+        assert time.monotonic() - begin < 30  # the queue does not hand it to the dead worker
 
 
 def test_the_page_needs_nothing_from_elsewhere(shared: Served) -> None:
