@@ -1,5 +1,6 @@
 """A Hugging Face Hub on the loopback interface, as much of it as `huggingface_hub` asks for."""
 
+import base64
 import hashlib
 import json
 import re
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -25,6 +27,9 @@ class Hub(ThreadingHTTPServer):
         self.silent = False  # accepts, and never answers
         self.breaks_off = False  # sends half of each file
         self.asked: list[str] = []
+        self.created: dict[str, dict[str, Any]] = {}  # what was asked for, of repositories that were made
+        self.uploads: dict[str, dict[str, bytes]] = {}  # their files by name
+        self.token = "secret"  # without which nothing can be written
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -57,6 +62,30 @@ class Answer(BaseHTTPRequestHandler):
         else:
             self._send(b"", 404)
 
+    def do_POST(self) -> None:
+        self.server.asked.append(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        if self.path == "/api/validate-yaml":
+            self._send(b'{"errors": [], "warnings": []}')
+        elif self.headers.get("Authorization") != f"Bearer {self.server.token}":
+            self._send(b'{"error": "Invalid username or password."}', 401)
+        elif self.path == "/api/repos/create":
+            asked = json.loads(body)
+            repo = f"{asked.get('organization', 'me')}/{asked['name']}"
+            self.server.created[repo] = asked
+            self._send(json.dumps({"url": f"http://127.0.0.1:{self.server.server_port}/{repo}"}).encode())
+        elif found := re.match(r"/api/models/([^/]+/[^/]+)/preupload/", self.path):
+            files = [{"path": file["path"], "uploadMode": "regular"} for file in json.loads(body)["files"]]
+            self._send(json.dumps({"files": [{**file, "shouldIgnore": False} for file in files]}).encode())
+        elif found := re.match(r"/api/models/([^/]+/[^/]+)/commit/", self.path):
+            lines = [json.loads(line)["value"] for line in body.splitlines() if json.loads(line)["key"] == "file"]
+            files = {line["path"]: base64.b64decode(line["content"]) for line in lines}
+            self.server.uploads.setdefault(found[1], {}).update(files)
+            address = f"http://127.0.0.1:{self.server.server_port}/{found[1]}/commit/{COMMIT}"
+            self._send(json.dumps({"commitUrl": address, "commitOid": COMMIT, "pullRequestUrl": None}).encode())
+        else:
+            self._send(b"", 404)
+
     def _refused(self, repo: str) -> bool:
         if repo in self.server.gated:
             self._send(b"{}", 403, {"X-Error-Code": "GatedRepo"})
@@ -75,7 +104,7 @@ class Answer(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             cut = self.server.breaks_off and "/resolve/" in self.path
             self.wfile.write(body[: len(body) // 2] if cut else body)
 

@@ -1,0 +1,38 @@
+from pathlib import Path
+
+import pytest
+from hub import Hub
+
+from lit_bert.errors import UserError
+from lit_bert.inference.export import export
+from lit_bert.inference.upload import push_to_hub
+
+
+@pytest.fixture
+def exported(trained: Path, tmp_path: Path) -> Path:
+    export(next(trained.glob("checkpoints/epoch*.ckpt")), tmp_path / "export", {})
+    return tmp_path / "export"
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_an_export_becomes_a_repository_of_its_files(
+    hub: Hub, exported: Path, monkeypatch: pytest.MonkeyPatch, public: bool
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    assert push_to_hub(exported, "me/reviews", public).endswith("/me/reviews")
+    asked = hub.created["me/reviews"]
+    assert (asked.get("private") is False or asked.get("visibility") == "public") is public
+    assert hub.uploads["me/reviews"] == {path.name: path.read_bytes() for path in exported.iterdir()}
+    suffixes = {Path(name).suffix for name in hub.uploads["me/reviews"]}
+    assert suffixes <= {".safetensors", ".json", ".txt", ".md", ""}
+
+
+def test_mistakes_leave_the_folder(hub: Hub, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = sorted(exported.iterdir())
+    monkeypatch.setenv("HF_TOKEN", "wrong")
+    with pytest.raises(UserError, match=r"--push_to_hub me/reviews: .*401.*hf auth login"):
+        push_to_hub(exported, "me/reviews", public=False)
+    with pytest.raises(UserError, match="give owner/name"):
+        push_to_hub(exported, "me/a b", public=False)
+    assert hub.uploads == {}
+    assert sorted(exported.iterdir()) == files
