@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, Any]:
                 status("study", "others work on the trials that are left; the same command reports when they are done")
                 return {}
             with FileLock(folder / ".study.lock"):  # where several end at a time, one tests
-                return _conclude(study, plan, folder, environments[0])
+                return _conclude(study, plan, folder, environments)
 
 
 def _quoted(words: Sequence[str]) -> list[str]:
@@ -205,7 +206,9 @@ def _environments(workers: int) -> list[dict[str, str]]:
     return [{} if workers == 1 or "OMP_NUM_THREADS" in os.environ else share] * workers
 
 
-def _conclude(study: optuna.Study, plan: Plan, folder: Path, variables: Mapping[str, str]) -> dict[str, Any]:
+def _conclude(
+    study: optuna.Study, plan: Plan, folder: Path, environments: Sequence[Mapping[str, str]]
+) -> dict[str, Any]:
     """Test the final choice, report, and draw."""
     runs, failed = completed_runs(study, plan), failures(study)
     val = {}
@@ -221,12 +224,8 @@ def _conclude(study: optuna.Study, plan: Plan, folder: Path, variables: Mapping[
             sys.stderr.write(f"failed   {line}\n")
         raise UserError("no run has results")
     best = report.best_candidate(runs, val)
-    test: dict[str, float] = {}
-    for run in (run for name in dict.fromkeys((BASELINE, best)) for run in runs.get(name, [])):
-        try:
-            test[run.name] = runner.evaluate(run, folder, variables)["acc"]
-        except runner.RunFailed as error:
-            status("test", f"{run.name} was not tested: {error}")
+    chosen = [run for name in dict.fromkeys((BASELINE, best)) for run in runs.get(name, [])]
+    test = _test(chosen, folder, environments)
     candidates = report.summarise(runs, val, test)
     report.print_table(candidates, failed, Console(highlight=False, soft_wrap=True))
     content = {"command": shlex.join(sys.argv), "best": best, "candidates": candidates, "failed": failed}
@@ -234,7 +233,7 @@ def _conclude(study: optuna.Study, plan: Plan, folder: Path, variables: Mapping[
         content["given_up"] = pruned(study, plan)
     write_json(folder / "study.json", content)
     if plan.folds:
-        _join_folds(plan, runs, folder, variables)
+        _join_folds(plan, runs, folder, environments[0])
     if plan.space and len(runs) > 1:
         for file in report.draw(study, folder):
             status("figure", display_path(file))
@@ -243,6 +242,21 @@ def _conclude(study: optuna.Study, plan: Plan, folder: Path, variables: Mapping[
     status("study", display_path(folder / "study.json"))
     status("look", f"tensorboard --logdir {display_path(folder)}")
     return content
+
+
+def _test(runs: Sequence[Run], folder: Path, environments: Sequence[Mapping[str, str]]) -> dict[str, float]:
+    """Return the test accuracy of each run by its name, of as many at a time as there are environments."""
+
+    def test(place: int, run: Run) -> float | None:
+        try:
+            return float(runner.evaluate(run, folder, environments[place % len(environments)])["acc"])
+        except runner.RunFailed as error:
+            status("test", f"{run.name} was not tested: {error}")
+            return None
+
+    with ThreadPoolExecutor(len(environments)) as pool:
+        found = list(pool.map(test, range(len(runs)), runs))
+    return {run.name: accuracy for run, accuracy in zip(runs, found, strict=True) if accuracy is not None}
 
 
 def _join_folds(plan: Plan, runs: Mapping[str, list[Run]], folder: Path, variables: Mapping[str, str]) -> None:
