@@ -33,10 +33,12 @@ class PredictOptions:
         output: File for the predictions; - for standard output. By default it is in the run's folder, or beside the
             input if there is none, or, if --input is -, standard output.
         format: Format of --output; null goes by its name, and is csv for standard output.
+        backend: What computes: torch, or onnx for the ONNX file of an exported folder, on the CPU.
         explain: Whether to add how much each word adds to the probability of the predicted class, to JSONL.
     """
 
     input: str | None = None
     output: str | None = None
     format: Literal["csv", "jsonl"] | None = None
+    backend: Literal["torch", "onnx"] = "torch"
     explain: bool = False

@@ -77,8 +77,8 @@ def explain(
     """
     try:
         from captum.attr import IntegratedGradients
-    except ImportError as error:
-        raise UserError("explain: install what it needs with pip install '.[explain]' -c constraints.txt") from error
+    except ImportError as missing:
+        raise UserError("explain: install what it needs with pip install '.[explain]' -c constraints.txt") from missing
     vectors = model.get_input_embeddings()
     tokenizer, device = encode.tokenizer, vectors.weight.device
     masked = tokenizer.pad_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
@@ -122,10 +122,9 @@ def _sum_by_word(tokens: _Tokens, scores: Sequence[float]) -> list[WordScore]:
 
 def _tokenise(encode: TextEncoder, text: str | tuple[str, str]) -> _Tokens:
     """Return the tokens that `encode` makes of a text, with the words that the tokenizer found."""
-    pair = isinstance(text, tuple)
-    columns = encode([text[0]], [text[1]]) if pair else encode([text])  # type: ignore[list-item]
-    parts = text if pair else (text,)
-    cut = {"truncation": True, "max_length": encode.max_length} if pair else {}
+    parts = (text,) if isinstance(text, str) else text
+    columns = encode(*([part] for part in parts))
+    cut = {"truncation": True, "max_length": encode.max_length} if len(parts) > 1 else {}
     encoded = encode.tokenizer(*parts, verbose=False, **cut)
     places = list(zip(encoded.sequence_ids(), encoded.word_ids(), strict=True))
     numbers = {place: number for number, place in enumerate(dict.fromkeys(p for p in places if p[1] is not None))}

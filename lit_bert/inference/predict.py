@@ -33,6 +33,8 @@ EXPLAINED_WINDOW = 64
 
 def predict_split(trainer: Trainer, module: LightningModule, data: Any, settings: Any, run_dir: Path) -> None:
     """Predict the rows of the data module's `predict_split`, on all ranks, into one file in their order."""
+    if settings.backend == "onnx":
+        raise UserError("--backend onnx: it predicts texts of a file or a pipe; name it with --input")
     if settings.explain:
         raise UserError("--explain true: it explains texts of a file or a pipe; name it with --input")
     batches = trainer.predict(module, datamodule=data, ckpt_path=settings.ckpt_path) or []
@@ -51,7 +53,7 @@ def predict_texts(trainer: Trainer, settings: Any, run_dir: Path) -> None:
     if trainer.world_size > 1:
         raise UserError(f"--input {settings.input}: it is read on one device; set --trainer.devices 1")
     device, precision, data = str(trainer.strategy.root_device), str(trainer.precision), settings.data
-    predictor = Predictor(settings.ckpt_path, device, precision, data.max_length)
+    predictor = Predictor(settings.ckpt_path, device, precision, data.max_length, settings.backend)
     console = Console(highlight=False, soft_wrap=True, stderr=True)
     output, format = _output(settings, run_dir)
     pair_column = data.text_pair_column or predictor.text_pair_column
@@ -169,7 +171,10 @@ def _read_ahead(rows: Iterator[Row], pending: "Queue[Row | Exception | None]") -
 
 
 def _windows(rows: Iterator[Row], is_idle: Callable[[], bool], size: int) -> Iterator[list[Row]]:
-    """Yield windows of at most `size` rows, which end early while no other row is there yet; those before a fault, then the fault."""
+    """Yield windows of at most `size` rows, which end early while no other row is there yet.
+
+    Of a source with a fault, those before it are yielded, then it is raised.
+    """
     window: list[Row] = []
     try:
         for row in rows:
