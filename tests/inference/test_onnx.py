@@ -125,7 +125,7 @@ def test_damage_and_what_has_no_file(exported: Path, trained: Path, best: Path, 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["predict", "--model.pretrained=packaged", "--backend=onnx"], "--backend onnx: it predicts texts of a file"),
+        (["predict", "--model.pretrained=packaged", "--backend=onnx"], "--backend onnx: it is for texts of a file"),
         (["--force"], "--force: it is for --int8; leave it out, or add --int8"),
     ],
 )
