@@ -119,7 +119,7 @@ def predict(folder: Path, encoder: str) -> dict[str, float]:
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
     from lit_bert import Predictor
-    from lit_bert.inference.predict import predict_stream
+    from lit_bert.inference.predict import FilePrediction, TextJob
     from lit_bert.modeling.encoder import find_encoder
 
     tokenizer = AutoTokenizer.from_pretrained(find_encoder(encoder))
@@ -133,9 +133,9 @@ def predict(folder: Path, encoder: str) -> dict[str, float]:
     console = Console(quiet=True)
     before = _memory()
     begun = time.perf_counter()
-    predict_stream(
-        predictor, str(folder / "train.txt"), str(folder / "predictions.csv"), "csv", "text", "label", console
-    )
+    prediction = FilePrediction(predictor, TextJob(str(folder / "train.txt"), str(folder / "predictions.csv")), console)
+    prediction.predict()
+    prediction.finish()
     seconds = time.perf_counter() - begun
     return {"predict": seconds, "predict_mib": _memory() - before}
 

@@ -165,14 +165,16 @@ class BertCLI(LightningCLI):
         return data
 
     def instantiate_classes(self) -> None:
-        """Make data module, module and trainer; to predict texts, a trainer alone, for its device."""
+        """Make data module, module and trainer; to predict texts, a trainer alone, for its devices."""
         if self.settings.get("input") is None:
             with ranks.rank_zero_first():
                 super().instantiate_classes()
             return
         self.config_init, self.model, self.datamodule = self.config, None, None
         names = ("accelerator", "devices", "num_nodes", "precision", "default_root_dir")
-        self.trainer = Trainer(**{name: self.settings.trainer[name] for name in names}, logger=False)
+        bare = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+        options = {name: self.settings.trainer[name] for name in names} | dict.fromkeys(bare, False)
+        self.trainer = Trainer(**options, use_distributed_sampler=False)
         self.run_dir = self._make_run_dir()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

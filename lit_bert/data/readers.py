@@ -1,7 +1,9 @@
 """Texts and labels of tables: one reader for training files and for `predict --input`."""
 
 import itertools
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,11 +28,15 @@ _CHUNK_ROWS = 10_000
 
 
 class Row(NamedTuple):
-    """A sentence, its label if there is one (a class's name or number, as text), and the second one of a pair."""
+    """A sentence, its label if there is one (a class's name or number, as text), and the second one of a pair.
+
+    `kept` are the values of other columns that were asked for.
+    """
 
     text: str
     label: str | None
     text_pair: str | None = None
+    kept: tuple[Any, ...] = ()
 
     @property
     def content(self) -> str | tuple[str, str]:
@@ -43,11 +49,11 @@ class Row(NamedTuple):
         return bool(self.text.strip()) and (self.text_pair is None or bool(self.text_pair.strip()))
 
 
-def read_texts(source: str, format: TableFormat = DEFAULT_FORMAT) -> Iterator[Row]:
+def read_texts(source: str, format: TableFormat = DEFAULT_FORMAT, keep: Sequence[str] = ()) -> Iterator[Row]:
     """Yield the rows of a file, which may be larger than memory; an empty one is yielded, too, and so keeps its place.
 
     `source` is a `.txt` file with a sentence a line, a table (CSV, TSV, JSON, Parquet), either of them as it is or
-    compressed, or "-" for lines of standard input. The column of the labels need not be there.
+    compressed, or "-" for lines of standard input. The column of the labels need not be there; those to `keep` must.
     """
     path, where = Path(source).expanduser(), f"--input {'standard input' if source == STDIN else source}"
     suffix = ".txt" if source == STDIN else suffix_of(path)
@@ -55,21 +61,24 @@ def read_texts(source: str, format: TableFormat = DEFAULT_FORMAT) -> Iterator[Ro
         raise UserError(f"{where}: its name must end in one of {', '.join(INPUT_SUFFIXES)}, or be - for standard input")
     if suffix == ".txt" and format.text_pair_column:
         raise UserError(f"{where}: a line is one text, but this model takes pairs; give a table with both columns")
+    if suffix == ".txt" and keep:
+        raise UserError(f"--keep {','.join(keep)}: a line of text has no columns; give a table")
     required = {option: column for option, column in format.columns.items() if option != "label_column"}
     with open_file(path, where) as file:
         rows: Iterator[dict[str, Any] | None]
         if suffix == ".txt":
             rows = ({format.text_column: line.rstrip("\r\n")} for line in read_lines(file, where))
         elif suffix == ".parquet":
-            batches = read_parquet(file, where, format.columns.values(), **required)
+            batches = read_parquet(file, where, [*format.columns.values(), *keep], **required)
             rows = (row for batch in batches for row in batch.to_pylist())
         else:
             rows = read_rows(file, where, suffix, format)
         for number, row in enumerate(rows, 1):
-            yield Row("", None) if row is None else _to_row(row, f"{where}, row {number}", format, required)
+            blank = Row("", None, "" if format.text_pair_column else None, (None,) * len(keep))
+            yield blank if row is None else _to_row(row, f"{where}, row {number}", format, required, keep)
 
 
-def _to_row(row: dict[str, Any], where: str, format: TableFormat, required: dict[str, str]) -> Row:
+def _to_row(row: dict[str, Any], where: str, format: TableFormat, required: dict[str, str], keep: Sequence[str]) -> Row:
     check_columns(where, row, **required)
     texts = {column: row[column] for column in required.values()}
     for option, column in required.items():
@@ -81,7 +90,18 @@ def _to_row(row: dict[str, Any], where: str, format: TableFormat, required: dict
     label = None if label in (None, "") else str(label).lower() if isinstance(label, bool) else str(label)
     _check_characters(label or "", where, format.label_column)
     pair = texts[format.text_pair_column] or "" if format.text_pair_column else None
-    return Row(texts[format.text_column] or "", label, pair)
+    return Row(texts[format.text_column] or "", label, pair, tuple(_kept(row, column, where) for column in keep))
+
+
+def _kept(row: dict[str, Any], column: str, where: str) -> Any:
+    """Return the value of a column that is carried along, as JSON can have it."""
+    if column not in row:
+        raise UserError(f"{where}: no column {column!r}; correct --keep")
+    value = row[column]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    _check_characters(json.dumps(value, ensure_ascii=False, default=str), where, column)
+    return value
 
 
 def read_table(files: list[Path], format: TableFormat, labelled: bool = True) -> tuple[pa.Table, list[str] | None]:

@@ -32,10 +32,12 @@ def render_model_card(
     class_names: list[str],
     metrics: Mapping[str, Mapping[str, Any]],
     calibration: Mapping[str, float] | None,
+    int8: Mapping[str, float] | None = None,
 ) -> str:
     """Return a model card, with metadata as the Hugging Face Hub reads them.
 
-    `metrics` are by split; `calibration` has the `temperature`, and the calibration error `before` and `after`.
+    `metrics` are by split; `calibration` has the `temperature`, and the calibration error `before` and `after`;
+    `int8` the accuracy `before` and `after` on so many validation `rows`, of the file in int8.
     """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -77,6 +79,7 @@ def render_model_card(
         classes=", ".join(class_names),
         results={split: {**values, "interval": format_interval(values)} for split, values in metrics.items()},
         calibration=calibration,
+        int8=int8,
         recipe={key: settings[key] for key in _RECIPE if settings.get(key) is not None},
         is_default_optimizer=not settings.get("optimizer") and not settings.get("lr_scheduler"),
         epochs=checkpoint.epoch + 1,

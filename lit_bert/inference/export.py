@@ -3,18 +3,16 @@
 import argparse
 import glob
 import json
-import logging
 import shutil
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lit_bert.console import status
+from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.errors import UserError, exit_on_user_error, reason
 from lit_bert.evaluation.calibration import (
     apply_temperature,
@@ -26,18 +24,27 @@ from lit_bert.evaluation.calibration import (
 from lit_bert.files import display_path
 from lit_bert.inference.card import render_model_card
 from lit_bert.inference.checksums import write_checksums
-from lit_bert.inference.predictor import SETTINGS, restore_model
+from lit_bert.inference.onnx import INT8, ONNX, quantize, write_onnx
+from lit_bert.inference.predictor import SETTINGS, Backend, Predictor, restore_model
+from lit_bert.inference.upload import push_to_hub
 from lit_bert.modeling.classes import class_names
 from lit_bert.modeling.encoder import load_tokenizer, quiet_transformers
 from lit_bert.training import run_dir
 from lit_bert.training.checkpoint_io import Checkpoint, find_named_checkpoint
 
-ONNX = "model.onnx"
-TOLERANCE = 1e-4
-"""How far a probability of the ONNX file may be from PyTorch's."""
+MAX_LOSS = 0.01
+"""Accuracy that int8 may cost."""
 
 
-def export(path: Path, folder: Path, metrics: Mapping[str, Any], calibrate: bool = False, onnx: bool = False) -> None:
+def export(
+    path: Path,
+    folder: Path,
+    metrics: Mapping[str, Any],
+    calibrate: bool = False,
+    onnx: bool = False,
+    int8: bool = False,
+    force: bool = False,
+) -> None:
     """Write a checkpoint's weights in safetensors, config, tokenizer and model card; all of it, or nothing.
 
     Args:
@@ -46,6 +53,8 @@ def export(path: Path, folder: Path, metrics: Mapping[str, Any], calibrate: bool
         metrics: For the card, those of "val", "test" or both; other keys are passed over.
         calibrate: Whether to divide logits by the temperature that fits the checkpoint's validation rows best.
         onnx: Whether to write `model.onnx` as well.
+        int8: Whether to write `model_int8.onnx` as well, and its accuracy on the checkpoint's validation rows.
+        force: Whether to write that also if it costs more than a point of accuracy.
     """
     from safetensors import SafetensorError
 
@@ -78,14 +87,11 @@ def export(path: Path, folder: Path, metrics: Mapping[str, Any], calibrate: bool
                 tokenizer = {**json.loads(file.read_text(encoding="utf-8")), "model_max_length": max_length}
                 file.write_text(json.dumps(tokenizer, indent=2), encoding="utf-8")
             splits = {split: metrics[split] for split in ("val", "test") if split in metrics}
-            card = render_model_card(checkpoint, class_names(model.config), splits, calibration)
+            accuracy = _write_onnx(model, checkpoint, partial, onnx, int8, force)
+            card = render_model_card(checkpoint, class_names(model.config), splits, calibration, accuracy)
             (partial / "README.md").write_text(card, encoding="utf-8")
             for weights in partial.glob("*.safetensors"):  # safetensors makes them readable for their owner alone
                 shutil.copymode(partial / "README.md", weights)
-            if onnx:
-                _, max_positions = load_tokenizer(partial, str(path))
-                difference = _export_onnx(model, partial / ONNX, max_positions)
-                status("onnx", f"largest difference of a probability from PyTorch: {difference:.1e}")
             write_checksums(partial)
             partial.replace(folder)
     except (OSError, SafetensorError) as error:
@@ -121,38 +127,60 @@ def _calibrate(model: Any, checkpoint: Checkpoint) -> dict[str, float]:
     return {"temperature": temperature, "before": before, "after": after}
 
 
-def _export_onnx(model: Any, path: Path, max_positions: int) -> float:
-    """Write one for sentences of up to `max_positions` tokens; return how far its probabilities are from PyTorch's."""
+def _write_onnx(
+    model: Any, checkpoint: Checkpoint, folder: Path, onnx: bool, int8: bool, force: bool
+) -> dict[str, float] | None:
+    """Write the ONNX files that are asked for into an exported folder; return what int8 does to the accuracy.
+
+    It has `rows`, and the accuracy `before` and `after`.
+    """
+    if not onnx and not int8:
+        return None
+    _, max_positions = load_tokenizer(folder, str(checkpoint.path))
+    pairs = bool(checkpoint.data_hyper_parameters.get("text_pair_column"))
+    difference = write_onnx(model, folder / ONNX, max_positions, pairs)
+    status("onnx", f"largest difference of a probability from PyTorch: {difference:.1e}")
+    if not int8:
+        return None
+    quantize(folder / ONNX, folder / INT8)
+    accuracy = _int8_accuracy(folder, checkpoint)
+    before, after = accuracy["before"], accuracy["after"]
+    status("int8", f"accuracy on {accuracy['rows']:,} validation rows {before:.4f} before, {after:.4f} after")
+    if round(before - after, 6) > MAX_LOSS and not force:
+        raise UserError(
+            f"--int8: on {accuracy['rows']:,} validation rows it loses {100 * (before - after):.1f} points of "
+            f"accuracy ({before:.4f} before, {after:.4f} after); export with --onnx, or with --force all the same"
+        )
+    if not onnx:
+        (folder / ONNX).unlink()
+    return accuracy
+
+
+def _int8_accuracy(folder: Path, checkpoint: Checkpoint) -> dict[str, float]:
+    """Return the accuracy of a folder's weights and of its int8 file, on the checkpoint's validation rows."""
     try:
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise UserError("--onnx: install what it needs with pip install '.[onnx]' -c constraints.txt") from error
-    ids = torch.randint(0, model.config.vocab_size, (3, 7), generator=torch.Generator().manual_seed(0))
-    mask = torch.ones_like(ids)
-    mask[1, 4:] = 0
-    inputs: dict[str, Tensor] = {"input_ids": ids, "attention_mask": mask}
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=max_positions)}
-    options: dict[str, Any] = {"input_names": list(inputs), "output_names": ["logits"], "dynamo": True}
-    options |= {"dynamic_shapes": dict.fromkeys(inputs, axes), "external_data": False, "verbose": False}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's exporter, about its own ways
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # or it says that there is no torchvision
-        try:
-            torch.onnx.export(model, (), str(path), kwargs=inputs, **options)
-        except Exception as error:  # the exporter raises many things at what it does not know
-            raise UserError(f"--onnx: a {model.config.model_type} model cannot be exported: {reason(error)}") from error
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    difference = 0.0
-    for rows, tokens in ((3, 7), (1, 4)):
-        part = {name: value[:rows, :tokens] for name, value in inputs.items()}
-        [logits] = session.run(["logits"], {name: value.numpy() for name, value in part.items()})
-        with torch.inference_mode():
-            expected = model(**part).logits.softmax(dim=-1)
-        difference = max(difference, float((torch.from_numpy(logits).softmax(dim=-1) - expected).abs().max()))
-    if difference > TOLERANCE:
-        raise UserError(f"--onnx: its probabilities differ by {difference:.1e} from PyTorch's; nothing was written")
-    return difference
+        data = TextClassificationDataModule(**checkpoint.data_hyper_parameters)
+    except TypeError as error:  # it has other arguments
+        kind = TextClassificationDataModule.__name__
+        raise UserError(
+            f"--int8: {checkpoint.path} was trained on another data module than {kind}, so its validation rows cannot "
+            "be read; export with --onnx"
+        ) from error
+    data.checkpoint = checkpoint
+    data.prepare_data()
+    data.setup("validate")
+    rows = data.rows("val")
+    pairs = "text_pair" in rows.column_names
+    texts = list(zip(rows["text"], rows["text_pair"], strict=True)) if pairs else list(rows["text"])
+    names = rows.features["label"].names
+    labels = [names[label] for label in rows["label"]]
+
+    def accuracy(backend: Backend) -> float:
+        predict = Predictor(folder, device="cpu", precision="32-true", backend=backend)
+        right = [answer.label == label for answer, label in zip(predict(texts), labels, strict=True)]
+        return float(sum(right) / len(right))
+
+    return {"rows": len(labels), "before": accuracy("torch"), "after": accuracy("onnx")}
 
 
 def load_metrics(path: Path) -> dict[str, Any]:
@@ -183,10 +211,23 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--ckpt_path", metavar="X", type=Path, required=True, help=where)
     parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder, which must be new or empty")
     parser.add_argument("--onnx", action="store_true", help="write model.onnx, too: pip install '.[onnx]'")
+    int8 = "write model_int8.onnx, too, if that costs at most a point of accuracy on the validation rows"
+    parser.add_argument("--int8", action="store_true", help=int8)
+    parser.add_argument("--force", action="store_true", help="with --int8: write it also if that costs more")
     calibrate = "make probabilities fit the validation rows, by a temperature that is folded into the last layer"
     parser.add_argument("--calibrate", action="store_true", help=calibrate)
+    parser.add_argument("--push_to_hub", metavar="OWNER/NAME", help="upload it, too, to a repository of the Hub")
+    public = "with --push_to_hub: a repository that is new is public, in place of private"
+    parser.add_argument("--public", action="store_true", help=public)
     options = parser.parse_args(args)
     with exit_on_user_error():
+        if options.force and not options.int8:
+            raise UserError("--force: it is for --int8; leave it out, or add --int8")
+        if options.public and not options.push_to_hub:
+            raise UserError("--public: it is for --push_to_hub; leave it out, or add --push_to_hub owner/name")
         path = resolve_checkpoint(options.ckpt_path)
-        export(path, options.to, load_metrics(path), options.calibrate, options.onnx)
-    status("export", display_path(options.to))
+        what = (options.calibrate, options.onnx, options.int8, options.force)
+        export(path, options.to, load_metrics(path), *what)
+        status("export", display_path(options.to))
+        if options.push_to_hub:
+            status("hub", push_to_hub(options.to, options.push_to_hub, options.public))

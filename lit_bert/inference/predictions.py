@@ -22,27 +22,52 @@ if TYPE_CHECKING:
 STDOUT = "-"
 """The output that stands for standard output."""
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula."""
 
-class PredictionWriter:
-    """Writes `row,text,label,pred,score,prob_<class>...`, a row at a time; `score` is the probability of `pred`.
 
-    `row` counts from 1, as messages do; pairs have `text_pair` after `text`. The format is "csv", or "jsonl" for an
-    object a line. If rows are `explained`, which CSV has no cells for, they end with `words`, their `attributions`, and
-    the `attribution_error`.
+@dataclass(frozen=True)
+class RowFormat:
+    """How predictions are written.
+
+    Args:
+        kind: "csv", or "jsonl" for an object a line.
+        pairs: Whether each row has two texts.
+        kept: Columns of the input that are carried along.
+        explained: Whether rows end with `words`, their `attributions` and the `attribution_error`: JSONL only.
+        safe: Whether cells that a spreadsheet would take for a formula begin with an apostrophe: CSV only.
     """
 
-    def __init__(
-        self, file: TextIO, class_names: Sequence[str], format: str, pairs: bool = False, explained: bool = False
-    ) -> None:
+    kind: str = "csv"
+    pairs: bool = False
+    kept: tuple[str, ...] = ()
+    explained: bool = False
+    safe: bool = False
+
+
+class PredictionWriter:
+    """Writes `row,<kept>...,text,label,pred,score,prob_<class>...`, a row at a time; `score` is that of `pred`.
+
+    `row` counts from 1, as messages do; pairs have `text_pair` after `text`.
+
+    Raises:
+        UserError: A column is to be kept that predictions have themselves.
+    """
+
+    def __init__(self, file: TextIO, class_names: Sequence[str], format: RowFormat, header: bool = True) -> None:
         self.file = file
         self.class_names = class_names
-        self.explained = explained
-        texts = ["text", "text_pair"] if pairs else ["text"]
-        self.columns = ["row", *texts, "label", "pred", "score", *(f"prob_{name}" for name in class_names)]
-        self.columns += ["words", "attributions", "attribution_error"] if explained else []
-        self.csv = csv.writer(file) if format == "csv" else None
-        if self.csv:
-            self.csv.writerow(self.columns)
+        self.format = format
+        texts = ["text", "text_pair"] if format.pairs else ["text"]
+        own = [*texts, "label", "pred", "score", *(f"prob_{name}" for name in class_names)]
+        own += ["words", "attributions", "attribution_error"] if format.explained else []
+        for name in format.kept:
+            if name == "row" or name in own or name.startswith("prob_"):
+                raise UserError(f"--keep {name}: predictions have a column of that name; rename it in the input")
+        self.columns = ["row", *format.kept, *own]
+        self.csv = csv.writer(file) if format.kind == "csv" else None
+        if self.csv and header:
+            self.csv.writerow(self._cells(self.columns))
 
     def write(
         self,
@@ -50,6 +75,7 @@ class PredictionWriter:
         text: str | tuple[str, str],
         label: str | None,
         probs: Sequence[float] | None,
+        kept: Sequence[Any] = (),
         why: tuple[list[WordScore], float] | None = None,
     ) -> str | None:
         """Write a row, whose `index` counts from 0, and return the predicted class; what is None is left empty."""
@@ -60,12 +86,20 @@ class PredictionWriter:
             score = max(probs)
             pred, numbers = self.class_names[list(probs).index(score)], [score, *probs]
         if self.csv:
-            self.csv.writerow([index + 1, *texts, label, pred, *("" if n is None else f"{n:.6f}" for n in numbers)])
+            cells = self._cells([*kept, *texts, label, pred])
+            self.csv.writerow([index + 1, *cells, *("" if n is None else f"{n:.6f}" for n in numbers)])
         else:
-            row = (index + 1, *texts, label, pred, *(n if n is None else round(n, 6) for n in numbers))
-            row += _explained(why) if self.explained else ()
-            self.file.write(json.dumps(dict(zip(self.columns, row, strict=True)), ensure_ascii=False) + "\n")
+            row = (index + 1, *kept, *texts, label, pred, *(n if n is None else round(n, 6) for n in numbers))
+            row += _explained(why) if self.format.explained else ()
+            named = dict(zip(self.columns, row, strict=True))
+            self.file.write(json.dumps(named, ensure_ascii=False, default=str) + "\n")
         return pred
+
+    def _cells(self, values: Sequence[Any]) -> Sequence[Any]:
+        """Return cells, harmless if they are to be: OWASP, "CSV Injection"."""
+        if not self.format.safe:
+            return values
+        return [f"'{of}" if isinstance(of, str) and of.startswith(_FORMULA) else of for of in values]
 
 
 def _explained(why: tuple[list[WordScore], float] | None) -> tuple[Any, Any, Any]:
@@ -86,7 +120,7 @@ def open_output(output: str) -> Iterator[TextIO]:
         raise UserError("--output -: standard output is closed; name a file")
     if not is_stdout and (path.is_dir() or not path.name):
         raise UserError(f"--output {output}: this is a folder; give a file in it")
-    if not is_stdout and not _is_special(path):
+    if not is_special(output):
         path = path.resolve() if path.is_symlink() else path
         with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             yield file
@@ -108,19 +142,24 @@ def open_output(output: str) -> Iterator[TextIO]:
         raise UserError(f"--output {output}: {problem}; name another file") from error
 
 
-def _is_special(path: Path) -> bool:
-    """Tell whether a path is a device, a pipe or the like, or names an open file of this process."""
+def is_special(output: str) -> bool:
+    """Tell whether an output is standard output, a device, a pipe or the like, or an open file of this process."""
+    path = Path(output)
+    if output == STDOUT:
+        return True
     opened = str(path.absolute()).startswith(("/dev/std", "/dev/fd/", "/proc/"))
     return opened or (path.exists() and not path.is_file())
 
 
-def write_predictions(output: str, format: str, outputs: Mapping[str, Tensor], rows: "Dataset") -> None:
+def write_predictions(
+    output: str, kind: str, outputs: Mapping[str, Tensor], rows: "Dataset", safe: bool = False
+) -> None:
     """Write the predictions of a split: `outputs` has `index` (N,) and `probs` (N, C), the rows `text` and `label`."""
     class_names, pairs = rows.features["label"].names, "text_pair" in rows.column_names
     texts = zip(rows["text"], rows["text_pair"], strict=True) if pairs else rows["text"]
     labelled = dict(zip(rows["index"], zip(texts, rows["label"], strict=True), strict=True))
     with open_output(output) as file:
-        writer = PredictionWriter(file, class_names, format, pairs)
+        writer = PredictionWriter(file, class_names, RowFormat(kind, pairs, safe=safe))
         for index, probs in zip(outputs["index"].tolist(), outputs["probs"].tolist(), strict=True):
             text, label = labelled[index]
             writer.write(index, text, class_names[label] if label >= 0 else None, probs)

@@ -6,10 +6,11 @@ Legend: N sentences, C classes.
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lit_bert.data.batching import collate
 from lit_bert.data.encoding import TextEncoder
@@ -17,6 +18,7 @@ from lit_bert.data.hub import has_tokenizer
 from lit_bert.errors import UserError, reason
 from lit_bert.inference.checksums import verify_checksums
 from lit_bert.inference.explain import Explanation, WordScore, explain
+from lit_bert.inference.onnx import BATCH_TOKENS, OnnxClassifier
 from lit_bert.modeling import classes, encoder
 from lit_bert.modeling.forward import logits_of, mean_over_windows
 from lit_bert.training.checkpoint_io import Checkpoint
@@ -31,6 +33,8 @@ PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.f
 CPU_TOKENS, GPU_TOKENS = 2048, 32768
 """Tokens per batch, padding included, at most."""
 
+
+Backend = Literal["torch", "onnx"]
 
 SETTINGS = "lit_bert"
 """Entry of an exported folder's config.json for how texts were read in training, where transformers has none."""
@@ -60,13 +64,24 @@ class Predictor:
             "bf16-mixed" where the hardware has it, else "32-true".
         max_length: Tokens kept of a sentence, special tokens included; None keeps as many as in training.
 
+        backend: "torch", or "onnx" for the ONNX file of an exported folder, that in int8 if it has both, on the CPU.
+
     What is none of these is a UserError; so is, when it predicts, a probability that is not a finite number.
     """
 
     def __init__(
-        self, source: str | Path, device: str = "auto", precision: str = "auto", max_length: int | None = None
+        self,
+        source: str | Path,
+        device: str = "auto",
+        precision: str = "auto",
+        max_length: int | None = None,
+        backend: Backend = "torch",
     ) -> None:
         self.source = str(source)
+        if backend == "onnx":
+            if device not in ("auto", "cpu"):
+                raise UserError(f"--backend onnx: it runs on the CPU, not on {device}; set --trainer.accelerator cpu")
+            device, precision = "cpu", "32-true"  # its own
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
@@ -79,22 +94,16 @@ class Predictor:
             known = ", ".join(PRECISIONS)
             raise UserError(f"--trainer.precision {precision}: to predict texts, it must be one of {known}")
         self.dtype = PRECISIONS[precision]
-        if Path(source).is_dir():
-            model, tokenizer, limit = _load_folder(Path(source))
-            settings: Any = getattr(model.config, SETTINGS, None) or {}
-        else:
-            checkpoint = Checkpoint.read(source)
-            model = restore_model(checkpoint)
-            files, config = checkpoint.tokenizer_files, checkpoint.encoder_config
-            tokenizer, limit = encoder.tokenizer_from_files(files, config, f"--ckpt_path {source}")
-            settings = checkpoint.data_hyper_parameters
-        self.model = model.to(self.device)
+        self.backend = backend
+        self.model, config, tokenizer, limit, settings = _load(Path(source), backend)
+        if backend == "torch":
+            self.model = self.model.to(self.device)
         self.max_length = max_length or settings.get("max_length") or limit
         if not 3 <= self.max_length <= limit:
             raise UserError(f"--data.max_length {max_length}: it must be between 3 and the encoder's {limit}")
         self.text_pair_column = settings.get("text_pair_column")
         self.encode = TextEncoder(tokenizer, self.max_length, settings.get("long_text", "head"))
-        self.class_names = classes.class_names(model.config)
+        self.class_names = classes.class_names(config)
 
     def __call__(self, texts: Sequence[Text]) -> list[Prediction]:
         """Return a prediction for each text, or for each pair of two."""
@@ -113,6 +122,8 @@ class Predictor:
         self, texts: Sequence[Text], probabilities: Sequence[Sequence[float]]
     ) -> Iterator[tuple[list[WordScore], float]]:
         """Yield `words` and `error` of each text's `Explanation`, for the class that is most probable by these."""
+        if self.backend == "onnx":
+            raise UserError("--backend onnx: it has no gradients, which explanations need; take torch")
         return explain(self.model, self.encode, texts, [probs.index(max(probs)) for probs in probabilities])
 
     def stream(self, texts: Iterable[Text]) -> Iterator[np.ndarray[tuple[int], np.dtype[np.float32]]]:
@@ -132,6 +143,7 @@ class Predictor:
         lengths = np.array([len(row["input_ids"]) for row in rows])
         order = np.argsort(-lengths, kind="stable")
         max_tokens = CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
+        max_tokens = BATCH_TOKENS if self.backend == "onnx" else max_tokens
         batches, start = [], 0
         while start < len(order):
             size = min(max(1, max_tokens // int(lengths[order[start]])), len(order) - start)
@@ -139,8 +151,7 @@ class Predictor:
             chosen = [{**rows[row], "label": 0, "index": row} for row in order[start : start + size]]
             batch = collate(chosen, self.encode.tokenizer.pad_token_id, self.max_length)
             inputs = {name: batch[name].to(self.device) for name in batch.keys() - {"labels", "index", "windows"}}
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-                logits = logits_of(self.model, None, dict(inputs)).float()
+            logits = self._logits_of(inputs)
             batches.append(mean_over_windows(logits, batch.get("windows")).softmax(dim=-1))
             start += size
         probs = np.empty((len(texts), len(self.class_names)), dtype=np.float32)
@@ -152,16 +163,49 @@ class Predictor:
             )
         return probs
 
+    def _logits_of(self, inputs: dict[str, Tensor]) -> Tensor:
+        if self.backend == "onnx":
+            return cast(Tensor, self.model(inputs))
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            return logits_of(self.model, None, dict(inputs)).float()
 
-def _load_folder(folder: Path) -> tuple[Any, Any, int]:
-    """Return the classifier in a folder, its tokenizer, and how many tokens it takes at most."""
+
+class _Parts(NamedTuple):
+    """What a checkpoint or a folder has: a model, its config, tokenizer, most tokens, and how texts are read."""
+
+    model: Any
+    config: Any
+    tokenizer: Any
+    limit: int
+    settings: Any
+
+
+def _load(source: Path, backend: Backend) -> _Parts:
+    if source.is_dir():
+        return _load_folder(source, backend)
+    if backend == "onnx":
+        raise UserError(
+            f"--backend onnx: {source} is no exported folder; make one with python -m lit_bert.export --int8"
+        )
+    checkpoint = Checkpoint.read(source)
+    model, files = restore_model(checkpoint), checkpoint.tokenizer_files
+    loaded = encoder.tokenizer_from_files(files, checkpoint.encoder_config, f"--ckpt_path {source}")
+    return _Parts(model, model.config, *loaded, checkpoint.data_hyper_parameters)
+
+
+def _load_folder(folder: Path, backend: Backend) -> _Parts:
     verify_checksums(folder)
-    model, head_is_new = encoder.load_classifier(folder, str(folder))
-    if head_is_new:
-        raise classes.untrained(str(folder), model.config)
+    if backend == "onnx":
+        model: Any = OnnxClassifier(folder)
+        config = encoder.load_config(folder, str(folder))
+    else:
+        model, head_is_new = encoder.load_classifier(folder, str(folder))
+        config = model.config
+        if head_is_new:
+            raise classes.untrained(str(folder), config)
     if not has_tokenizer(folder):
         raise UserError(f"{folder}: the folder has a model but no tokenizer (tokenizer.json or vocab.txt)")
-    return model, *encoder.load_tokenizer(folder, str(folder))
+    return _Parts(model, config, *encoder.load_tokenizer(folder, str(folder)), getattr(config, SETTINGS, None) or {})
 
 
 def restore_model(checkpoint: Checkpoint) -> Any:

@@ -7,6 +7,7 @@ import pytest
 
 from lit_bert.data import readers
 from lit_bert.data.formats import INPUT_SUFFIXES, TableFormat
+from lit_bert.data.readers import Row
 from lit_bert.errors import UserError
 
 ROWS = [("one, two", "pos"), ("", "neg"), ('a "quoted" line\u2028of two', None), ("", None), ("  last", "0")]
@@ -40,7 +41,7 @@ def test_each_kind_gives_the_same_rows_empty_ones_in_their_place(tmp_path: Path,
 
 def test_columns_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("body,stars\ngood,5\n")
-    assert list(readers.read_texts(str(tmp_path / "a.csv"), TableFormat("body", "stars"))) == [("good", "5", None)]
+    assert list(readers.read_texts(str(tmp_path / "a.csv"), TableFormat("body", "stars"))) == [Row("good", "5")]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_of_a_parquet_file_other_columns_are_not_read(tmp_path: Path, monkeypatc
         "iter_batches",
         lambda self, **options: asked.append(options["columns"]) or original(self, **options),
     )
-    assert list(readers.read_texts(str(tmp_path / "a.parquet"))) == [("a", "1", None)]
+    assert list(readers.read_texts(str(tmp_path / "a.parquet"))) == [Row("a", "1")]
     assert asked == [["text", "label"]]
 
 
@@ -148,7 +149,7 @@ def test_a_json_file_may_be_one_array(tmp_path: Path, content: str) -> None:
     rows = '{"text": "a", "label": 1},\n{"text": "b", "label": 0}'
     found, _ = table(tmp_path / "a.json", content.replace("{}", rows))
     assert found.to_pydict() == {"text": ["a", "b"], "label": [1, 0]}
-    assert list(readers.read_texts(str(tmp_path / "a.json"))) == [("a", "1", None), ("b", "0", None)]
+    assert list(readers.read_texts(str(tmp_path / "a.json"))) == [Row("a", "1"), Row("b", "0")]
 
 
 def test_blank_lines_are_no_rows_and_short_rows_have_no_label(tmp_path: Path) -> None:
@@ -193,3 +194,13 @@ def test_parquet_with_categories(tmp_path: Path) -> None:
     assert rows["label"].type == pa.string()
     assert rows.to_pydict() == {"text": ["a", "b"], "label": ["pos", "neg"]}
     assert names is None
+
+
+def test_a_blank_line_keeps_its_place_in_pairs_too(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,other,id\na,b,1\n\nc,d,2\n")
+    rows = list(readers.read_texts(str(tmp_path / "a.csv"), TableFormat(text_pair_column="other"), ["id"]))
+    assert [(row.content, row.kept) for row in rows] == [
+        (("a", "b"), ("1",)),
+        (("", ""), (None,)),
+        (("c", "d"), ("2",)),
+    ]

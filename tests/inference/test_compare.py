@@ -5,7 +5,7 @@ import pytest
 
 from lit_bert.errors import UserError
 from lit_bert.inference import compare
-from lit_bert.inference.predictions import PredictionWriter, read_predictions
+from lit_bert.inference.predictions import PredictionWriter, RowFormat, read_predictions
 
 LABELS = ["pos"] * 6 + ["neg"] * 4
 
@@ -13,7 +13,7 @@ LABELS = ["pos"] * 6 + ["neg"] * 4
 def write(path: Path, wrong: set[int], labels: list[str] = LABELS, classes: str = "neg,pos") -> Path:
     names = classes.split(",")
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = PredictionWriter(file, names, path.suffix[1:])
+        writer = PredictionWriter(file, names, RowFormat(path.suffix[1:]))
         for index, label in enumerate(labels):
             truth = names.index(label)
             writer.write(

@@ -117,7 +117,7 @@ def test_predict_writes_words_and_what_they_add(best: Path) -> None:
         (["--input=a.txt", "--output=out.csv"], "--explain true: CSV has no cell for a list of words; set --format"),
         (
             ["--model.pretrained=packaged"],
-            "--explain true: it explains texts of a file or a pipe; name it with --input",
+            "--explain true: it is for texts of a file or a pipe; name it with --input",
         ),
     ],
 )

@@ -19,10 +19,9 @@ from rich.console import Console
 
 from lit_bert import Predictor
 from lit_bert.cli import main
-from lit_bert.data.formats import TableFormat
 from lit_bert.errors import UserError
 from lit_bert.inference import predict as predict_module
-from lit_bert.inference.predict import predict_stream
+from lit_bert.inference.predict import TextJob, predict_stream
 
 TRAIN = Path(__file__).parents[2] / "train.py"
 
@@ -136,11 +135,18 @@ def test_a_lack_of_memory_is_explained_and_loses_nothing_either(
         return original(self, texts)
 
     monkeypatch.setattr(Predictor, "_predict_window", devour)
+    words = ["predict", f"--ckpt_path={best}", f"--input={lines}", "--output=out.csv"]
     with pytest.raises(SystemExit) as stop:
-        main(["predict", f"--ckpt_path={best}", f"--input={lines}", "--output=out.csv"])
+        main(words)
     assert stop.value.code == 2
-    assert len(table(Path("out.csv"))) == 4
-    assert "error: out of memory predicting texts; lower --data.max_length" in capsys.readouterr().err
+    assert not Path("out.csv").exists()
+    said = capsys.readouterr().err
+    assert "what is predicted is kept; the same command goes on from there" in said
+    assert "error: out of memory predicting texts; lower --data.max_length" in said
+    monkeypatch.setattr(Predictor, "_predict_window", original)
+    main(words)
+    assert "going on: 4 rows are done already" in capsys.readouterr().err
+    assert len(table(Path("out.csv"))) == 5
 
 
 @pytest.mark.parametrize(
@@ -160,9 +166,27 @@ def test_a_lack_of_memory_is_explained_and_loses_nothing_either(
         (["--ckpt_path=folder"], "--ckpt_path folder: this is a folder, which only `predict --input` takes"),
         (["--ckpt_path=folder", "--input=ok.txt"], "folder: its config.json cannot be used"),
         (
-            ["--ckpt_path={best}", "--input=ok.txt", "--trainer.devices=2", "--trainer.accelerator=cpu"],
-            "--input ok.txt: it is read on one device; set --trainer.devices 1",
+            ["--ckpt_path={best}", "--input=-", "--trainer.devices=2", "--trainer.accelerator=cpu"],
+            "--input -: a pipe is for one device; set --trainer.devices 1",
         ),
+        (
+            ["--ckpt_path={best}", "--input=ok.txt", "--output=-", "--trainer.devices=2", "--trainer.accelerator=cpu"],
+            "--output -: a pipe is for one device; set --trainer.devices 1",
+        ),
+        (["--ckpt_path={best}", "--input=ok.txt", "--keep=id"], "--keep id: a line of text has no columns; give a"),
+        (["--ckpt_path={best}", "--input=ok.csv", "--keep=id,date"], "ok.csv, row 1: no column 'date'; correct --keep"),
+        (["--ckpt_path={best}", "--input=ok.csv", "--keep=id,id"], "--keep id,id: a column comes twice; leave out one"),
+        (["--ckpt_path={best}", "--input=ok.csv", "--keep=score"], "--keep score: predictions have a column of that"),
+        (["--ckpt_path={best}", "--input=ok.csv", "--keep=prob_x"], "--keep prob_x: predictions have a column of that"),
+        (
+            ["--ckpt_path={best}", "--input=ok.csv", "--stream=true"],
+            "predictions-ok.csv is a file, which is written as a whole; give -",
+        ),
+        (
+            ["--ckpt_path={best}", "--input=ok.csv", "--safe_csv=true", "--format=jsonl"],
+            "--safe_csv true: jsonl has no cells; leave it out, or set --format csv",
+        ),
+        (["--model.pretrained=packaged", "--keep=id"], "--keep id: it is for texts of a file or a pipe; name it with"),
     ],
 )
 def test_a_mistake(
@@ -171,6 +195,7 @@ def test_a_mistake(
     Path("empty.txt").write_text("")
     Path("bad.txt").write_bytes(b"good\nb\xffad\n")
     Path("ok.txt").write_text("good\n")
+    Path("ok.csv").write_text("id,text\n7,good\n")
     Path("file").write_text("")
     Path("folder").mkdir()
     given(monkeypatch, b"")
@@ -218,7 +243,7 @@ class Lines(io.RawIOBase):
 def predict(source: str = "-", output: str = "out.csv") -> Constant:
     predictor = Constant()
     console = Console(file=io.StringIO())
-    predict_stream(predictor, source, output, "csv", TableFormat(), console)  # type: ignore[arg-type]
+    predict_stream(predictor, TextJob(source, output), console)  # type: ignore[arg-type]
     return predictor
 
 
@@ -270,16 +295,15 @@ import io, sys
 sys.path.insert(0, {folder!r})
 from rich.console import Console
 from test_predict import Constant
-from lit_bert.data.formats import TableFormat
 from lit_bert.errors import UserError
-from lit_bert.inference.predict import predict_stream
+from lit_bert.inference.predict import TextJob, predict_stream
 
 class Faulty(Constant):
     def stream(self, texts):
         raise UserError("stopped")
 
 try:
-    predict_stream(Faulty(), "-", "-", "csv", TableFormat(), Console(file=io.StringIO()))
+    predict_stream(Faulty(), TextJob("-", "-"), Console(file=io.StringIO()))
 except UserError as error:
     sys.stderr.write(f"{{error}}\\n")
 """

@@ -4,7 +4,7 @@ import pytest
 from hub import Hub
 
 from lit_bert.errors import UserError
-from lit_bert.inference.export import export
+from lit_bert.inference.export import export, main
 from lit_bert.inference.upload import push_to_hub
 
 
@@ -36,3 +36,16 @@ def test_mistakes_leave_the_folder(hub: Hub, exported: Path, monkeypatch: pytest
         push_to_hub(exported, "me/a b", public=False)
     assert hub.uploads == {}
     assert sorted(exported.iterdir()) == files
+
+
+def test_the_command_exports_and_uploads(
+    hub: Hub, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    words = ["--ckpt_path", str(next(trained.glob("checkpoints/epoch*.ckpt"))), "--to", str(tmp_path / "model")]
+    main([*words, "--push_to_hub", "me/reviews"])
+    assert "model.safetensors" in hub.uploads["me/reviews"]
+    assert capsys.readouterr().out.splitlines()[-1].endswith("/me/reviews")
+    with pytest.raises(SystemExit):
+        main([*words, "--public"])
+    assert "--public: it is for --push_to_hub" in capsys.readouterr().err
