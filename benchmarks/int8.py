@@ -33,7 +33,8 @@ def main() -> None:
     labels = [names[label] for label in rows["label"]]
     contestants = _contestants(options.model)
     rates: dict[str, list[float]] = {name: [] for name in contestants}
-    accuracy = {}
+    accuracy, agreement = {}, {}
+    reference: list[str] = []
     with openmp.LoadMonitor():
         for number in range(options.rounds + 1):
             for name, predict in contestants.items():
@@ -41,13 +42,18 @@ def main() -> None:
                 preds = predict(texts)
                 if number:  # the first round warms up
                     rates[name].append(len(texts) / (time.perf_counter() - begun))
-                accuracy[name] = sum(a == b for a, b in zip(preds, labels, strict=True)) / len(labels)
+                reference = reference or preds  # the pipeline's, which comes first
+                accuracy[name], agreement[name] = _share_equal(preds, labels), _share_equal(preds, reference)
     print(f"{hardware.processor_name()}; {len(texts):,} test rows, {options.rounds} rounds")
     for name, values in rates.items():
         ratios = [a / b for a, b in zip(values, rates["pipeline"], strict=True)]
         spread = f"({min(values):.0f} to {max(values):.0f})"
         rate = f"{statistics.median(values):6.0f} {spread:15} sentences/s, {statistics.median(ratios):.2f} x pipeline"
-        print(f"{name:14} {rate}, accuracy {accuracy[name]:.4f}")
+        print(f"{name:14} {rate}, accuracy {accuracy[name]:.4f}, same class {agreement[name]:.1%}")
+
+
+def _share_equal(left: list[str], right: list[str]) -> float:
+    return sum(a == b for a, b in zip(left, right, strict=True)) / len(left)
 
 
 def _contestants(model: str) -> dict[str, Callable[[list[str]], list[str]]]:
