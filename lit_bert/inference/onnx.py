@@ -23,7 +23,7 @@ TOLERANCE = 1e-4
 """How far a probability of the file in float32 may be from PyTorch's."""
 
 BATCH_TOKENS = 1024
-"""Tokens per batch, padding included, at most: larger ones are not faster, and int8 has one scale for all of a batch."""
+"""Tokens per batch, padding included, at most: more are not faster, and int8 has one scale for all of a batch."""
 
 
 class OnnxClassifier:
