@@ -187,19 +187,21 @@ class FilePrediction:
         done = self.parts.done()
         missing = set(range(rank, self.windows, world_size)) - done
         if done:
-            rows = min(self.rows, len(done) * self.job.window)
-            status("predict", f"going on: {rows:,} rows are done already", err=True)
+            status("predict", f"going on: {self._rows_of(done):,} rows are done already", err=True)
         with _progress(self.console, hidden=rank > 0) as progress:
-            task = progress.add_task("", total=len(missing) * self.job.window)
+            task = progress.add_task("", total=self._rows_of(missing))
             try:
                 for number, window in enumerate(_windows(self.job.read(), lambda: False, self.job.window)):
                     if number in missing:
                         self._predict_part(number, window)
-                        progress.advance(task, self.job.window)
+                        progress.advance(task, len(window))
             except BaseException:
                 if self.parts.done():
                     self.console.print("what is predicted is kept; the same command goes on from there")
                 raise
+
+    def _rows_of(self, windows: set[int]) -> int:
+        return sum(min(self.job.window, self.rows - number * self.job.window) for number in windows)
 
     def _predict_part(self, number: int, window: list[Row]) -> None:
         with self.parts.write(number) as (file, counts):

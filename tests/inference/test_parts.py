@@ -219,3 +219,9 @@ def test_streamed_lines_are_answered_each_on_its_own(monkeypatch: pytest.MonkeyP
         assert len(answers.read().splitlines()) == 51
     thread.join(30)
     assert predictor.windows == [[f"text {number}"] for number in range(50)]
+
+
+def test_the_bar_counts_rows(trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "three.txt").write_text("fun\nawful\ngreat fun\n")
+    main(["predict", f"--ckpt_path={trained / 'export'}", f"--input={tmp_path / 'three.txt'}"])
+    assert "3/3" in capfd.readouterr().err
