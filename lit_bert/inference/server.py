@@ -17,13 +17,12 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
-from importlib.util import find_spec
 from ipaddress import ip_address
 from itertools import islice
 from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import Empty, Queue
-from typing import Annotated, Any, Self
+from typing import Any
 
 import torch
 from fastapi import FastAPI, HTTPException, Request
@@ -32,8 +31,6 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from litserve import LitAPI, LitServer
 from litserve.loops import LitLoop
 from litserve.utils import LitAPIStatus, LoopResponseType
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
-from pydantic_core import PydanticCustomError
 
 from lit_bert.console import status
 from lit_bert.errors import UserError, exit_on_user_error
@@ -41,11 +38,17 @@ from lit_bert.inference.card import read_card_metrics
 from lit_bert.inference.export import load_metrics, resolve_checkpoint
 from lit_bert.inference.gate import Gate
 from lit_bert.inference.predictor import Predictor
+from lit_bert.inference.schema import (
+    CAN_EXPLAIN,
+    MAX_CHARACTERS,
+    MAX_TEXTS,
+    Answer,
+    PredictRequest,
+    PredictResponse,
+    Word,
+)
 from lit_bert.training.openmp import LoadMonitor, limit_threads
 from lit_bert.training.run_record import package_version
-
-MAX_TEXTS, MAX_CHARACTERS = 128, 20_000
-"""Texts of a request, and characters of a text, at most."""
 
 BATCH_TEXTS = 64
 """Texts after which no further request is added to those that are predicted together."""
@@ -56,68 +59,10 @@ QUEUE_SECONDS = 30.0
 HOSTS = ("127.0.0.1", "0.0.0.0", "::")
 """The addresses that LitServe binds to."""
 
-CAN_EXPLAIN = find_spec("captum") is not None
-
 TOKEN_VARIABLE = "LIT_BERT_TOKEN"
 
 _PAGE = Path(__file__).with_name("page.html")
 _logger = logging.getLogger("litserve")
-
-
-def _check_text(text: str) -> str:
-    if not text.strip():
-        raise PydanticCustomError("empty_text", "The text is empty")
-    return text
-
-
-class PredictRequest(BaseModel):
-    """Either `text` or `texts`; with `explain`, words come with how much they speak for the answer."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    text: Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_check_text)] | None = None
-    texts: (
-        Annotated[
-            list[Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_check_text)]],
-            Field(min_length=1, max_length=MAX_TEXTS),
-        ]
-        | None
-    ) = None
-    explain: StrictBool = False
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if (self.text is None) == (self.texts is None):
-            raise PydanticCustomError("text_or_texts", "Give either text or texts")
-        if self.explain and not CAN_EXPLAIN:
-            raise PydanticCustomError("explain", "This server cannot explain: captum is not installed there")
-        return self
-
-    def all_texts(self) -> list[str]:
-        """Return the texts, of which there is at least one."""
-        return self.texts or [self.text or ""]
-
-
-class Word(BaseModel):
-    """A word, and how much it speaks for the answer, or against it if `score` is negative."""
-
-    text: str
-    score: float
-
-
-class Answer(BaseModel):
-    """The most probable class, its probability in [0, 1], that of each class, and words if they were asked for."""
-
-    label: str
-    score: float
-    probs: dict[str, float]
-    words: list[Word] | None = Field(default=None, exclude_if=lambda words: words is None)
-
-
-class PredictResponse(BaseModel):
-    """An answer to each text, in their order."""
-
-    predictions: list[Answer]
 
 
 class ClassifierAPI(LitAPI):  # type: ignore[misc]

@@ -29,7 +29,8 @@ from lit_bert.inference import gate, server
 from lit_bert.inference.explain import Explanation, WordScore
 from lit_bert.inference.gate import MAX_BODY, Gate
 from lit_bert.inference.predictor import Prediction
-from lit_bert.inference.server import MAX_CHARACTERS, MAX_TEXTS, ClassifierAPI, PredictRequest
+from lit_bert.inference.schema import MAX_CHARACTERS, MAX_TEXTS, PredictRequest
+from lit_bert.inference.server import ClassifierAPI
 from lit_bert.training.checkpoint_io import read_safely
 
 TOKEN = "a-token_1"
@@ -142,7 +143,7 @@ def test_another_type_of_content_is_explained(shared: Served) -> None:
 
 
 def test_an_explanation_is_refused_where_captum_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_bert.inference.server.CAN_EXPLAIN", False)
+    monkeypatch.setattr("lit_bert.inference.schema.CAN_EXPLAIN", False)
     with pytest.raises(ValidationError, match="captum is not installed"):
         PredictRequest(text="fun", explain=True)
 

@@ -1,0 +1,68 @@
+"""What a request to the server may hold, and what an answer does."""
+
+from importlib.util import find_spec
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
+from pydantic_core import PydanticCustomError
+
+MAX_TEXTS, MAX_CHARACTERS = 128, 20_000
+"""Texts of a request, and characters of a text, at most."""
+
+CAN_EXPLAIN = find_spec("captum") is not None
+
+
+def _check_text(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("empty_text", "The text is empty")
+    return text
+
+
+class PredictRequest(BaseModel):
+    """Either `text` or `texts`; with `explain`, words come with how much they speak for the answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_check_text)] | None = None
+    texts: (
+        Annotated[
+            list[Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_check_text)]],
+            Field(min_length=1, max_length=MAX_TEXTS),
+        ]
+        | None
+    ) = None
+    explain: StrictBool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.text is None) == (self.texts is None):
+            raise PydanticCustomError("text_or_texts", "Give either text or texts")
+        if self.explain and not CAN_EXPLAIN:
+            raise PydanticCustomError("explain", "This server cannot explain: captum is not installed there")
+        return self
+
+    def all_texts(self) -> list[str]:
+        """Return the texts, of which there is at least one."""
+        return self.texts or [self.text or ""]
+
+
+class Word(BaseModel):
+    """A word, and how much it speaks for the answer, or against it if `score` is negative."""
+
+    text: str
+    score: float
+
+
+class Answer(BaseModel):
+    """The most probable class, its probability in [0, 1], that of each class, and words if they were asked for."""
+
+    label: str
+    score: float
+    probs: dict[str, float]
+    words: list[Word] | None = Field(default=None, exclude_if=lambda words: words is None)
+
+
+class PredictResponse(BaseModel):
+    """An answer to each text, in their order."""
+
+    predictions: list[Answer]
