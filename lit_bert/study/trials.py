@@ -114,9 +114,8 @@ class Worker(threading.Thread):
     def run(self) -> None:
         """Do trials, until none is left."""
         try:
-            with explained("in use"):
-                while not self.stop.is_set() and self._do_next():
-                    pass
+            while not self.stop.is_set() and self._do_next():
+                pass
         except BaseException as error:
             self.error = error
             self.stop.set()
