@@ -154,7 +154,7 @@ class BertClassifier(LightningModule):
         self.head_is_new = False
         self.all_finite = torch.tensor(True, device=self.device)
         self._outputs.to(self.device)
-        self._clipped = list(self.parameters())  # once: to find them takes a millisecond
+        self._clipped = list(self.parameters())  # once, and not at each step
         self._graphed = graphed_forward(self.model, self.trainer) if self.hparams["cuda_graphs"] else None
         if self._schedule is not None and self._schedule is self.lr_schedulers():
             groups, steps = optim.decay_groups(self, self.weight_decay), optim.total_steps(self.trainer)

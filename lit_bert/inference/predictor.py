@@ -63,7 +63,6 @@ class Predictor:
         precision: "32-true", or "bf16-mixed" or "16-mixed" for matrix products in half precision; "auto" is
             "bf16-mixed" where the hardware has it, else "32-true".
         max_length: Tokens kept of a sentence, special tokens included; None keeps as many as in training.
-
         backend: "torch", or "onnx" for the ONNX file of an exported folder, that in int8 if it has both, on the CPU.
 
     What is none of these is a UserError; so is, when it predicts, a probability that is not a finite number.

@@ -14,6 +14,7 @@ from steps import SIGNALS, Rows, rows_of_steps  # noqa: F401
 
 from lit_bert.cli import main
 from lit_bert.training.checkpoint_io import read_safely
+from lit_bert.training.preemption import PreemptionCheckpoint
 
 SETTINGS = [
     [],
@@ -184,3 +185,16 @@ def test_a_run_is_not_resumed_with_a_damaged_config(
         main(words)
     assert stop.value.code == 2
     assert "config.yaml: it is not as it was written" in capsys.readouterr().err
+
+
+def test_a_signal_that_is_passed_on_is_not_a_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler sends SIGTERM to a launcher, which sends it to its processes, and to these as well."""
+    now = 100.0
+    monkeypatch.setattr("lit_bert.training.preemption.time.monotonic", lambda: now)
+    callback = PreemptionCheckpoint()
+    callback._receive(signal.SIGTERM, None)
+    now = 100.5
+    callback._receive(signal.SIGTERM, None)
+    now = 102.0
+    with pytest.raises(KeyboardInterrupt):
+        callback._receive(signal.SIGINT, None)
