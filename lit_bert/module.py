@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from lit_bert.errors import UserError
-from lit_bert.modeling import classes, dropout, encoder, metrics
+from lit_bert.modeling import classes, dropout, encoder, lora, metrics
 from lit_bert.modeling import optimizer as optim
 from lit_bert.modeling.forward import logits_of, mean_over_windows
 from lit_bert.modeling.graphs import GraphedForward, graphed_forward
@@ -45,6 +45,9 @@ class BertClassifier(LightningModule):
         pooling: "cls" classifies the last layer's first token, as BERT does; "mean" adds a layer to a BERT in which
             this token begins as the mean of all tokens, for encoders that were trained so (sentence-transformers).
         frozen_layers: Layers of the encoder that are not trained, from its embeddings on, and these, if it is above 0.
+        lora_rank: Rank of matrices that are trained beside the encoder's own, which stay as they are (LoRA); 0 trains
+            the encoder itself. They need a higher learning rate, and `pip install '.[lora]'`.
+        lora_targets: Last part of the names of the layers that get them, such as query; null takes all linear ones.
         cuda_graphs: Whether to train through CUDA graphs on a GPU, one for each length that batches are padded to. To
             be switched off for forward hooks in the encoder, which they do not run.
         optimizer: `class_path` and `init_args` (learning rate, weight decay) of another optimizer than AdamW.
@@ -63,6 +66,8 @@ class BertClassifier(LightningModule):
         class_weights: ClassWeights = None,
         pooling: Literal["cls", "mean"] = "cls",
         frozen_layers: int = 0,
+        lora_rank: int = 0,
+        lora_targets: list[str] | None = None,
         cuda_graphs: bool = True,
         optimizer: dict[str, Any] | None = None,
         lr_scheduler: dict[str, Any] | None = None,
@@ -99,6 +104,8 @@ class BertClassifier(LightningModule):
         self.train_metrics, self.eval_metrics = metrics.make_metrics(model.config.num_labels)
         self.loss_weights = LossWeights(self.hparams["class_weights"], model.config.num_labels)
         dropout.install(model)
+        if rank := self.hparams["lora_rank"]:
+            lora.add_adapters(model, rank, self.hparams["lora_targets"])
         if self.hparams["frozen_layers"]:
             encoder.freeze_layers(model, self.hparams["frozen_layers"])
 
@@ -274,6 +281,7 @@ class BertClassifier(LightningModule):
             encoder.check_start(stored.get("pretrained", self.pretrained), self.pretrained)
         if stored.get("encoder_config", self.hparams["encoder_config"]) != self.hparams["encoder_config"]:
             self.attach_model(encoder.build_classifier(stored["encoder_config"], "--ckpt_path"))
+        lora.check_adapters(checkpoint.get("state_dict", {}), self)
         self.head_is_new = False
         self.tokenizer_files = checkpoint.get("tokenizer_files", {})
         if self._trainer is not None and self.trainer.training:

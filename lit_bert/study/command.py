@@ -25,7 +25,7 @@ from lit_bert.errors import UserError, exit_on_user_error, reason
 from lit_bert.evaluation.report import write_json
 from lit_bert.files import display_path
 from lit_bert.study import report, runner
-from lit_bert.study.plan import BASELINE, Candidate, Plan, Run, check_names, read_space
+from lit_bert.study.plan import BASELINE, Candidate, Plan, Run, check_names, read_space, read_variants
 from lit_bert.study.trials import Worker, completed_runs, done, explained, failures, open_study, pruned
 
 DESCRIPTION = """Train one recipe over seeds and folds, beside variants, or search for better options.
@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("NAME", "OPTIONS"),
         help="options that differ from the baseline's, in quotes; may be given several times",
     )
+    parser.add_argument("--variants", type=Path, help="YAML file of variants: the options of each, by its name")
     parser.add_argument("--search", type=Path, help="YAML file of ranges, in which better values are searched for")
     parser.add_argument("--trials", type=int, default=30, help="how many of them are tried (default: 30)")
     parser.add_argument("--storage", help="URL of an Optuna storage (default: a file in the study's folder)")
@@ -106,11 +107,12 @@ def _plan(options: argparse.Namespace, shared: tuple[str, ...]) -> Plan:
         value = getattr(options, name)
         if value is not None and value < least:
             raise UserError(f"--{name} {value}: it must be at least {least}")
-    if options.search and options.variant:
+    if options.search and (options.variant or options.variants):
         raise UserError("--search and --variant: a study either searches or compares; leave one of the two out")
     if not options.name or Path(options.name).name != options.name or options.name.startswith("."):
         raise UserError(f"--name {options.name}: give a name for a folder, without / and not beginning with a dot")
-    variants = tuple(Candidate(name, _split(name, words)) for name, words in options.variant)
+    variants = read_variants(options.variants) if options.variants else ()
+    variants += tuple(Candidate(name, _split(name, words)) for name, words in options.variant)
     check_names(variants)
     space = read_space(options.search) if options.search else {}
     words = [*shared, *(word for variant in variants for word in variant.options), *(f"--{name}" for name in space)]

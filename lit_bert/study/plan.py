@@ -85,7 +85,7 @@ class Plan:
         """Return the runs of a trial: of a search all of a candidate's, whose options are `params`, else one."""
         if not self.space:
             return [self._grid()[number]]
-        options = [word for name, value in params.items() for word in (f"--{name}", _as_word(value))]
+        options = [word for name, value in params.items() for word in (f"--{name}", as_word(value))]
         candidate = Candidate(f"trial{number:03}", tuple(options))
         return [run for seed in self._seeds() for run in self._runs(candidate, seed)]
 
@@ -106,7 +106,8 @@ class Plan:
         return json.dumps([self.options, self.seeds, self.folds, variants, space])
 
 
-def _as_word(value: Any) -> str:
+def as_word(value: Any) -> str:
+    """Return an option's value as the command line takes it."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -116,13 +117,33 @@ def read_space(path: Path) -> dict[str, BaseDistribution]:
     Raises:
         UserError: The file or a range in it cannot be used.
     """
+    content = _read(path, "--search", "give a range for each option, such as model.learning_rate: [1e-5, 3e-5]")
+    return {name: _distribution(given, f"--search {path}: {name}") for name, given in content.items()}
+
+
+def read_variants(path: Path) -> tuple[Candidate, ...]:
+    """Read variants by their names, each with the values of some options.
+
+    Raises:
+        UserError: The file cannot be used.
+    """
+    advice = "give options for each name, such as decay: {model.weight_decay: 0.1}"
+    variants = []
+    for name, options in _read(path, "--variants", advice).items():
+        if not isinstance(options, dict) or not options:
+            raise UserError(f"--variants {path}: {name}: {advice}")
+        variants.append(Candidate(name, tuple(f"--{option}={as_word(value)}" for option, value in options.items())))
+    return tuple(variants)
+
+
+def _read(path: Path, option: str, advice: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"--search {path}: cannot be read ({reason(error)})") from error
+        raise UserError(f"{option} {path}: cannot be read ({reason(error)})") from error
     if not isinstance(content, dict) or not content:
-        raise UserError(f"--search {path}: give a range for each option, such as model.learning_rate: [1e-5, 3e-5]")
-    return {str(name): _distribution(given, f"--search {path}: {name}") for name, given in content.items()}
+        raise UserError(f"{option} {path}: {advice}")
+    return {str(name): given for name, given in content.items()}
 
 
 def _distribution(given: Any, where: str) -> BaseDistribution:

@@ -11,9 +11,10 @@ from pathlib import Path
 from subprocess import DEVNULL, Popen
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 
-from lit_bert.study.plan import Run
+from lit_bert.study.plan import Run, as_word
 from lit_bert.training import run_dir
 
 ATTEMPTS = 3
@@ -105,7 +106,7 @@ def evaluate(run: Run, folder: Path, variables: Mapping[str, str]) -> dict[str, 
     target = folder / run.name
     done = target / "metrics-test.json"
     if not done.is_file():
-        _call(["test", f"--ckpt_path={_best(target)}"], folder / f"{run.name}.log", variables)
+        _call(["test", f"--ckpt_path={_best(target)}", *_device(target)], folder / f"{run.name}.log", variables)
     return json.loads(done.read_text("utf-8"))["test"]  # type: ignore[no-any-return]
 
 
@@ -115,6 +116,7 @@ def predict_fold(run: Run, folder: Path, variables: Mapping[str, str]) -> Path:
     output = target / "out_of_fold.csv"
     if not output.is_file():
         words = ["predict", f"--ckpt_path={_best(target)}", "--data.predict_split=val", f"--output={output}"]
+        words += _device(target)
         _call(words, folder / f"{run.name}.log", variables)
     return output
 
@@ -122,6 +124,12 @@ def predict_fold(run: Run, folder: Path, variables: Mapping[str, str]) -> Path:
 def _best(target: Path) -> Path:
     name = json.loads((target / run_dir.METRICS).read_text("utf-8"))["checkpoint"]
     return target / (name or f"{run_dir.CHECKPOINTS}/{run_dir.LAST}")
+
+
+def _device(target: Path) -> list[str]:
+    """Return the options by which a run was told where to train."""
+    trainer = yaml.safe_load(run_dir.newest_config(target).read_text("utf-8"))["trainer"]
+    return [f"--trainer.{name}={as_word(trainer[name])}" for name in ("accelerator", "devices")]
 
 
 def _call(words: Sequence[str], log: Path, variables: Mapping[str, str]) -> None:

@@ -22,9 +22,12 @@ class RunSummary(Callback):
         config = getattr(getattr(pl_module, "model", None), "config", None)
         if config is not None:
             name = getattr(pl_module, "pretrained", type(pl_module).__name__)
-            millions = sum(parameter.numel() for parameter in pl_module.parameters()) / 1e6
+            parameters = list(pl_module.parameters())
+            total = sum(parameter.numel() for parameter in parameters)
+            trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
             layers = getattr(config, "num_hidden_layers", "?")
-            status("model", f"{name}: {config.model_type}, {layers} layers, {millions:.1f} M parameters")
+            size = f"{total / 1e6:.1f} M parameters" + ("" if trained == total else f", {trained / 1e6:.2f} M trained")
+            status("model", f"{name}: {config.model_type}, {layers} layers, {size}")
         root = trainer.strategy.root_device
         if root.type == "cuda":
             name = torch.cuda.get_device_name(root)

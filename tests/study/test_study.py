@@ -128,6 +128,10 @@ def test_a_run_that_fails_is_listed_and_the_others_count(recipe: str, capsys: py
         (["--name=a/b"], "--name a/b: give a name for a folder"),
         (["--name="], "--name : give a name for a folder"),
         (["--root=reviews/train.csv"], "there can be no folder"),
+        (["--variants=none.yaml"], "--variants none.yaml: cannot be read"),
+        (["--variants=flat.yaml"], "--variants flat.yaml: model.weight_decay: give options for each name, such as"),
+        (["--variants=typo.yaml"], "did you mean model.weight_decay?"),
+        (["--variants=nested.yaml"], "--seed_everything: a study sets it"),
         (["--variant", "a", "--model.weight_decay 'x"], '--variant a "--model.weight_decay \'x": No closing quotation'),
         (["--ckpt_path=x.ckpt"], "--ckpt_path: a study sets it for each of its runs"),
         (["--variant", "a", "--seed_everything=3"], "--seed_everything: a study sets it"),
@@ -140,6 +144,9 @@ def test_a_run_that_fails_is_listed_and_the_others_count(recipe: str, capsys: py
 def test_mistakes_end_a_study_before_it_begins(
     recipe: str, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("flat.yaml").write_text("model.weight_decay: 0.1")
+    Path("typo.yaml").write_text("a: {model.weight_dcay: 0.1}")
+    Path("nested.yaml").write_text("a: {seed_everything: 3}")
     with pytest.raises(SystemExit) as stop:
         main(["--config", recipe, *words])
     assert stop.value.code == 2
@@ -161,6 +168,13 @@ def test_the_ranges_of_the_search_recipe_are_of_options_that_exist(recipe: str) 
     from lit_bert.study.plan import read_space
 
     _check(Plan(("--config", recipe), space=read_space(CONFIGS / "search.yaml"), trials=1))
+
+
+def test_the_options_of_the_ablation_exist(recipe: str) -> None:
+    from lit_bert.study.command import _check
+    from lit_bert.study.plan import read_variants
+
+    _check(Plan(("--config", recipe), variants=read_variants(CONFIGS / "ablation.yaml")))
 
 
 @pytest.mark.usefixtures("forked")

@@ -5,7 +5,7 @@ import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lit_bert.errors import UserError
-from lit_bert.study.plan import Candidate, Plan, check_names, read_space
+from lit_bert.study.plan import Candidate, Plan, check_names, read_space, read_variants
 
 
 def space_of(tmp_path: Path, content: object) -> object:
@@ -47,6 +47,17 @@ def test_ranges_that_cannot_be_used_are_named(tmp_path: Path, content: object, m
     with pytest.raises(UserError, match=r"--search .*search\.yaml") as error:
         space_of(tmp_path, content)
     assert message in str(error.value)
+
+
+def test_a_file_of_variants_gives_the_options_of_each(tmp_path: Path) -> None:
+    (tmp_path / "variants.yaml").write_text(
+        "taught:\n  distillation.teacher: [a/export, b/export]\n  model.pooling: mean\n"
+        "slow: {model.learning_rate: 1e-5}"
+    )
+    assert read_variants(tmp_path / "variants.yaml") == (
+        Candidate("taught", ('--distillation.teacher=["a/export", "b/export"]', "--model.pooling=mean")),
+        Candidate("slow", ("--model.learning_rate=1e-5",)),
+    )
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
