@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,7 +46,7 @@ class BertClassifier(LightningModule):
             this token begins as the mean of all tokens, for encoders that were trained so (sentence-transformers).
         frozen_layers: Layers of the encoder that are not trained, from its embeddings on, and these, if it is above 0.
         lora_rank: Rank of matrices that are trained beside the encoder's own, which stay as they are (LoRA); 0 trains
-            the encoder itself. They need a higher learning rate, and `pip install '.[lora]'`.
+            the encoder itself. They need a higher learning rate, and the extra `lora`. Pooler and head are trained.
         lora_targets: Last part of the names of the layers that get them, such as query; null takes all linear ones.
         cuda_graphs: Whether to train through CUDA graphs on a GPU, one for each length that batches are padded to. To
             be switched off for forward hooks in the encoder, which they do not run.
@@ -104,8 +104,7 @@ class BertClassifier(LightningModule):
         self.train_metrics, self.eval_metrics = metrics.make_metrics(model.config.num_labels)
         self.loss_weights = LossWeights(self.hparams["class_weights"], model.config.num_labels)
         dropout.install(model)
-        if rank := self.hparams["lora_rank"]:
-            lora.add_adapters(model, rank, self.hparams["lora_targets"])
+        lora.add_adapters(model, self.hparams["lora_rank"], self.hparams["lora_targets"])
         if self.hparams["frozen_layers"]:
             encoder.freeze_layers(model, self.hparams["frozen_layers"])
 
@@ -149,6 +148,11 @@ class BertClassifier(LightningModule):
     def compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return each row's loss, shape (B,) and not reduced, of logits (B, C) and labels (B,): cross-entropy."""
         return F.cross_entropy(logits, labels, weight=self.loss_weights.values, reduction="none")
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Add none; refuse, before they are set up, those that LoRA cannot have."""
+        lora.check_callbacks(self.hparams["lora_rank"], self.trainer.callbacks)  # type: ignore[attr-defined]
+        return []
 
     def setup(self, stage: str) -> None:
         self._outputs.forget_steps()
@@ -281,7 +285,8 @@ class BertClassifier(LightningModule):
             encoder.check_start(stored.get("pretrained", self.pretrained), self.pretrained)
         if stored.get("encoder_config", self.hparams["encoder_config"]) != self.hparams["encoder_config"]:
             self.attach_model(encoder.build_classifier(stored["encoder_config"], "--ckpt_path"))
-        lora.check_adapters(checkpoint.get("state_dict", {}), self)
+        if "state_dict" in checkpoint:  # which some strategies take out
+            lora.check_adapters(checkpoint["state_dict"], self)
         self.head_is_new = False
         self.tokenizer_files = checkpoint.get("tokenizer_files", {})
         if self._trainer is not None and self.trainer.training:

@@ -24,6 +24,9 @@ _RECIPE = (
     *("learning_rate", "warmup_ratio", "weight_decay", "batch_size", "max_length", "train_rows"),
     *("optimizer", "lr_scheduler"),
 )
+_OPTIONS = {"class_weights": None, "pooling": "cls", "frozen_layers": 0, "lora_rank": 0, "lora_targets": None}
+"""Settings that the recipe has only if they differ from these, their defaults."""
+
 _VERSIONS = ("lit_bert", "torch", "lightning", "transformers", "tokenizers")
 
 
@@ -80,7 +83,8 @@ def render_model_card(
         results={split: {**values, "interval": format_interval(values)} for split, values in metrics.items()},
         calibration=calibration,
         int8=int8,
-        recipe={key: settings[key] for key in _RECIPE if settings.get(key) is not None},
+        recipe={key: settings[key] for key in _RECIPE if settings.get(key) is not None}
+        | {key: settings[key] for key, default in _OPTIONS.items() if settings.get(key, default) != default},
         is_default_optimizer=not settings.get("optimizer") and not settings.get("lr_scheduler"),
         epochs=checkpoint.epoch + 1,
         steps=checkpoint.global_step,

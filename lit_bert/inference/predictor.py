@@ -19,7 +19,7 @@ from lit_bert.errors import UserError, reason
 from lit_bert.inference.checksums import verify_checksums
 from lit_bert.inference.explain import Explanation, WordScore, explain
 from lit_bert.inference.onnx import BATCH_TOKENS, OnnxClassifier
-from lit_bert.modeling import classes, encoder
+from lit_bert.modeling import classes, encoder, lora
 from lit_bert.modeling.forward import logits_of, mean_over_windows
 from lit_bert.training.checkpoint_io import Checkpoint
 from lit_bert.training.hardware import has_fast_bf16
@@ -215,4 +215,6 @@ def restore_model(checkpoint: Checkpoint) -> Any:
             f"{source}: it was trained by a subclass of BertClassifier with a forward of its own, which transformers "
             "does not have; predict with `predict` of the script that trained it"
         )
-    return encoder.restore_classifier(checkpoint.encoder_config, checkpoint.state_dict, source)
+    adapted = checkpoint.hyper_parameters.get("lora_rank")
+    weights = lora.merge(checkpoint.state_dict) if adapted else checkpoint.state_dict
+    return encoder.restore_classifier(checkpoint.encoder_config, weights, source)

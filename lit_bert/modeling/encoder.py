@@ -13,7 +13,6 @@ from torch import Tensor
 from lit_bert.data import hub, packaged
 from lit_bert.errors import UserError, reason
 from lit_bert.modeling.classes import set_class_names
-from lit_bert.modeling.lora import merge
 from lit_bert.modeling.pooling import add_mean_layer
 
 _OFFSET_POSITIONS = {
@@ -171,10 +170,9 @@ def load_classifier(folder: Path, source: str, class_names: Sequence[str] | None
 def restore_classifier(config: Mapping[str, Any], state_dict: Mapping[str, Tensor], source: str) -> Any:
     """Return the classifier of a checkpoint, in evaluation mode, its weights mapped from the file.
 
-    `config` is the encoder's, and of `state_dict` names outside "model." are passed over. Adapters are merged.
+    `config` is the encoder's, and of `state_dict` names outside "model." are passed over.
     """
-    weights = merge(state_dict)
-    weights = {name.removeprefix("model."): value for name, value in weights.items() if name.startswith("model.")}
+    weights = {name.removeprefix("model."): value for name, value in state_dict.items() if name.startswith("model.")}
     model, loading = _from_pretrained(make_config(config, source), None, state_dict=weights)
     if wrong := [*loading["missing_keys"], *loading["unexpected_keys"]]:
         raise UserError(f"{source}: its weights are not those of the model that it describes ({len(wrong)} differ)")

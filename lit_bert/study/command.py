@@ -108,7 +108,7 @@ def _plan(options: argparse.Namespace, shared: tuple[str, ...]) -> Plan:
         if value is not None and value < least:
             raise UserError(f"--{name} {value}: it must be at least {least}")
     if options.search and (options.variant or options.variants):
-        raise UserError("--search and --variant: a study either searches or compares; leave one of the two out")
+        raise UserError("--search and variants: a study either searches or compares; leave one of the two out")
     if not options.name or Path(options.name).name != options.name or options.name.startswith("."):
         raise UserError(f"--name {options.name}: give a name for a folder, without / and not beginning with a dot")
     variants = read_variants(options.variants) if options.variants else ()

@@ -108,7 +108,7 @@ class Plan:
 
 def as_word(value: Any) -> str:
     """Return an option's value as the command line takes it."""
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def read_space(path: Path) -> dict[str, BaseDistribution]:
@@ -130,7 +130,7 @@ def read_variants(path: Path) -> tuple[Candidate, ...]:
     advice = "give options for each name, such as decay: {model.weight_decay: 0.1}"
     variants = []
     for name, options in _read(path, "--variants", advice).items():
-        if not isinstance(options, dict) or not options:
+        if not isinstance(options, dict) or not options or any(isinstance(value, dict) for value in options.values()):
             raise UserError(f"--variants {path}: {name}: {advice}")
         variants.append(Candidate(name, tuple(f"--{option}={as_word(value)}" for option, value in options.items())))
     return tuple(variants)

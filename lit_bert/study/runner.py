@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from lit_bert.errors import reason
 from lit_bert.study.plan import Run, as_word
 from lit_bert.training import run_dir
 
@@ -128,8 +129,11 @@ def _best(target: Path) -> Path:
 
 def _device(target: Path) -> list[str]:
     """Return the options by which a run was told where to train."""
-    trainer = yaml.safe_load(run_dir.newest_config(target).read_text("utf-8"))["trainer"]
-    return [f"--trainer.{name}={as_word(trainer[name])}" for name in ("accelerator", "devices")]
+    try:
+        trainer = yaml.safe_load(run_dir.newest_config(target).read_text("utf-8"))["trainer"]
+        return [f"--trainer.{name}={as_word(trainer[name])}" for name in ("accelerator", "devices")]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise RunFailed(f"its config cannot be read ({reason(error)})") from error
 
 
 def _call(words: Sequence[str], log: Path, variables: Mapping[str, str]) -> None:

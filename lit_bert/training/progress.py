@@ -26,7 +26,8 @@ class RunSummary(Callback):
             total = sum(parameter.numel() for parameter in parameters)
             trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
             layers = getattr(config, "num_hidden_layers", "?")
-            size = f"{total / 1e6:.1f} M parameters" + ("" if trained == total else f", {trained / 1e6:.2f} M trained")
+            size = f"{total / 1e6:.1f} M parameters"
+            size += "" if trained == total else f", of which training starts with {trained:,}"
             status("model", f"{name}: {config.model_type}, {layers} layers, {size}")
         root = trainer.strategy.root_device
         if root.type == "cuda":

@@ -21,7 +21,8 @@ class Throughput(Callback):
 
     `train/tokens_per_sec` counts real tokens, of all ranks; `train/padding_waste` is the share of computed tokens that
     are padding, in [0, 1]; `train/gflops` is 6 x parameters outside the embeddings x real tokens / seconds / 1e9 (2 for
-    the forward pass, 4 for the backward; Kaplan et al. 2020, section 2.1), on each device.
+    the forward pass, 4 for the backward; Kaplan et al. 2020, section 2.1), on each device. Of parameters that are not
+    trained it is 4, which is too much of those below all that are.
     """
 
     def __init__(self) -> None:
@@ -64,11 +65,12 @@ class Throughput(Callback):
         self.last = {"train/padding_waste": float(1 - lengths.sum() / computed)}
         lengths, seconds = lengths[before * sampler.batch_size :], self._seconds  # of these rows it knows the time
         if seconds:  # there is none if the epoch was resumed at its very end
-            weights = sum(p.numel() for name, p in pl_module.named_parameters() if "embeddings" not in name)
+            weights = [p for name, p in pl_module.named_parameters() if "embeddings" not in name]
+            flops = sum((6 if weight.requires_grad else 4) * weight.numel() for weight in weights)  # of a token
             self.last |= {
                 "train/samples_per_sec": len(lengths) * trainer.world_size / seconds,
                 "train/tokens_per_sec": float(lengths.sum()) * trainer.world_size / seconds,
-                "train/gflops": 6 * weights * float(lengths.sum()) / seconds / 1e9,
+                "train/gflops": flops * float(lengths.sum()) / seconds / 1e9,
             }
         log_immediately(trainer.loggers, self.last, trainer.global_step - 1)
 

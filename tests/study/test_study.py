@@ -20,6 +20,7 @@ from processes import start
 from lit_bert.errors import UserError
 from lit_bert.study.command import _environments, main
 from lit_bert.study.plan import Candidate, Plan, Run
+from lit_bert.study.runner import RunFailed, evaluate
 from lit_bert.study.trials import Worker, open_study
 
 COMMAND = [sys.executable, "-m", "lit_bert.study"]
@@ -88,6 +89,19 @@ def test_a_variant_beside_the_baseline_over_seeds(recipe: str, capsys: pytest.Ca
     assert "there is another study of this name" in capsys.readouterr().err
 
 
+def test_a_run_is_tested_on_the_device_that_it_was_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, called = Run(Candidate("baseline"), 1, None), []
+    (tmp_path / run.name).mkdir()
+    (tmp_path / run.name / "metrics.json").write_text('{"checkpoint": "checkpoints/best.ckpt"}')
+    monkeypatch.setattr("lit_bert.study.runner._call", lambda words, *_: called.append(words))
+    with pytest.raises(RunFailed, match="its config cannot be read"):
+        evaluate(run, tmp_path, {})
+    (tmp_path / run.name / "config.yaml").write_text("trainer: {accelerator: cpu, devices: 1}")
+    with pytest.raises(FileNotFoundError):  # the results of a test that was only called
+        evaluate(run, tmp_path, {})
+    assert called[0][2:] == ["--trainer.accelerator=cpu", "--trainer.devices=1"]
+
+
 @pytest.mark.usefixtures("forked")
 def test_folds_give_a_prediction_of_each_row(recipe: str) -> None:
     main(["--config", recipe, "--folds=2"])
@@ -131,7 +145,8 @@ def test_a_run_that_fails_is_listed_and_the_others_count(recipe: str, capsys: py
         (["--variants=none.yaml"], "--variants none.yaml: cannot be read"),
         (["--variants=flat.yaml"], "--variants flat.yaml: model.weight_decay: give options for each name, such as"),
         (["--variants=typo.yaml"], "did you mean model.weight_decay?"),
-        (["--variants=nested.yaml"], "--seed_everything: a study sets it"),
+        (["--variants=nested.yaml"], "--variants nested.yaml: a: give options for each name, such as"),
+        (["--variants=reserved.yaml"], "--seed_everything: a study sets it"),
         (["--variant", "a", "--model.weight_decay 'x"], '--variant a "--model.weight_decay \'x": No closing quotation'),
         (["--ckpt_path=x.ckpt"], "--ckpt_path: a study sets it for each of its runs"),
         (["--variant", "a", "--seed_everything=3"], "--seed_everything: a study sets it"),
@@ -146,7 +161,8 @@ def test_mistakes_end_a_study_before_it_begins(
 ) -> None:
     Path("flat.yaml").write_text("model.weight_decay: 0.1")
     Path("typo.yaml").write_text("a: {model.weight_dcay: 0.1}")
-    Path("nested.yaml").write_text("a: {seed_everything: 3}")
+    Path("reserved.yaml").write_text("a: {seed_everything: 3}")
+    Path("nested.yaml").write_text("a: {checkpoint: {dirpath: x}}")
     with pytest.raises(SystemExit) as stop:
         main(["--config", recipe, *words])
     assert stop.value.code == 2
