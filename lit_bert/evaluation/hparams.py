@@ -4,12 +4,16 @@ import inspect
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin
 
 FIRST = (
     *("learning_rate", "max_epochs", "batch_size", "train_rows", "seed", "pretrained", "dataset"),
     *("warmup_ratio", "weight_decay", "class_weights", "max_length", "precision"),
 )
-"""Columns that every run has, in their order; others follow if a run sets them to another value than the default."""
+"""Columns that every run has, in their order; others follow if a run sets them to another value than the default.
+
+Callbacks add the hyperparameters that they save.
+"""
 
 _TEXTS = ("encoder_config", "class_names", "tokenizer")
 
@@ -22,4 +26,7 @@ def hyperparameters(trainer: Trainer, module: Any, data: Any, seed: int | None) 
     for kind in (type(data), type(module)):
         usual |= {name: option.default for name, option in inspect.signature(kind).parameters.items()}
     others = [name for name in values if name not in (*FIRST, *_TEXTS) and values[name] != usual.get(name)]
-    return {name: values[name] for name in (*FIRST, *others) if name in values}
+    found = {name: values[name] for name in (*FIRST, *others) if name in values}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        found |= callback.hparams if isinstance(callback, HyperparametersMixin) else {}
+    return found

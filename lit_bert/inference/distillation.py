@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,7 +22,7 @@ from lit_bert.inference.predictor import Predictor
 _PROBS, _CLASSES = "probs.npy", "classes.json"
 
 
-class Distillation(Callback):
+class Distillation(Callback, HyperparametersMixin):
     """Mixes into each row's loss how far the model is from a teacher (Hinton et al. 2015).
 
     The loss of a row becomes (1 - weight) x its own + weight x temperature² x KL(teacher || model), with both softened
@@ -41,6 +42,9 @@ class Distillation(Callback):
             raise UserError(f"--distillation.weight {weight}: it must be between 0 and 1")
         self.teachers = [teacher] if isinstance(teacher, str) else teacher or []
         self.temperature, self.weight = temperature, weight
+        if self.teachers:
+            names = ", ".join(self.teachers)
+            self.save_hyperparameters({"teacher": names, "temperature": temperature, "teacher_weight": weight})
         self._probs = torch.zeros(0)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from lit_bert import BertClassifier, Predictor, TextClassificationDataModule
 from lit_bert.cli import main
 from lit_bert.errors import UserError
+from lit_bert.evaluation.hparams import hyperparameters
 from lit_bert.inference.distillation import Distillation
 
 
@@ -65,6 +66,11 @@ def test_fit_asks_a_teacher_once(
     cli = main(words)
     assert "teacher  " in capsys.readouterr().out
     assert f"teacher: {teacher}" in (cli.run_dir / "config.yaml").read_text()
+    compared = hyperparameters(cli.trainer, cli.model, cli.datamodule, 1)
+    assert (compared["teacher"], compared["temperature"], compared["teacher_weight"]) == (teacher, 2.0, 0.9)
+    assert "teacher" not in hyperparameters(
+        main([*words[:3], "--test_after_fit=false"]).trainer, cli.model, cli.datamodule, 1
+    )
     main(words)
     assert "teacher  " not in capsys.readouterr().out
 
