@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-if "lit_bert_tests_" not in os.environ.get("LIT_BERT_CACHE", ""):  # processes that a test starts inherit these
-    _HOME = tempfile.TemporaryDirectory(prefix="lit_bert_tests_")
+_PREFIX = f"lit_bert_tests_{os.environ.get('PYTEST_XDIST_WORKER', 'all')}_"
+if _PREFIX not in os.environ.get("LIT_BERT_CACHE", ""):  # processes that a test starts inherit these
+    _HOME = tempfile.TemporaryDirectory(prefix=_PREFIX)
     with socket.socket() as _free:
         _free.bind(("127.0.0.1", 0))
         _port = _free.getsockname()[1]  # refused until a test starts a Hub there

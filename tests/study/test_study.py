@@ -205,7 +205,7 @@ def test_a_study_ends_if_its_first_runs_all_fail(recipe: str, capsys: pytest.Cap
 
 @pytest.mark.slow
 def test_a_study_that_is_killed_ends_as_one_that_was_not(recipe: str, space: str) -> None:
-    words = ["--config", recipe, "--search", space, "--trials=4", "--trainer.max_epochs=3"]
+    words = ["--config", recipe, "--search", space, "--trials=6", "--trainer.max_epochs=3"]
     whole = main([*words, "--name=whole"])
     moments = random.Random(1)
     for _ in range(40):
