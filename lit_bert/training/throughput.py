@@ -21,8 +21,8 @@ class Throughput(Callback):
 
     `train/tokens_per_sec` counts real tokens, of all ranks; `train/padding_waste` is the share of computed tokens that
     are padding, in [0, 1]; `train/gflops` is 6 x parameters outside the embeddings x real tokens / seconds / 1e9 (2 for
-    the forward pass, 4 for the backward; Kaplan et al. 2020, section 2.1), on each device. Of parameters that are not
-    trained it is 4, which is too much of those below all that are.
+    the forward pass, 4 for the backward; Kaplan et al. 2020, section 2.1), on each device. Those that are not trained
+    count 4 times, as below them gradients go on; of the first `frozen_layers`, where none do, that is too much.
     """
 
     def __init__(self) -> None:

@@ -130,7 +130,7 @@ def test_of_more_layers_too_the_pooler_has_no_adapter(tmp_path: Path) -> None:
 @pytest.mark.parametrize("callback", [BackboneFinetuning(), ModelPruning("l1_unstructured", amount=0.5)])
 def test_callbacks_that_change_the_encoder_are_refused(tiny_bert: str, reviews: Path, callback: Callback) -> None:
     data = TextClassificationDataModule(str(reviews), tiny_bert)
-    with pytest.raises(UserError, match=rf"--model.lora_rank 2: {type(callback).__name__} changes what it leaves"):
+    with pytest.raises(UserError, match=rf"--model.lora_rank 2: it leaves .* {type(callback).__name__} changes it"):
         Trainer(max_epochs=1, **{**QUIET, "callbacks": [callback]}).fit(BertClassifier(tiny_bert, lora_rank=2), data)
 
 
