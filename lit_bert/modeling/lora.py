@@ -66,7 +66,7 @@ def check_callbacks(rank: int, callbacks: Sequence[Callback]) -> None:
         if isinstance(callback, BaseFinetuning | ModelPruning):
             name = type(callback).__name__
             raise UserError(
-                f"--model.lora_rank {rank}: it leaves the encoder as it is, and {name} changes it; leave out one of them"
+                f"--model.lora_rank {rank}: it leaves the encoder as it is, and {name} changes it; leave one out"
             )
 
 
