@@ -121,7 +121,7 @@ def _cells(found: Mapping[str, Any], form: str) -> list[str]:
     interval = "" if found["low"] is None else f"{found['low']:{form}} to {found['high']:{form}}"
     sd, p = found["sd"], found.get("p")
     return [
-        *(f"{found['mean']:{form}}", "" if sd is None else f"{sd:.4f}", interval, "" if p is None else f"{p:.3f}"),
+        *(f"{found['mean']:{form}}", "" if sd is None else f"{sd:.4f}", interval, "" if p is None else f"{p:.2g}"),
     ]
 
 
