@@ -143,6 +143,7 @@ def draw(study: optuna.Study, folder: Path) -> list[Path]:
     import warnings
 
     import matplotlib as mpl
+    import matplotlib.pyplot as plt
     from optuna.visualization import matplotlib as plots
 
     mpl.use("Agg")
@@ -163,5 +164,6 @@ def draw(study: optuna.Study, folder: Path) -> list[Path]:
         figure.set_size_inches(9, 6)
         file = folder / f"{name}.png"
         figure.savefig(file, dpi=110, bbox_inches="tight")
+        plt.close(figure)
         files.append(file)
     return files

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import optuna
 import pytest
 import yaml
@@ -121,6 +122,7 @@ def test_a_search_never_looks_at_the_test_rows(recipe: str, space: str, reviews:
     best = max(results["val"]["acc"] for results in trials.values())
     assert found["candidates"][found["best"]]["val"]["mean"] == best
     assert Path("runs/study/history.png").is_file()
+    assert plt.get_fignums() == []  # which pyplot would keep
 
 
 @pytest.mark.usefixtures("forked")
