@@ -1,5 +1,6 @@
 """The model card of an exported folder: what the model is, how it was made, how good it is, how to use it."""
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from yaml import YAMLError
 from lit_bert.data.hub import is_hub_id
 from lit_bert.data.packaged import PACKAGED, PACKAGED_BASE
 from lit_bert.evaluation.report import format_interval
+from lit_bert.module import BertClassifier
 from lit_bert.training.checkpoint_io import Checkpoint
 from lit_bert.training.run_record import package_version
 
@@ -24,8 +26,8 @@ _RECIPE = (
     *("learning_rate", "warmup_ratio", "weight_decay", "batch_size", "max_length", "train_rows"),
     *("optimizer", "lr_scheduler"),
 )
-_OPTIONS = {"class_weights": None, "pooling": "cls", "frozen_layers": 0, "lora_rank": 0, "lora_targets": None}
-"""Settings that the recipe has only if they differ from these, their defaults."""
+_OPTIONS = ("class_weights", "pooling", "frozen_layers", "lora_rank", "lora_targets")
+"""Settings that the recipe has only if they differ from the defaults of `BertClassifier`."""
 
 _VERSIONS = ("lit_bert", "torch", "lightning", "transformers", "tokenizers")
 
@@ -72,6 +74,7 @@ def render_model_card(
         model_name=f"{name}, fine-tuned",
         eval_results=results or None,
     )
+    usual = inspect.signature(BertClassifier).parameters
     card = ModelCard.from_template(
         metadata,
         template_path=str(Path(__file__).with_name("card.md")),
@@ -84,7 +87,7 @@ def render_model_card(
         calibration=calibration,
         int8=int8,
         recipe={key: settings[key] for key in _RECIPE if settings.get(key) is not None}
-        | {key: settings[key] for key, default in _OPTIONS.items() if settings.get(key, default) != default},
+        | {key: settings[key] for key in _OPTIONS if settings.get(key, usual[key].default) != usual[key].default},
         is_default_optimizer=not settings.get("optimizer") and not settings.get("lr_scheduler"),
         epochs=checkpoint.epoch + 1,
         steps=checkpoint.global_step,
