@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from lit_bert.command import defaults, resume
 from lit_bert.command.exit import exit_on_sigterm, explain_and_exit, explain_out_of_memory
+from lit_bert.command.help import check_command, program
 from lit_bert.command.options import FitOptions, PredictOptions
 from lit_bert.command.parser import Parser
 from lit_bert.command.start import find_start
@@ -55,6 +56,7 @@ def main(
             rank is gone; with 128 and the signal's number after a signal that stopped training; with 0 if `fit` is to
             go on with a run that is finished.
     """
+    check_command(sys.argv[1:] if args is None else args)
     silence_chatter()
     hardware.keep_freed_memory()
     openmp.limit_threads()
@@ -90,7 +92,7 @@ class BertCLI(LightningCLI):
                 save_config_callback=None,  # it refuses to resume in a folder that has a config.yaml
                 seed_everything_default=1,
                 parser_kwargs={
-                    "description": "Fine-tune, evaluate and use BERT for sentence classification.",
+                    "prog": program(),
                     **{name: {"command": name} for name in LightningCLI.subcommands()},
                 },
                 trainer_defaults=defaults.TRAINER,

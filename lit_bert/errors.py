@@ -1,14 +1,13 @@
-"""The one exception that means "you can fix this", and how exceptions of other libraries become one."""
+"""The one exception that means "you can fix this", and how exceptions of other libraries become one.
+
+Other libraries are imported when they are needed: a command that tells of a mistake on its own line loads none.
+"""
 
 import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch import distributed
 
 DISK_FULL_ADVICE = "checkpoints written before are intact: make room, and resume from the newest with --ckpt_path"
 
@@ -51,6 +50,8 @@ def reason(error: BaseException) -> str:
 
 def as_user_error(error: Exception) -> UserError | None:
     """Return what a user can do about an exception of another library; None if it is a fault of the program."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     while _raised_in(error).startswith("jsonargparse.") and isinstance(error.__cause__, Exception):
         error = error.__cause__  # what a class said that it instantiated
     if isinstance(error, UserError):
@@ -75,6 +76,8 @@ def _raised_in(error: Exception) -> str:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Tell whether PyTorch could not allocate memory; of a CPU it says so in a plain RuntimeError alone."""
+    import torch
+
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
@@ -82,6 +85,8 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def is_lost_rank(error: Exception) -> bool:
     """Tell whether a collective failed because the process of another rank has ended; gloo raises a RuntimeError."""
+    from torch import distributed
+
     if isinstance(error, distributed.DistError):
         return True
     connected = distributed.is_available() and distributed.is_initialized()

@@ -1,13 +1,87 @@
 """`python -m lit_bert.serve --ckpt_path X`: a trained classifier behind an address, with a page to try it on."""
 
-import sys
+import argparse
+import os
+import re
+import socket
+from collections.abc import Sequence
+from ipaddress import ip_address
+from pathlib import Path
+
+from lit_bert.errors import UserError, exit_on_user_error
+
+HOSTS = ("127.0.0.1", "0.0.0.0", "::")
+"""The addresses that LitServe binds to."""
+
+TOKEN_VARIABLE = "LIT_BERT_TOKEN"
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line, until a signal ends it; None takes the process's arguments.
+
+    Raises:
+        SystemExit: With status 2 after a user's mistake, with 130 after Ctrl-C while the model is loaded.
+    """
+    options = _parser().parse_args(args)
+    with exit_on_user_error():
+        _check_address(options.host, options.port)
+        token = _check_token(options.host, options.token)
+        if options.max_queue < 1:
+            raise UserError(f"--max_queue {options.max_queue}: it must be at least 1")
+        try:
+            from lit_bert.inference.server import serve  # which takes seconds: torch and LitServe
+
+            serve(options.ckpt_path, options.host, options.port, token, options.max_queue)
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+        except ModuleNotFoundError as error:
+            if error.name not in ("fastapi", "litserve"):
+                raise
+            raise UserError("a server needs LitServe: pip install -e '.[serve]' -c constraints.txt") from error
+
+
+def _check_token(host: str, token: str | None) -> str | None:
+    """Return the token that requests have to bring: that of `--token`, or of the environment."""
+    where = f"the environment's {TOKEN_VARIABLE}" if token is None else "--token"
+    token = os.environ.get(TOKEN_VARIABLE) or None if token is None else token
+    if token is not None and not re.fullmatch(r"[\w.~+/-]+=*", token, re.ASCII):
+        raise UserError(f"{where}: use letters, digits and . _ ~ + / - =, for it stands in a header; at least one")
+    if token is None and not ip_address(host).is_loopback:
+        raise UserError(
+            f"--host {host}: others can reach it; give them a token to bring, with {TOKEN_VARIABLE} or --token"
+        )
+    return token
+
+
+def _check_address(host: str, port: int) -> None:
+    if host not in HOSTS:
+        raise UserError(f"--host {host}: it must be one of {', '.join(HOSTS)}")
+    if not 1024 <= port <= 65535:
+        raise UserError(f"--port {port}: it must be between 1024 and 65535")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UserError(f"--port {port}: cannot listen on {host} ({error.strerror}); give another one") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lit_bert.serve",
+        description="Serve a trained classifier: POST /predict, GET /health, GET /info, and a page at / to try it on.",
+    )
+    where = "a checkpoint that `fit` wrote, or an exported folder; best or last takes that of the newest run in runs/"
+    parser.add_argument("--ckpt_path", metavar="X", type=Path, required=True, help=where)
+    hosts = "127.0.0.1 for this machine alone (default), 0.0.0.0 or :: for others, which needs a token"
+    parser.add_argument("--host", default="127.0.0.1", help=hosts)
+    parser.add_argument("--port", type=int, default=8000, help="from 1024 to 65535 (default: 8000)")
+    token = f"what requests have to bring; {TOKEN_VARIABLE} in the environment does not show in lists of processes"
+    parser.add_argument("--token", help=token)
+    queue = "requests that wait for an answer at a time; any more are answered 503 (default: 256)"
+    parser.add_argument("--max_queue", type=int, default=256, help=queue)
+    return parser
+
 
 if __name__ == "__main__":
-    try:
-        from lit_bert.inference.server import main
-    except ModuleNotFoundError as error:
-        if error.name not in ("fastapi", "litserve"):
-            raise
-        sys.stderr.write("error: a server needs LitServe: pip install -e '.[serve]' -c constraints.txt\n")
-        raise SystemExit(2) from None
     main()

@@ -29,7 +29,7 @@ def test_it_copies_what_there_is_and_what_is_not_ignored() -> None:
 
 
 def test_it_serves_as_a_user_without_rights_with_options_that_exist() -> None:
-    from lit_bert.inference.server import _parser
+    from lit_bert.serve import _parser
 
     kinds = [kind for kind, _ in instructions()]
     assert kinds.index("USER") > max(place for place, kind in enumerate(kinds) if kind in ("RUN", "COPY"))

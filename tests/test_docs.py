@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
+from lit_bert import compare, export, serve
 from lit_bert.cli import main
-from lit_bert.inference import compare, export, server
-from lit_bert.study import command as study
+from lit_bert.study import __main__ as study
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 EXAMPLES = sorted(ROOT.glob("examples/*.py"))
-MODULES = {"lit_bert.export": export, "lit_bert.compare": compare, "lit_bert.serve": server}
+MODULES = {"lit_bert.export": export, "lit_bert.compare": compare, "lit_bert.serve": serve}
 OTHERS = {"--nnodes", "--nproc_per_node", "--node_rank", "--master_addr", "--master_port", "--no-sandbox", "--rounds"}
 """Options of other programs that the text names."""
 

@@ -1,10 +1,30 @@
-"""`--help`: this project's options and the Trainer's most used on two screens; `--help=full` for all of Lightning's."""
+"""`--help`: this project's options and the Trainer's most used on two screens; `--help=full` for all of Lightning's.
+
+Nothing is imported that takes time: what a first word answers is there at once.
+"""
 
 import argparse
+import difflib
 import re
+import sys
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+COMMANDS = {
+    "fit": "Train, test and export; with --ckpt_path, go on with a run.",
+    "validate": "Evaluate a checkpoint on the validation rows.",
+    "test": "Evaluate a checkpoint on the test rows.",
+    "predict": "Classify the texts of a file, or the test rows, with a checkpoint.",
+}
+
+MODULES = {
+    "lit_bert.export": "Write a checkpoint as a folder for transformers, or as ONNX.",
+    "lit_bert.serve": "Answer requests for predictions, with a page to try it on.",
+    "lit_bert.compare": "Tell whether one of two prediction files is better.",
+    "lit_bert.study": "Train over seeds and folds, compare variants, search for options.",
+}
 
 NAME_WIDTH, WIDTH = 28, 100
 
@@ -46,8 +66,60 @@ class HelpAction(argparse.Action):
         super().__init__(option_strings, choices=("full",), metavar="full", help=text, **options)
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        print(parser.format_help() if values or not parser.command else parser.format_short_help(), end="")
+        page = parser.format_help if values else parser.format_short_help
+        print(page() if parser.command else overview(), end="")
         parser.exit()
+
+
+def program() -> str:
+    """Return what follows "python" on the command line, before the command."""
+    name = Path(sys.argv[0]).name
+    return "-m lit_bert" if name == "__main__.py" else name
+
+
+def overview() -> str:
+    """Return the page above all commands."""
+    call = f"python {program()}"
+    lines = [
+        f"usage: {call} COMMAND [--config FILE] [--OPTION VALUE ...]",
+        "",
+        "Fine-tune, evaluate and use BERT for sentence classification.",
+        "",
+        f"    {call} fit                                        on Rotten Tomatoes",
+        f"    {call} fit --data.dataset reviews.csv             on your own data",
+        f"    {call} predict --ckpt_path best --input new.csv   with what was trained",
+        "",
+        "Commands:",
+        *(f"  {name:{NAME_WIDTH}}{text}" for name, text in COMMANDS.items()),
+        "",
+        "Beside them, each with --help:",
+        *(f"  {f'python -m {name}':{NAME_WIDTH}}{text}" for name, text in MODULES.items()),
+        "",
+        f"Options of a command: {call} fit --help",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def check_command(words: Sequence[str]) -> None:
+    """Answer what needs no parser: a question for help, no word at all, or a command that does not exist.
+
+    Raises:
+        SystemExit: With status 0 after help, with 2 if no command can be run.
+    """
+    if not words:
+        sys.stderr.write(overview())
+        raise SystemExit(2)
+    first = words[0]
+    if first in ("-h", "--help", "--help=full"):
+        print(overview(), end="")
+        raise SystemExit(0)
+    if first.startswith("-") or first in COMMANDS:
+        return
+    near = difflib.get_close_matches(first, COMMANDS, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    sys.stderr.write(f"error: {first}: the commands are {', '.join(COMMANDS)}{hint}\n")
+    sys.stderr.write(f"What they do: python {program()} --help\n")
+    raise SystemExit(2)
 
 
 def short_help(program: str, options: Mapping[str, Any], defaults: Any) -> str:

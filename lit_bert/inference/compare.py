@@ -1,8 +1,6 @@
-"""Whether one of two prediction files is better, as far as their rows can tell: `python -m lit_bert.compare A B`."""
+"""Whether one of two prediction files is better, as far as their rows can tell."""
 
-import argparse
 import math
-from collections.abc import Sequence
 from operator import eq
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from lit_bert.errors import UserError, exit_on_user_error
+from lit_bert.errors import UserError
 from lit_bert.evaluation.metrics import Z95, accuracy_metrics
 from lit_bert.evaluation.report import format_interval, make_table
 from lit_bert.inference.predictions import LabelledPredictions, read_predictions
@@ -76,20 +74,16 @@ def compare(a: LabelledPredictions, b: LabelledPredictions) -> dict[str, Any]:
     }
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    """Read two files, and print the comparison; None takes the process's arguments."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lit_bert.compare",
-        description="Compare two prediction files of the same labelled rows, as `train.py predict` writes them.",
-    )
-    parser.add_argument("a", metavar="A", type=Path, help="a predictions file, .csv or .jsonl")
-    parser.add_argument("b", metavar="B", type=Path, help="another")
-    options = parser.parse_args(args)
-    with exit_on_user_error():
-        result = compare(read_predictions(options.a), read_predictions(options.b))
+def print_comparison(a: Path, b: Path) -> None:
+    """Read two prediction files, and print how they compare.
+
+    Raises:
+        UserError: One cannot be read, or they are not of the same rows.
+    """
+    result = compare(read_predictions(a), read_predictions(b))
     console = Console(highlight=False, soft_wrap=True)
     table = make_table("", "rows", "accuracy", "95 % interval", "alone right")
-    for name, path in (("a", options.a), ("b", options.b)):
+    for name, path in (("a", a), ("b", b)):
         console.print(f"{name.upper()}           {path}", markup=False)
         metrics, alone = result[name], f"{result[f'only_{name}']:,}"
         table.add_row(name.upper(), f"{metrics['rows']:,}", f"{metrics['acc']:.4f}", format_interval(metrics), alone)

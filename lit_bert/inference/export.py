@@ -1,11 +1,10 @@
-"""A folder that `transformers` loads without this project: `python -m lit_bert.export --ckpt_path X --to DIR`."""
+"""A folder that `transformers` loads without this project."""
 
-import argparse
 import glob
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import nn
 
 from lit_bert.console import status
 from lit_bert.datamodule import TextClassificationDataModule
-from lit_bert.errors import UserError, exit_on_user_error, reason
+from lit_bert.errors import UserError, reason
 from lit_bert.evaluation.calibration import (
     apply_temperature,
     cross_validated_error,
@@ -21,12 +20,10 @@ from lit_bert.evaluation.calibration import (
     fit_temperature,
     helps,
 )
-from lit_bert.files import display_path
 from lit_bert.inference.card import render_model_card
 from lit_bert.inference.checksums import write_checksums
 from lit_bert.inference.onnx import INT8, ONNX, quantize, write_onnx
 from lit_bert.inference.predictor import SETTINGS, Backend, Predictor, restore_model
-from lit_bert.inference.upload import push_to_hub
 from lit_bert.modeling.classes import class_names
 from lit_bert.modeling.encoder import load_tokenizer, quiet_transformers
 from lit_bert.training import run_dir
@@ -199,35 +196,3 @@ def resolve_checkpoint(path: Path) -> Path:
     """Return the file that "best" or "last" names, of the newest run in runs/; any other path as it is."""
     checkpoint = find_named_checkpoint(str(path), Path("runs")) if str(path) in ("best", "last") else None
     return checkpoint.path if checkpoint else path
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line; None takes the process's arguments."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lit_bert.export",
-        description='Write a checkpoint as a folder that transformers.pipeline("text-classification", DIR) loads.',
-    )
-    where = "a checkpoint that `fit` wrote; best or last takes that of the newest run in runs/"
-    parser.add_argument("--ckpt_path", metavar="X", type=Path, required=True, help=where)
-    parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder, which must be new or empty")
-    parser.add_argument("--onnx", action="store_true", help="write model.onnx, too: pip install '.[onnx]'")
-    int8 = "write model_int8.onnx, too, if that costs at most a point of accuracy on the validation rows"
-    parser.add_argument("--int8", action="store_true", help=int8)
-    parser.add_argument("--force", action="store_true", help="with --int8: write it also if that costs more")
-    calibrate = "make probabilities fit the validation rows, by a temperature that is folded into the last layer"
-    parser.add_argument("--calibrate", action="store_true", help=calibrate)
-    parser.add_argument("--push_to_hub", metavar="OWNER/NAME", help="upload it, too, to a repository of the Hub")
-    public = "with --push_to_hub: a repository that is new is public, in place of private"
-    parser.add_argument("--public", action="store_true", help=public)
-    options = parser.parse_args(args)
-    with exit_on_user_error():
-        if options.force and not options.int8:
-            raise UserError("--force: it is for --int8; leave it out, or add --int8")
-        if options.public and not options.push_to_hub:
-            raise UserError("--public: it is for --push_to_hub; leave it out, or add --push_to_hub owner/name")
-        path = resolve_checkpoint(options.ckpt_path)
-        what = (options.calibrate, options.onnx, options.int8, options.force)
-        export(path, options.to, load_metrics(path), *what)
-        status("export", display_path(options.to))
-        if options.push_to_hub:
-            status("hub", push_to_hub(options.to, options.push_to_hub, options.public))

@@ -1,10 +1,9 @@
-"""A trained classifier behind an address: `python -m lit_bert.serve --ckpt_path X`.
+"""A trained classifier behind an address.
 
 Requests pass the `Gate`, FastAPI checks their content, and LitServe hands them to a process for each GPU, or one on the
 CPU, where a `Predictor` answers all that wait together.
 """
 
-import argparse
 import base64
 import hashlib
 import logging
@@ -12,12 +11,10 @@ import multiprocessing
 import os
 import re
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
-from ipaddress import ip_address
 from itertools import islice
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -33,7 +30,7 @@ from litserve.loops import LitLoop
 from litserve.utils import LitAPIStatus, LoopResponseType
 
 from lit_bert.console import status
-from lit_bert.errors import UserError, exit_on_user_error
+from lit_bert.errors import UserError
 from lit_bert.inference.card import read_card_metrics
 from lit_bert.inference.export import load_metrics, resolve_checkpoint
 from lit_bert.inference.gate import Gate
@@ -55,11 +52,6 @@ BATCH_TEXTS = 64
 
 QUEUE_SECONDS = 30.0
 """How long a request may wait until it is predicted."""
-
-HOSTS = ("127.0.0.1", "0.0.0.0", "::")
-"""The addresses that LitServe binds to."""
-
-TOKEN_VARIABLE = "LIT_BERT_TOKEN"
 
 _PAGE = Path(__file__).with_name("page.html")
 _logger = logging.getLogger("litserve")
@@ -301,67 +293,21 @@ def describe(path: Path) -> dict[str, Any]:
     }
 
 
-def _check_token(host: str, token: str | None) -> str | None:
-    """Return the token that requests have to bring: that of `--token`, or of the environment."""
-    where = f"the environment's {TOKEN_VARIABLE}" if token is None else "--token"
-    token = os.environ.get(TOKEN_VARIABLE) or None if token is None else token
-    if token is not None and not re.fullmatch(r"[\w.~+/-]+=*", token, re.ASCII):
-        raise UserError(f"{where}: use letters, digits and . _ ~ + / - =, for it stands in a header; at least one")
-    if token is None and not ip_address(host).is_loopback:
-        raise UserError(
-            f"--host {host}: others can reach it; give them a token to bring, with {TOKEN_VARIABLE} or --token"
-        )
-    return token
+def serve(source: str | Path, host: str, port: int, token: str | None, max_queue: int) -> None:
+    """Serve until a signal ends it.
 
-
-def _check_address(host: str, port: int) -> None:
-    if host not in HOSTS:
-        raise UserError(f"--host {host}: it must be one of {', '.join(HOSTS)}")
-    if not 1024 <= port <= 65535:
-        raise UserError(f"--port {port}: it must be between 1024 and 65535")
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise UserError(f"--port {port}: cannot listen on {host} ({error.strerror}); give another one") from error
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m lit_bert.serve",
-        description="Serve a trained classifier: POST /predict, GET /health, GET /info, and a page at / to try it on.",
-    )
-    where = "a checkpoint that `fit` wrote, or an exported folder; best or last takes that of the newest run in runs/"
-    parser.add_argument("--ckpt_path", metavar="X", type=Path, required=True, help=where)
-    hosts = "127.0.0.1 for this machine alone (default), 0.0.0.0 or :: for others, which needs a token"
-    parser.add_argument("--host", default="127.0.0.1", help=hosts)
-    parser.add_argument("--port", type=int, default=8000, help="from 1024 to 65535 (default: 8000)")
-    token = f"what requests have to bring; {TOKEN_VARIABLE} in the environment does not show in lists of processes"
-    parser.add_argument("--token", help=token)
-    queue = "requests that wait for an answer at a time; any more are answered 503 (default: 256)"
-    parser.add_argument("--max_queue", type=int, default=256, help=queue)
-    return parser
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    """Serve until a signal ends it; None takes the process's arguments.
+    Args:
+        source: A checkpoint or an exported folder; "best" or "last" takes that of the newest run in runs/.
+        host: The address to listen on.
+        port: Its port.
+        token: What requests have to bring, if anything.
+        max_queue: Requests that wait for an answer at a time.
 
     Raises:
-        SystemExit: With status 2 after a user's mistake, with 130 after Ctrl-C while the model is loaded.
+        UserError: The model cannot be loaded, or it was trained on pairs of texts.
     """
-    options = _parser().parse_args(args)
-    with exit_on_user_error():
-        _check_address(options.host, options.port)
-        token = _check_token(options.host, options.token)
-        if options.max_queue < 1:
-            raise UserError(f"--max_queue {options.max_queue}: it must be at least 1")
-        path = resolve_checkpoint(options.ckpt_path)
-        try:
-            info = describe(path)
-        except KeyboardInterrupt:
-            raise SystemExit(128 + signal.SIGINT) from None
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    server = Server(str(path), info, token, options.max_queue, f"http://{host}:{options.port}")
-    server.serve(options.host, options.port)
+    path = resolve_checkpoint(Path(source))
+    info = describe(path)
+    address = f"[{host}]" if ":" in host else host
+    Server(str(path), info, token, max_queue, f"http://{address}:{port}").serve(host, port)
     status("serve", "stopped")

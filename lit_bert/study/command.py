@@ -1,4 +1,4 @@
-"""The command line of a study: what is asked for, its workers, and what they come to."""
+"""A study: what is asked for, its workers, and what they come to."""
 
 import argparse
 import contextlib
@@ -28,12 +28,6 @@ from lit_bert.study import report, runner
 from lit_bert.study.plan import BASELINE, Candidate, Plan, Run, check_names, read_space, read_variants
 from lit_bert.study.trials import Worker, completed_runs, done, explained, failures, open_study, pruned
 
-DESCRIPTION = """Train one recipe over seeds and folds, beside variants, or search for better options.
-
-All other options are those of `python train.py fit`, which every run shares. The same command goes on with a study that
-was stopped, and tries again what failed; started twice, both share its trials. The test rows are looked at once, at the
-end, with the runs of the candidate that is best on validation rows, and those of the baseline."""
-
 RESERVED = {
     *("ckpt_path", "checkpoint.dirpath", "seed_everything", "trainer.default_root_dir"),
     *("data.folds", "data.fold", "test_after_fit", "export_after_fit"),
@@ -44,13 +38,16 @@ POLL_SECONDS = 1.0
 """Between two looks at how many trials are done."""
 
 
-def main(args: Sequence[str] | None = None) -> dict[str, Any]:
+def run(options: argparse.Namespace, shared: Sequence[str]) -> dict[str, Any]:
     """Run a study; returns what `study.json` holds, or nothing of it if other workers are not done yet.
+
+    Args:
+        options: Its own, of the command line.
+        shared: Options of `fit` that all its runs get.
 
     Raises:
         SystemExit: With status 2 after a user's mistake, with 130 or 143 after a signal.
     """
-    options, shared = _parser().parse_known_args(_quoted(sys.argv[1:] if args is None else args))
     with exit_on_user_error():
         plan = _plan(options, tuple(shared))
         folder = Path(options.root).absolute() / options.name
@@ -64,42 +61,6 @@ def main(args: Sequence[str] | None = None) -> dict[str, Any]:
                 return {}
             with FileLock(folder / ".study.lock"):  # where several end at a time, one tests
                 return _conclude(study, plan, folder, environments)
-
-
-def _quoted(words: Sequence[str]) -> list[str]:
-    """Begin the options of each `--variant` with a space, or argparse would take a single one for its own."""
-    listed = list(words)
-    for place, word in enumerate(listed[:-2]):
-        if word == "--variant":
-            listed[place + 2] = f" {listed[place + 2]}"
-    return listed
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m lit_bert.study",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--name", default="study", help="name of the study and its folder (default: study)")
-    parser.add_argument("--root", default="runs", help="where its folder is (default: runs)")
-    parser.add_argument("--seeds", type=int, default=1, help="run each candidate with seeds 1 to this (default: 1)")
-    parser.add_argument("--folds", type=int, help="validate on each of so many folds in turn")
-    parser.add_argument(
-        "--variant",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "OPTIONS"),
-        help="options that differ from the baseline's, in quotes; may be given several times",
-    )
-    parser.add_argument("--variants", type=Path, help="YAML file of variants: the options of each, by its name")
-    parser.add_argument("--search", type=Path, help="YAML file of ranges, in which better values are searched for")
-    parser.add_argument("--trials", type=int, default=30, help="how many of them are tried (default: 30)")
-    parser.add_argument("--storage", help="URL of an Optuna storage (default: a file in the study's folder)")
-    parser.add_argument("--workers", type=int, default=1, help="runs at a time, each on one GPU, if there are any")
-    return parser
 
 
 def _plan(options: argparse.Namespace, shared: tuple[str, ...]) -> Plan:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from lit_bert.compare import main as run_compare
 from lit_bert.errors import UserError
 from lit_bert.inference import compare
 from lit_bert.inference.predictions import PredictionWriter, RowFormat, read_predictions
@@ -28,7 +29,7 @@ def test_two_files_are_compared_row_by_row(tmp_path: Path, capsys: pytest.Captur
     assert (result["only_a"], result["only_b"], result["both"], result["neither"]) == (7, 1, 2, 0)
     assert (result["a"]["acc"], result["b"]["acc"], result["difference"]) == (0.9, 0.3, pytest.approx(0.6))
     assert result["p"] == pytest.approx(2 * (1 + 8) / 2**8)
-    compare.main([str(a), str(b)])
+    run_compare([str(a), str(b)])
     said = capsys.readouterr().out
     assert "A - B       +60.00 points, 95 % interval +6.79 to +93.21 (paired)" in said
     assert f"A           {a}\nB           {b}\n" in said
@@ -37,7 +38,7 @@ def test_two_files_are_compared_row_by_row(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_clear_difference_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compare.main([str(write(tmp_path / "a.csv", set(range(8)))), str(write(tmp_path / "b.csv", set()))])
+    run_compare([str(write(tmp_path / "a.csv", set(range(8)))), str(write(tmp_path / "b.csv", set()))])
     assert "so          B is better\n" in capsys.readouterr().out
 
 
@@ -88,7 +89,7 @@ def test_what_is_no_predictions_file(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SystemExit) as stop:
-        compare.main([str(tmp_path / name), str(tmp_path / name)])
+        run_compare([str(tmp_path / name), str(tmp_path / name)])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
 

@@ -19,6 +19,7 @@ from lit_bert import BertClassifier, Predictor
 from lit_bert.cli import main
 from lit_bert.errors import UserError
 from lit_bert.evaluation.calibration import apply_temperature, expected_calibration_error, fit_temperature
+from lit_bert.export import main as run_export
 from lit_bert.inference import export
 from lit_bert.modeling.encoder import load_tokenizer, tokenizer_from_files
 from lit_bert.training.checkpoint_io import Checkpoint, read_safely
@@ -136,7 +137,7 @@ def test_calibration_that_does_not_help_is_refused(
 ) -> None:
     with_validation(monkeypatch, rows)
     with pytest.raises(SystemExit) as stop:
-        export.main(["--ckpt_path", str(best), "--to", str(tmp_path / "out"), "--calibrate"])
+        run_export(["--ckpt_path", str(best), "--to", str(tmp_path / "out"), "--calibrate"])
     assert stop.value.code == 2
     assert "--calibrate: it would not help" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -149,7 +150,7 @@ def test_calibration_is_folded_into_the_last_layer(
     with_validation(monkeypatch, rows)
     temperature = fit_temperature(rows["probs"], rows["labels"])
     assert temperature > 1.5
-    export.main(["--ckpt_path", str(best), "--to", str(tmp_path / "out"), "--calibrate"])
+    run_export(["--ckpt_path", str(best), "--to", str(tmp_path / "out"), "--calibrate"])
     wanted = apply_temperature(own(best), temperature)
     torch.testing.assert_close(probabilities(tmp_path / "out"), wanted, rtol=0, atol=1e-6)
     before = expected_calibration_error(rows["probs"], rows["labels"])
@@ -169,7 +170,7 @@ def test_onnx_gives_the_same_probabilities(best: Path, tmp_path: Path, capfd: py
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        export.main(["--ckpt_path", str(best), "--to", str(tmp_path / "out"), "--onnx"])
+        run_export(["--ckpt_path", str(best), "--to", str(tmp_path / "out"), "--onnx"])
     said = capfd.readouterr()
     assert "onnx     largest difference of a probability from PyTorch: " in said.out
     assert len(said.out.splitlines()) == 2
@@ -226,7 +227,7 @@ def test_a_mistake(
         to = "file/out"
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(SystemExit) as stop:
-        export.main(["--ckpt_path", path, "--to", to, *more])
+        run_export(["--ckpt_path", path, "--to", to, *more])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
@@ -260,7 +261,7 @@ def test_a_full_disk_is_explained_and_leaves_nothing(
 def test_damage_to_an_exported_folder_is_noticed(best: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     (tmp_path / ".out-killed").mkdir()
-    export.main(["--ckpt_path", str(best), "--to", str(folder)])
+    run_export(["--ckpt_path", str(best), "--to", str(folder)])
     assert not (tmp_path / ".out-killed").exists()
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
     Predictor(folder)
@@ -275,7 +276,7 @@ def test_damage_to_an_exported_folder_is_noticed(best: Path, tmp_path: Path) -> 
 
 def test_the_best_checkpoint_of_the_newest_run_is_exported(recipe: str, tmp_path: Path) -> None:
     main(["fit", "--config", recipe, "--export_after_fit=false"])
-    export.main(["--ckpt_path", "best", "--to", str(tmp_path / "out")])
+    run_export(["--ckpt_path", "best", "--to", str(tmp_path / "out")])
     assert "| test | 30 |" in (tmp_path / "out" / "README.md").read_text()
     with pytest.raises(SystemExit):
-        export.main(["--ckpt_path", "worst", "--to", str(tmp_path / "again")])
+        run_export(["--ckpt_path", "worst", "--to", str(tmp_path / "again")])

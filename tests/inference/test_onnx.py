@@ -13,6 +13,7 @@ from conftest import BAD, GOOD
 from lit_bert import Predictor
 from lit_bert.cli import main
 from lit_bert.errors import UserError
+from lit_bert.export import main as run_export
 from lit_bert.inference import export
 from lit_bert.inference.onnx import INT8, ONNX
 from lit_bert.training.checkpoint_io import read_safely
@@ -32,7 +33,7 @@ def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     [path] = trained.glob("checkpoints/epoch=*.ckpt")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        export.main(["--ckpt_path", str(path), "--to", str(folder), "--onnx", "--int8"])
+        run_export(["--ckpt_path", str(path), "--to", str(folder), "--onnx", "--int8"])
     return folder
 
 
@@ -60,7 +61,7 @@ def test_int8_is_written_judged_and_used(exported: Path, best: Path, tmp_path: P
 def test_int8_alone_leaves_no_other_file_and_says_its_accuracy(
     best: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    export.main(["--ckpt_path", str(best), "--to", "out", "--int8"])
+    run_export(["--ckpt_path", str(best), "--to", "out", "--int8"])
     assert [path.name for path in Path("out").glob("*.onnx")] == [INT8]
     said = capfd.readouterr()
     assert "int8     accuracy on 20 validation rows 0.6000 before, 0.6000 after" in said.out
@@ -74,11 +75,11 @@ def test_int8_that_loses_more_than_a_point_is_refused_unless_it_is_forced(
     monkeypatch.setattr(export, "_int8_accuracy", lambda folder, checkpoint: loss)
     words = ["--ckpt_path", str(best), "--to", "out", "--int8"]
     with pytest.raises(SystemExit):
-        export.main(words)
+        run_export(words)
     message = "error: --int8: on 1,000 validation rows it loses 10.0 points of accuracy (0.9000 before, 0.8000 after);"
     assert message in capsys.readouterr().err
     assert not Path("out").exists()
-    export.main([*words, "--force"])
+    run_export([*words, "--force"])
     assert "its accuracy is 0.8000, that of the weights in float32 0.9000" in Path("out/README.md").read_text()
 
 
@@ -131,7 +132,7 @@ def test_damage_and_what_has_no_file(exported: Path, trained: Path, best: Path, 
 )
 def test_a_mistake(words: list[str], message: str, best: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command, words = (
-        (main, words) if words[0] == "predict" else (export.main, [f"--ckpt_path={best}", "--to=out", *words])
+        (main, words) if words[0] == "predict" else (run_export, [f"--ckpt_path={best}", "--to=out", *words])
     )
     with pytest.raises(SystemExit) as stop:
         command(words)

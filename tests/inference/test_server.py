@@ -31,6 +31,7 @@ from lit_bert.inference.gate import MAX_BODY, Gate
 from lit_bert.inference.predictor import Prediction
 from lit_bert.inference.schema import MAX_CHARACTERS, MAX_TEXTS, PredictRequest
 from lit_bert.inference.server import ClassifierAPI
+from lit_bert.serve import main as run_serve
 from lit_bert.training.checkpoint_io import read_safely
 
 TOKEN = "a-token_1"
@@ -310,7 +311,7 @@ Mistake = tuple[list[str], str]
 )
 def test_a_mistake_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        server.main(["--ckpt_path", "nowhere", "--port", str(free_port()), *words])
+        run_serve(["--ckpt_path", "nowhere", "--port", str(free_port()), *words])
     said = capsys.readouterr().err
     assert (stop.value.code, said.count("\n")) == (2, 1)
     assert message in said
@@ -323,11 +324,11 @@ def test_a_port_in_use_and_a_bad_token_in_the_environment(
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(SystemExit):
-            server.main(["--ckpt_path", "nowhere", "--port", str(taken.getsockname()[1])])
+            run_serve(["--ckpt_path", "nowhere", "--port", str(taken.getsockname()[1])])
     assert "cannot listen on 127.0.0.1 (Address already in use); give another one" in capsys.readouterr().err
     monkeypatch.setenv("LIT_BERT_TOKEN", "two words")
     with pytest.raises(SystemExit):
-        server.main(["--ckpt_path", "nowhere", "--port", str(free_port())])
+        run_serve(["--ckpt_path", "nowhere", "--port", str(free_port())])
     assert "the environment's LIT_BERT_TOKEN: use letters" in capsys.readouterr().err
 
 
@@ -352,7 +353,7 @@ def test_a_card_that_was_edited_has_no_figures(trained: Path, tmp_path: Path) ->
 
 def test_without_the_extra_it_says_what_to_install() -> None:
     code = "import runpy, sys; sys.modules['litserve'] = None; runpy.run_module('lit_bert.serve', run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, "--ckpt_path", "x"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (
         2,
         "error: a server needs LitServe: pip install -e '.[serve]' -c constraints.txt\n",

@@ -4,7 +4,8 @@ import pytest
 from hub import Hub
 
 from lit_bert.errors import UserError
-from lit_bert.inference.export import export, main
+from lit_bert.export import main
+from lit_bert.inference.export import export
 from lit_bert.inference.upload import push_to_hub
 
 

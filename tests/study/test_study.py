@@ -19,7 +19,8 @@ from conftest import CONFIGS
 from processes import start
 
 from lit_bert.errors import UserError
-from lit_bert.study.command import _environments, main
+from lit_bert.study.__main__ import main
+from lit_bert.study.command import _environments
 from lit_bert.study.plan import Candidate, Plan, Run
 from lit_bert.study.runner import RunFailed, evaluate
 from lit_bert.study.trials import Worker, open_study
