@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -27,7 +28,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from litserve import LitAPI, LitServer
 from litserve.loops import LitLoop
-from litserve.utils import LitAPIStatus, LoopResponseType
+from litserve.utils import LitAPIStatus, LoopResponseType, WorkerSetupStatus
 
 from lit_bert.console import status
 from lit_bert.errors import UserError
@@ -160,7 +161,8 @@ class Server(LitServer):  # type: ignore[misc]
             restart_workers=True,
         )
         self.address = address
-        self.stopping = False
+        self.stopping = self.ending = False  # a signal came; the first process has left its wait for one
+        self.ready = multiprocessing.Event()
         self.app.title, self.app.version = "lit_bert", info["version"]
         self.app.add_exception_handler(RequestValidationError, _explain_invalid)
         routes = self.app.router.routes
@@ -187,8 +189,23 @@ class Server(LitServer):  # type: ignore[misc]
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """Say that it is ready, which it is when a worker has loaded the model."""
         async with super().lifespan(app):
+            self.ready.set()
             status("serve", f"{self.address} (Ctrl-C ends it)")
             yield
+
+    def verify_worker_status(self) -> None:
+        """Wait until a worker has loaded the model, or a signal ends that."""
+        while set(self.workers_setup_status.values()) == {WorkerSetupStatus.STARTING}:
+            if self.stopping:
+                raise KeyboardInterrupt
+            time.sleep(0.05)
+        super().verify_worker_status()
+        threading.Thread(target=self._repeat_early_signal, daemon=True).start()
+
+    def _repeat_early_signal(self) -> None:
+        self.ready.wait()
+        if self.stopping:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def launch_inference_worker(self, lit_api: LitAPI) -> Any:
         with _blocked(signal.SIGINT):
@@ -205,13 +222,18 @@ class Server(LitServer):  # type: ignore[misc]
         """Serve until SIGINT or SIGTERM, and answer what has been asked before that.
 
         LitServe's `run` handles Ctrl-C alone, and logs tracebacks on the way; SIGTERM ends its first process and leaves
-        the others behind (`run` and `_start_worker_monitoring` in litserve/server.py of 0.2.19).
+        the others behind (`run` and `_start_worker_monitoring` in litserve/server.py of 0.2.19). Its first process is
+        interrupted only where it waits: raised while another is started, an exception would be lost in Python's
+        callbacks at a fork, or leave a process half begun.
         """
         first = os.getpid()
 
         def stop(number: int, frame: Any) -> None:
-            if os.getpid() == first and not self.stopping:  # the others have inherited this handler
-                self.stopping = True
+            if os.getpid() != first or self.ending:  # the others have inherited this handler
+                return
+            self.stopping = True
+            if self.ready.is_set():
+                self.ending = True
                 _logger.setLevel(logging.CRITICAL)
                 raise KeyboardInterrupt
 
@@ -224,7 +246,7 @@ class Server(LitServer):  # type: ignore[misc]
         except KeyboardInterrupt:  # before it was ready
             pass
         finally:
-            self.stopping = True
+            self.stopping = self.ending = True
             for process in multiprocessing.active_children():
                 process.terminate()
                 process.join(1)

@@ -261,15 +261,44 @@ def test_a_signal_ends_it_when_what_was_asked_is_answered(
     assert [file.name for file in tmp_path.iterdir()] == ["log"]  # no client.py
 
 
-def test_a_signal_before_it_is_ready_ends_it(trained: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "processes"), [(signal.SIGINT, 2), (signal.SIGTERM, 4)])
+def test_a_signal_before_it_is_ready_ends_it(
+    number: signal.Signals, processes: int, trained: Path, tmp_path: Path
+) -> None:
     running = Served(["--ckpt_path", str(trained / "export")], tmp_path / "log")
     children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children")
-    for _ in range(1200):
-        if len(children.read_text().split()) > 1:
+    for _ in range(6000):
+        if len(children.read_text().split()) >= processes:
             break
-        time.sleep(0.05)
-    assert running.stop(signal.SIGINT, group=True) == 0
-    assert running.log.read_text().endswith("serve    stopped\n")  # after what Python says of a process half begun
+        time.sleep(0.01)
+    assert running.stop(number, group=True) == 0
+    *before, last = running.log.read_text().splitlines()
+    assert last == "serve    stopped"
+    assert before in ([], [f"serve    http://127.0.0.1:{running.port} (Ctrl-C ends it)"])
+
+
+def test_a_signal_is_not_lost_while_processes_are_started(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception that is raised at a fork is swallowed by Python's callbacks, and the server would go on."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    reached = []
+
+    def run(self: server.Server, *args: Any, **kwargs: Any) -> None:
+        self.workers_setup_status = {"predict_0": "ready"}
+        os.kill(os.getpid(), signal.SIGTERM)
+        reached.append("started")
+        self.verify_worker_status()
+        reached.append("loaded")
+        self.ready.set()
+        time.sleep(10)  # as LitServe waits
+        reached.append("slept")
+
+    monkeypatch.setattr(server.Server, "run", run)
+    try:
+        server.Server(str(trained / "export"), {"version": "1"}, None, 1, "").serve("127.0.0.1", free_port())
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert reached == ["started", "loaded"]
 
 
 def test_a_worker_that_dies_is_replaced(trained: Path, tmp_path: Path) -> None:
