@@ -219,6 +219,7 @@ def _our_trainer(folder: str, callbacks: list[Any], resumable: bool = True, **se
     from lightning.pytorch import Trainer
     from lightning.pytorch.loggers import TensorBoardLogger
 
+    from lit_bert.training.checkpoint_io import AtomicCheckpointIO
     from lit_bert.training.hardware import has_fast_bf16
     from lit_bert.training.preemption import PreemptionCheckpoint
 
@@ -228,6 +229,7 @@ def _our_trainer(folder: str, callbacks: list[Any], resumable: bool = True, **se
         logger=TensorBoardLogger(folder),
         log_every_n_steps=10,
         callbacks=[*callbacks, *([PreemptionCheckpoint(Path(folder) / "last.ckpt")] if resumable else [])],
+        plugins=[AtomicCheckpointIO()],
         enable_checkpointing=resumable,
         enable_progress_bar=False,
         enable_model_summary=False,
