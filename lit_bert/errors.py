@@ -1,6 +1,6 @@
 """The one exception that means "you can fix this", and how exceptions of other libraries become one.
 
-Other libraries are imported when they are needed: a command that tells of a mistake on its own line loads none.
+Other libraries are imported when they are needed, so that a mistake on the command line is answered without them.
 """
 
 import errno

@@ -73,8 +73,9 @@ class HelpAction(argparse.Action):
 
 def program() -> str:
     """Return what follows "python" on the command line, before the command."""
-    name = Path(sys.argv[0]).name
-    return "-m lit_bert" if name == "__main__.py" else name
+    path = Path(sys.argv[0])
+    ours = path.name == "__main__.py" and path.parent.name in ("lit_bert", "study")  # a study calls `fit`, too
+    return "-m lit_bert" if ours else path.name
 
 
 def overview() -> str:

@@ -51,6 +51,9 @@ from lit_bert.training.run_record import package_version
 BATCH_TEXTS = 64
 """Texts after which no further request is added to those that are predicted together."""
 
+READY_SECONDS = 60.0
+"""After which signals interrupt the first process though the one that answers requests has not started."""
+
 QUEUE_SECONDS = 30.0
 """How long a request may wait until it is predicted."""
 
@@ -161,8 +164,9 @@ class Server(LitServer):  # type: ignore[misc]
             restart_workers=True,
         )
         self.address = address
-        self.stopping = self.ending = False  # a signal came; the first process has left its wait for one
         self.ready = multiprocessing.Event()
+        self.waiting = False  # the first process waits for a signal
+        self.stopping = self.ending = False  # one came; it was acted on, and further ones are passed over
         self.app.title, self.app.version = "lit_bert", info["version"]
         self.app.add_exception_handler(RequestValidationError, _explain_invalid)
         routes = self.app.router.routes
@@ -194,16 +198,22 @@ class Server(LitServer):  # type: ignore[misc]
             yield
 
     def verify_worker_status(self) -> None:
-        """Wait until a worker has loaded the model, or a signal ends that."""
+        """Wait until a worker has loaded the model; then let signals interrupt the first process, once it waits.
+
+        Raises:
+            KeyboardInterrupt: A signal came.
+        """
         while set(self.workers_setup_status.values()) == {WorkerSetupStatus.STARTING}:
             if self.stopping:
                 raise KeyboardInterrupt
             time.sleep(0.05)
         super().verify_worker_status()
-        threading.Thread(target=self._repeat_early_signal, daemon=True).start()
+        threading.Thread(target=self._await_signals, daemon=True).start()
 
-    def _repeat_early_signal(self) -> None:
-        self.ready.wait()
+    def _await_signals(self) -> None:
+        """Note when the first process waits, and send again a signal that came before."""
+        self.ready.wait(READY_SECONDS)
+        self.waiting = True
         if self.stopping:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -232,7 +242,7 @@ class Server(LitServer):  # type: ignore[misc]
             if os.getpid() != first or self.ending:  # the others have inherited this handler
                 return
             self.stopping = True
-            if self.ready.is_set():
+            if self.waiting:
                 self.ending = True
                 _logger.setLevel(logging.CRITICAL)
                 raise KeyboardInterrupt

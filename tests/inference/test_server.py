@@ -271,6 +271,8 @@ def test_a_signal_before_it_is_ready_ends_it(
         if len(children.read_text().split()) >= processes:
             break
         time.sleep(0.01)
+    else:
+        raise AssertionError(running.log.read_text())
     assert running.stop(number, group=True) == 0
     *before, last = running.log.read_text().splitlines()
     assert last == "serve    stopped"
