@@ -20,7 +20,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line, until a signal ends it; None takes the process's arguments.
 
     Raises:
-        SystemExit: With status 2 after a user's mistake, with 130 after Ctrl-C before the server has started.
+        SystemExit: With status 2 after a user's mistake.
     """
     options = _parser().parse_args(args)
     with exit_on_user_error():
@@ -29,15 +29,12 @@ def main(args: Sequence[str] | None = None) -> None:
         if options.max_queue < 1:
             raise UserError(f"--max_queue {options.max_queue}: it must be at least 1")
         try:
-            try:
-                from lit_bert.inference.server import serve  # which takes seconds: torch and LitServe
-            except ModuleNotFoundError as error:
-                if error.name not in ("fastapi", "litserve"):
-                    raise
-                raise UserError("a server needs LitServe: pip install -e '.[serve]' -c constraints.txt") from error
-            serve(options.ckpt_path, options.host, options.port, token, options.max_queue)
-        except KeyboardInterrupt:
-            raise SystemExit(130) from None
+            from lit_bert.inference.server import serve  # which takes seconds: torch and LitServe
+        except ModuleNotFoundError as error:
+            if error.name not in ("fastapi", "litserve"):
+                raise
+            raise UserError("a server needs LitServe: pip install -e '.[serve]' -c constraints.txt") from error
+        serve(options.ckpt_path, options.host, options.port, token, options.max_queue)
 
 
 def _check_token(host: str, token: str | None) -> str | None:
@@ -84,4 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # before the server has started
+        raise SystemExit(130) from None

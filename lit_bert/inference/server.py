@@ -325,7 +325,7 @@ def describe(path: Path) -> dict[str, Any]:
     }
 
 
-def serve(source: str | Path, host: str, port: int, token: str | None, max_queue: int) -> None:
+def serve(source: Path, host: str, port: int, token: str | None, max_queue: int) -> None:
     """Serve until a signal ends it.
 
     Args:
@@ -338,7 +338,7 @@ def serve(source: str | Path, host: str, port: int, token: str | None, max_queue
     Raises:
         UserError: The model cannot be loaded, or it was trained on pairs of texts.
     """
-    path = resolve_checkpoint(Path(source))
+    path = resolve_checkpoint(source)
     info = describe(path)
     address = f"[{host}]" if ":" in host else host
     Server(str(path), info, token, max_queue, f"http://{address}:{port}").serve(host, port)

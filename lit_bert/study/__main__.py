@@ -27,12 +27,12 @@ def main(args: Sequence[str] | None = None) -> dict[str, Any]:
     options, shared = _parser().parse_known_args(_quoted(sys.argv[1:] if args is None else args))
     with exit_on_user_error():
         try:
-            from lit_bert.study.command import run  # which takes seconds: torch
+            from lit_bert.study.command import run_study  # which takes seconds: torch
         except ModuleNotFoundError as error:
             if error.name != "optuna":
                 raise
             raise UserError("a study needs Optuna: pip install -e '.[study]' -c constraints.txt") from error
-    return run(options, shared)
+    return run_study(options, shared)
 
 
 def _quoted(words: Sequence[str]) -> list[str]:

@@ -38,7 +38,7 @@ POLL_SECONDS = 1.0
 """Between two looks at how many trials are done."""
 
 
-def run(options: argparse.Namespace, shared: Sequence[str]) -> dict[str, Any]:
+def run_study(options: argparse.Namespace, shared: Sequence[str]) -> dict[str, Any]:
     """Run a study; returns what `study.json` holds, or nothing of it if other workers are not done yet.
 
     Args:
