@@ -21,7 +21,7 @@ def main() -> None:
 
     from lit_bert import Predictor
     from lit_bert.data import dataset
-    from lit_bert.training import openmp
+    from lit_bert.run import openmp
 
     openmp.limit_threads()
     predict = Predictor(options.model, precision="32-true")

@@ -24,7 +24,7 @@ def main() -> None:
     options = parser.parse_args()
 
     from lit_bert.data import dataset
-    from lit_bert.training import hardware, openmp
+    from lit_bert.run import hardware, openmp
 
     hardware.keep_freed_memory()
     openmp.limit_threads()
@@ -61,7 +61,7 @@ def _contestants(model: str) -> dict[str, Callable[[list[str]], list[str]]]:
     from transformers import pipeline
 
     from lit_bert import Predictor
-    from lit_bert.training.hardware import has_fast_bf16
+    from lit_bert.run.hardware import has_fast_bf16
 
     classify: Any = pipeline("text-classification", model, device="cpu", batch_size=BATCH)
     predictors = {"torch float32": Predictor(model, "cpu", "32-true")}

@@ -143,7 +143,7 @@ def machine(options: argparse.Namespace, started: float) -> dict[str, float]:
     """Return the rate of matrix products, in GFLOP/s."""
     import torch
 
-    from lit_bert.training.hardware import measure_matmul_gflops
+    from lit_bert.run.hardware import measure_matmul_gflops
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return {
@@ -205,7 +205,7 @@ def _prepare(seed: int) -> None:
     from lightning.pytorch import seed_everything
 
     from lit_bert.console import silence_chatter
-    from lit_bert.training import hardware, openmp
+    from lit_bert.run import hardware, openmp
 
     silence_chatter()
     hardware.keep_freed_memory()
@@ -219,9 +219,9 @@ def _our_trainer(folder: str, callbacks: list[Any], resumable: bool = True, **se
     from lightning.pytorch import Trainer
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    from lit_bert.training.checkpoint_io import AtomicCheckpointIO
-    from lit_bert.training.hardware import has_fast_bf16
-    from lit_bert.training.preemption import PreemptionCheckpoint
+    from lit_bert.callbacks.preemption import PreemptionCheckpoint
+    from lit_bert.run.checkpoint_io import AtomicCheckpointIO
+    from lit_bert.run.hardware import has_fast_bf16
 
     return Trainer(
         precision="bf16-mixed" if has_fast_bf16("auto") else "32-true",
@@ -456,7 +456,7 @@ def report(records: dict[str, list[dict[str, float]]], options: argparse.Namespa
     from rich.console import Console
     from rich.table import Table
 
-    from lit_bert.training.hardware import processor_name
+    from lit_bert.run.hardware import processor_name
 
     def middle(name: str, key: str) -> float:
         return statistics.median(record[key] for record in records[name])

@@ -2,7 +2,7 @@
 
 import sys
 
-from lit_bert.command.help import check_command
+from lit_bert.run.help import check_command
 
 
 def main() -> None:

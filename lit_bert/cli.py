@@ -13,25 +13,24 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer
 
-from lit_bert.command import defaults, resume
-from lit_bert.command.exit import exit_on_sigterm, explain_and_exit, explain_out_of_memory
-from lit_bert.command.help import check_command, program
-from lit_bert.command.options import FitOptions, PredictOptions
-from lit_bert.command.parser import Parser
-from lit_bert.command.start import find_start
-from lit_bert.command.trainer import make_trainer
+from lit_bert.callbacks.distillation import Distillation
 from lit_bert.console import silence_chatter, status
 from lit_bert.data.formats import STDIN
 from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.errors import is_out_of_memory
 from lit_bert.evaluation import finish
 from lit_bert.files import atomic_write, display_path, next_free_path
-from lit_bert.inference.distillation import Distillation
 from lit_bert.inference.export import export
 from lit_bert.inference.predict import predict_split, predict_texts
+from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.module import BertClassifier
-from lit_bert.training import hardware, openmp, ranks, run_dir
-from lit_bert.training.checkpoint_io import Checkpoint
+from lit_bert.run import defaults, hardware, openmp, ranks, resume, run_dir
+from lit_bert.run.exit import exit_on_sigterm, explain_and_exit, explain_out_of_memory
+from lit_bert.run.help import check_command, program
+from lit_bert.run.options import FitOptions, PredictOptions
+from lit_bert.run.parser import Parser
+from lit_bert.run.start import find_start
+from lit_bert.run.trainer import make_trainer
 
 
 def as_dict(spec: Any) -> dict[str, Any] | None:

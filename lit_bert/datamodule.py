@@ -8,11 +8,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lit_bert.data import position, tokenized
-from lit_bert.data.batching import FIXED_LENGTHS, LengthGroupedSampler, make_loader
+from lit_bert.data.collate import FIXED_LENGTHS, make_loader
 from lit_bert.data.encoding import LongText
+from lit_bert.data.sampler import LengthGroupedSampler
 from lit_bert.errors import UserError
 from lit_bert.modeling import encoder
-from lit_bert.training.checkpoint_io import Checkpoint
+from lit_bert.modeling.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from datasets import Dataset

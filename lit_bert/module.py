@@ -15,14 +15,14 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from lit_bert.callbacks.cuda_graphs import GraphedForward, graphed_forward
+from lit_bert.callbacks.step_logging import is_logged_step, log_immediately
 from lit_bert.errors import UserError
 from lit_bert.modeling import classes, dropout, encoder, lora, metrics
 from lit_bert.modeling import optimizer as optim
 from lit_bert.modeling.forward import logits_of, mean_over_windows
-from lit_bert.modeling.graphs import GraphedForward, graphed_forward
 from lit_bert.modeling.loss import ClassWeights, LossWeights
 from lit_bert.modeling.outputs import EpochOutputs, SplitOutputs, check_losses, predictions, with_index
-from lit_bert.training.step_logging import is_logged_step, log_immediately
 
 Batch = dict[str, Tensor]
 

@@ -27,7 +27,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lit_bert.training.run_dir import newest_config
+from lit_bert.run.run_dir import newest_config
 
 STEPS = 60
 

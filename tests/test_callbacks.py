@@ -25,7 +25,7 @@ from lightning.pytorch.tuner import Tuner
 
 from lit_bert import BertClassifier, TextClassificationDataModule
 from lit_bert.cli import main
-from lit_bert.training.checkpoint_io import Checkpoint, read_safely
+from lit_bert.modeling.checkpoint import Checkpoint, read_safely
 
 FIND = ["--trainer.callbacks+=LearningRateFinder", "--trainer.callbacks.num_training_steps=15"]
 FIND += ["--trainer.callbacks.min_lr=1e-5", "--data.batch_size=2"]

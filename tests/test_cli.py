@@ -16,8 +16,8 @@ from conftest import CONFIGS, events
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_bert.cli import main
-from lit_bert.command.help import OURS
-from lit_bert.training.checkpoint_io import read_safely
+from lit_bert.modeling.checkpoint import read_safely
+from lit_bert.run.help import OURS
 
 ROOT = Path(__file__).parent.parent
 

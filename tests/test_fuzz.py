@@ -25,7 +25,7 @@ from lit_bert.data import dataset
 from lit_bert.data.readers import read_texts
 from lit_bert.errors import UserError
 from lit_bert.inference.predictions import read_predictions
-from lit_bert.training.checkpoint_io import Checkpoint
+from lit_bert.modeling.checkpoint import Checkpoint
 
 fuzz = settings(
     max_examples=int(os.environ.get("LIT_BERT_FUZZ", "40")),

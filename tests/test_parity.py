@@ -11,7 +11,8 @@ from torch.utils.data import Sampler
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
 from lit_bert.cli import main
-from lit_bert.data.batching import LengthGroupedSampler, collate
+from lit_bert.data.collate import collate
+from lit_bert.data.sampler import LengthGroupedSampler
 
 ROWS = {"train": 50, "val": 20, "test": 20}  # 7 steps an epoch, the last of 2 rows
 

@@ -17,11 +17,11 @@ from transformers import AutoConfig
 ROOT = Path(__file__).parent.parent
 USED = {
     "_attn_implementation": {"modeling/dropout.py", "modeling/encoder.py", "modeling/forward.py"},
-    "_broadcast_sigterm_tensor": {"training/preemption.py"},
-    "_name_parser_map": {"command/parser.py"},
-    "_option_string_actions": {"command/parser.py"},
-    "_PATH": {"training/checkpoint_io.py"},
-    "_subcommands_action": {"command/parser.py"},
+    "_broadcast_sigterm_tensor": {"callbacks/preemption.py"},
+    "_name_parser_map": {"run/parser.py"},
+    "_option_string_actions": {"run/parser.py"},
+    "_PATH": {"run/checkpoint_io.py"},
+    "_subcommands_action": {"run/parser.py"},
     "_trainer": {"module.py"},
     "_trial_id": {"study/trials.py"},
 }

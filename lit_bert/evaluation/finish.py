@@ -10,22 +10,24 @@ from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveragi
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import distributed
 
+from lit_bert.callbacks import tensorboard
+from lit_bert.callbacks.label_review import LabelReview
+from lit_bert.callbacks.throughput import Throughput
 from lit_bert.console import status
 from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.errors import UserError
-from lit_bert.evaluation import report, tensorboard
+from lit_bert.evaluation import report
 from lit_bert.evaluation.calibration import calibration_metrics, helps
 from lit_bert.evaluation.hints import hints
 from lit_bert.evaluation.hparams import hyperparameters
-from lit_bert.evaluation.label_review import LabelReview
 from lit_bert.evaluation.metrics import evaluate_splits
 from lit_bert.files import display_path, next_free_path
+from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.modeling.outputs import SplitOutputs
 from lit_bert.module import BertClassifier
-from lit_bert.training import run_dir
-from lit_bert.training.checkpoint_io import AtomicCheckpointIO, Checkpoint
-from lit_bert.training.openmp import LoadMonitor
-from lit_bert.training.throughput import Throughput
+from lit_bert.run import run_dir
+from lit_bert.run.checkpoint_io import AtomicCheckpointIO
+from lit_bert.run.openmp import LoadMonitor
 
 
 def finish_fit(

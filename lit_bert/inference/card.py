@@ -7,12 +7,12 @@ from typing import Any
 
 from yaml import YAMLError
 
+from lit_bert.callbacks.run_record import package_version
 from lit_bert.data.hub import is_hub_id
 from lit_bert.data.packaged import PACKAGED, PACKAGED_BASE
 from lit_bert.evaluation.report import format_interval
+from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.module import BertClassifier
-from lit_bert.training.checkpoint_io import Checkpoint
-from lit_bert.training.run_record import package_version
 
 _PACKAGED_ENCODERS = {
     PACKAGED: "sentence-transformers/all-MiniLM-L6-v2",

@@ -24,10 +24,11 @@ from lit_bert.inference.card import render_model_card
 from lit_bert.inference.checksums import write_checksums
 from lit_bert.inference.onnx import INT8, ONNX, quantize, write_onnx
 from lit_bert.inference.predictor import SETTINGS, Backend, Predictor, restore_model
+from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.modeling.classes import class_names
 from lit_bert.modeling.encoder import load_tokenizer, quiet_transformers
-from lit_bert.training import run_dir
-from lit_bert.training.checkpoint_io import Checkpoint, find_named_checkpoint
+from lit_bert.run import run_dir
+from lit_bert.run.checkpoint_io import find_named_checkpoint
 
 MAX_LOSS = 0.01
 """Accuracy that int8 may cost."""

@@ -36,7 +36,7 @@ from lit_bert.inference.predictions import (
 )
 from lit_bert.inference.predictor import WINDOW, Predictor
 from lit_bert.modeling.outputs import gather_outputs
-from lit_bert.training import ranks
+from lit_bert.run import ranks
 
 EXPLAINED_WINDOW = 64
 """Sentences that are explained before any is written: each takes some hundred times as long as its prediction."""

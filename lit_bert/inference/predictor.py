@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_bert.data.batching import collate
+from lit_bert.data.collate import collate
 from lit_bert.data.encoding import TextEncoder
 from lit_bert.data.hub import has_tokenizer
 from lit_bert.errors import UserError, reason
@@ -20,9 +20,9 @@ from lit_bert.inference.checksums import verify_checksums
 from lit_bert.inference.explain import Explanation, WordScore, explain
 from lit_bert.inference.onnx import BATCH_TOKENS, OnnxClassifier
 from lit_bert.modeling import classes, encoder, lora
+from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.modeling.forward import logits_of, mean_over_windows
-from lit_bert.training.checkpoint_io import Checkpoint
-from lit_bert.training.hardware import has_fast_bf16
+from lit_bert.run.hardware import has_fast_bf16
 
 WINDOW = 4096
 """Sentences that are read, sorted by length and predicted together: so many are in memory at a time."""

@@ -30,6 +30,7 @@ from litserve import LitAPI, LitServer
 from litserve.loops import LitLoop
 from litserve.utils import LitAPIStatus, LoopResponseType, WorkerSetupStatus
 
+from lit_bert.callbacks.run_record import package_version
 from lit_bert.console import status
 from lit_bert.errors import UserError
 from lit_bert.inference.card import read_card_metrics
@@ -45,8 +46,7 @@ from lit_bert.inference.schema import (
     PredictResponse,
     Word,
 )
-from lit_bert.training.openmp import LoadMonitor, limit_threads
-from lit_bert.training.run_record import package_version
+from lit_bert.run.openmp import LoadMonitor, limit_threads
 
 BATCH_TEXTS = 64
 """Texts after which no further request is added to those that are predicted together."""

@@ -9,9 +9,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from lit_bert.callbacks.cuda_graphs import GraphedForward
 from lit_bert.errors import UserError, reason
 from lit_bert.modeling import dropout
-from lit_bert.modeling.graphs import GraphedForward
 
 
 def logits_of(model: Any, graphed: GraphedForward | None, inputs: dict[str, Tensor | None]) -> Tensor:

@@ -15,8 +15,8 @@ import yaml
 from filelock import FileLock, Timeout
 
 from lit_bert.errors import reason
+from lit_bert.run import run_dir
 from lit_bert.study.plan import Run, as_word
-from lit_bert.training import run_dir
 
 ATTEMPTS = 3
 """How often a run is started that something else kills, before it counts as failed."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from lit_bert.data.batching import collate
+from lit_bert.data.collate import collate
 from lit_bert.data.encoding import TextEncoder
 from lit_bert.modeling.forward import mean_over_windows
 

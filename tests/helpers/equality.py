@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from conftest import events
 
-from lit_bert.training.checkpoint_io import read_safely
+from lit_bert.modeling.checkpoint import read_safely
 
 
 def same(one: Any, other: Any, where: str = "") -> None:

@@ -4,7 +4,7 @@ from typing import Any
 from huggingface_hub import ModelCard
 
 from lit_bert.inference.card import render_model_card
-from lit_bert.training.checkpoint_io import Checkpoint
+from lit_bert.modeling.checkpoint import Checkpoint
 
 METRICS = {"rows": 1066, "acc": 0.8, "acc_low": 0.75, "acc_high": 0.85, "f1": 0.79, "ece": 0.1234}
 

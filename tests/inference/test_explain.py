@@ -15,7 +15,7 @@ from lit_bert.data.encoding import TextEncoder
 from lit_bert.errors import UserError
 from lit_bert.inference import explain as explain_module
 from lit_bert.modeling import dropout
-from lit_bert.training.checkpoint_io import read_safely
+from lit_bert.modeling.checkpoint import read_safely
 
 
 def retrained(path: Path, to: Path, **data: Any) -> Path:

@@ -21,8 +21,8 @@ from lit_bert.errors import UserError
 from lit_bert.evaluation.calibration import apply_temperature, expected_calibration_error, fit_temperature
 from lit_bert.export import main as run_export
 from lit_bert.inference import export
+from lit_bert.modeling.checkpoint import Checkpoint, read_safely
 from lit_bert.modeling.encoder import load_tokenizer, tokenizer_from_files
-from lit_bert.training.checkpoint_io import Checkpoint, read_safely
 
 
 def probabilities(folder: Path) -> torch.Tensor:

@@ -16,7 +16,7 @@ from lit_bert.errors import UserError
 from lit_bert.export import main as run_export
 from lit_bert.inference import export
 from lit_bert.inference.onnx import INT8, ONNX
-from lit_bert.training.checkpoint_io import read_safely
+from lit_bert.modeling.checkpoint import read_safely
 
 
 @pytest.fixture(autouse=True)

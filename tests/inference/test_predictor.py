@@ -10,8 +10,8 @@ from conftest import BAD, GOOD
 from lit_bert import BertClassifier, Predictor
 from lit_bert.errors import UserError
 from lit_bert.inference import export, predictor
+from lit_bert.modeling.checkpoint import Checkpoint, read_safely
 from lit_bert.modeling.encoder import tokenizer_from_files
-from lit_bert.training.checkpoint_io import Checkpoint, read_safely
 
 
 def expected(path: Path, text: str) -> torch.Tensor:

@@ -31,8 +31,8 @@ from lit_bert.inference.gate import MAX_BODY, Gate
 from lit_bert.inference.predictor import Prediction
 from lit_bert.inference.schema import MAX_CHARACTERS, MAX_TEXTS, PredictRequest
 from lit_bert.inference.server import ClassifierAPI
+from lit_bert.modeling.checkpoint import read_safely
 from lit_bert.serve import main as run_serve
-from lit_bert.training.checkpoint_io import read_safely
 
 TOKEN = "a-token_1"
 

@@ -1,0 +1,1 @@
+"""Callbacks: each can be handed to any Trainer, and left out of any."""

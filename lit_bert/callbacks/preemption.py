@@ -1,0 +1,249 @@
+"""What lets a run that was stopped, however it was stopped, go on as if nothing had happened."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+from torch import distributed
+
+from lit_bert.console import status
+from lit_bert.errors import Interrupted, UserError
+from lit_bert.run import loop, run_dir
+
+CHECK_STEPS = 10
+"""Optimizer steps between two looks at whether losses are finite: to look waits for a GPU."""
+
+SAME_SIGNAL_SECONDS = 1.0
+"""Within which a second signal is the first one, passed on: a scheduler sends it to a launcher and its processes."""
+
+SIGNAL, NOT_FINITE, DUE = range(3)
+
+
+class PreemptionCheckpoint(Checkpoint):
+    """Keeps `last.ckpt`: written at each epoch's end, every few minutes within, and before a signal ends the run.
+
+    A checkpoint holds the random states of all ranks. It is written between optimizer steps only, so that no
+    accumulated gradient is lost, and never after a loss or gradient that is not a finite number (of a module that
+    keeps `all_finite`, as `BertClassifier` does).
+
+    SIGINT, SIGTERM, SIGHUP (of a terminal that was closed) and, in a SLURM job, SIGUSR1 end the run after the step, on
+    all ranks, whichever received it; another one, a second later or more, ends it at once. After SIGUSR1 the job is put
+    back into the queue.
+
+    It must be the last of a Trainer's callbacks, for its checkpoint holds the states of the others.
+
+    Args:
+        path: The file; by default `checkpoints/last.ckpt` in the Trainer's root folder.
+        minutes: Time between two checkpoints within an epoch.
+    """
+
+    def __init__(self, path: str | Path | None = None, minutes: float = 5.0) -> None:
+        self.path = Path(path or "")
+        self.minutes = minutes
+        self._received_signal = self._stopping = 0  # on this rank, and agreed upon by all
+        self._received_at = self._saved_at = 0.0
+        self._global_step = 0
+        self._stopped = False
+        self._rng_states: list[dict[str, torch.Tensor]] = []
+        self._handlers: dict[int, Any] = {}
+        self._group: Any = None
+
+    # --- state of a checkpoint ----------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the `rng_states` of all ranks, and whether training `stopped` early."""
+        own = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            own["cuda"] = torch.cuda.get_rng_state()
+        states = [own]
+        if distributed.is_available() and distributed.is_initialized():
+            states *= distributed.get_world_size()
+            distributed.all_gather_object(states, own)
+        return {"rng_states": states, "stopped": self._stopped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._rng_states, self._stopped = state_dict["rng_states"], state_dict.get("stopped", False)
+
+    # --- hooks --------------------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not self.path.name:
+            self.path = Path(trainer.default_root_dir) / run_dir.CHECKPOINTS / run_dir.LAST
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore random states, stay stopped if training had stopped early, and listen to signals."""
+        if self._stopped and any(isinstance(item, EarlyStopping) for item in trainer.callbacks):  # type: ignore[attr-defined]
+            status("stop", "early stopping has ended this run; without that callback, or with a new run, it trains on")
+            trainer.should_stop = True
+        self._received_signal = self._stopping = 0
+        if len(self._rng_states) == trainer.world_size:
+            state = self._rng_states[trainer.global_rank]
+            torch.set_rng_state(state["cpu"])
+            if "cuda" in state and torch.cuda.is_available():
+                torch.cuda.set_rng_state(state["cuda"])
+        self._rng_states = []
+        loop.correct_restart(trainer)
+        self._saved_at, self._global_step = time.monotonic(), trainer.global_step
+        trainer.ckpt_path = None  # or Lightning would keep that file for ever, though it be no longer the best
+        if trainer.is_global_zero:
+            for partial in self.path.parent.glob(".*.partial"):  # left by a process that was killed
+                partial.unlink()
+        # Lightning asks rank 0 alone, before each batch, whether it received SIGTERM, and waits for the GPU to know
+        # (Lightning-AI/pytorch-lightning#21487). Our handler leaves its own without a signal to tell of.
+        epoch_loop: Any = trainer.fit_loop.epoch_loop
+        assert hasattr(epoch_loop, "_broadcast_sigterm_tensor"), "Lightning renamed what it broadcasts SIGTERM with"
+        epoch_loop._broadcast_sigterm_tensor = _do_nothing
+        if trainer.world_size > 1:
+            self._group = distributed.new_group(backend="gloo")
+        if threading.current_thread() is not threading.main_thread():
+            return  # where Python sets no handlers
+        names = ["SIGINT", "SIGTERM", "SIGHUP", *(["SIGUSR1"] if "SLURM_JOB_ID" in os.environ else [])]
+        for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+            if number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) != signal.SIG_IGN:  # nohup's
+                self._handlers[number] = signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: Any) -> None:
+        if not self._received_signal:
+            self._received_signal, self._received_at = number, time.monotonic()
+        elif time.monotonic() - self._received_at > SAME_SIGNAL_SECONDS:
+            raise KeyboardInterrupt
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put what was logged on the disk, and stop if the epoch before was to be the last."""
+        for logger in trainer.loggers:
+            logger.save()
+        self._stop(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save and stop, if it is time and an optimizer step is done; an epoch's last is left for its end.
+
+        Neither before a validation: Lightning would leave it out when the run goes on.
+        """
+        stepped, self._global_step = trainer.global_step != self._global_step, trainer.global_step
+        if not stepped or loop.is_last_batch(trainer):
+            return
+        last = loop.stops_early(trainer) or self._global_step == trainer.max_steps  # within an epoch
+        if loop.validation_follows(trainer) and not last:
+            return
+        flags = self._sync_flags(trainer, pl_module)
+        if flags[SIGNAL] or flags[DUE] or last:
+            self._save(trainer, pl_module)
+            self._stopping = flags[SIGNAL]
+            self._stop(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse to evaluate, or to save as the best, a model whose loss is not finite."""
+        if trainer.state.fn != "fit":
+            self._exit_on_sigterm(trainer)
+        elif not trainer.sanity_checking:
+            self._sync_flags(trainer, pl_module, certain=True)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, if this validation stops training within an epoch."""
+        if trainer.state.fn == "fit" and loop.stops_early(trainer) and not loop.is_last_batch(trainer):
+            self._save(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._exit_on_sigterm(trainer)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._exit_on_sigterm(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, if the epoch is whole; what it has to log follows this hook, and only then may training stop."""
+        if loop.is_last_batch(trainer):
+            self._save(trainer, pl_module)
+        self._stopping = self._sync_flags(trainer, pl_module)[SIGNAL]
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave signals to others, and stop if one came late."""
+        self._restore_handlers(trainer)
+        self._stop(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._restore_handlers(trainer)
+
+    def _restore_handlers(self, trainer: Trainer) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if self._handlers:
+            self._exit_on_sigterm(trainer)
+        self._handlers = {}
+
+    @staticmethod
+    def _exit_on_sigterm(trainer: Trainer) -> None:
+        """Let SIGTERM end this process outside of training, and with it those that it started.
+
+        Lightning's own handler starts a collective, at whatever moment, on this rank alone
+        (Lightning-AI/pytorch-lightning#20806, #21487); it puts back what stood before when it is done.
+        """
+
+        def end(number: int, frame: Any) -> NoReturn:
+            if (launcher := trainer.strategy.launcher) is not None:
+                launcher.kill(signal.Signals(number))
+            raise SystemExit(128 + number)
+
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, end)
+
+    # --- what they do -------------------------------------------------------------------------------------------------
+
+    def _sync_flags(self, trainer: Trainer, pl_module: Any, certain: bool = False) -> list[int]:
+        """Return what any rank received or saw: signal, loss not finite, time to save; all ranks return the same.
+
+        Raises:
+            UserError: Some loss or gradient was not finite.
+        """
+        flags = torch.zeros(3, dtype=torch.int64)
+        flags[SIGNAL] = self._received_signal
+        if certain or trainer.global_step % CHECK_STEPS == 0:
+            flags[NOT_FINITE] = not bool(getattr(pl_module, "all_finite", True))
+        flags[DUE] = time.monotonic() - self._saved_at > self.minutes * 60
+        if trainer.world_size > 1:
+            distributed.all_reduce(flags, distributed.ReduceOp.MAX, group=self._group)
+        if flags[NOT_FINITE]:
+            self._raise_non_finite(trainer)
+        return cast(list[int], flags.tolist())
+
+    def _save(self, trainer: Trainer, pl_module: Any) -> None:
+        self._sync_flags(trainer, pl_module, certain=True)
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self._stopped = loop.stops_early(trainer)
+        for logger in trainer.loggers:
+            logger.save()
+        trainer.save_checkpoint(self.path)
+        self._saved_at = time.monotonic()
+
+    def _raise_non_finite(self, trainer: Trainer) -> NoReturn:
+        kept = f"; {self.path} is of before" if self.path.is_file() else ""
+        raise UserError(
+            f"the loss or its gradient is not a finite number, at step {trainer.global_step} or up to "
+            f"{CHECK_STEPS} steps before; lower --model.learning_rate, or raise "
+            f"--model.warmup_ratio or the precision (--trainer.precision {trainer.precision} now){kept}"
+        )
+
+    def _stop(self, trainer: Trainer) -> None:
+        if not self._stopping:
+            return
+        if self._stopping == getattr(signal, "SIGUSR1", None) and trainer.is_global_zero:
+            array = os.environ.get("SLURM_ARRAY_JOB_ID")
+            job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+            try:
+                subprocess.run(["scontrol", "requeue", job], check=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                status("queue", f"job {job} could not be put back into it ({error}); submit it again")
+        raise Interrupted(self._stopping, self.path)
+
+
+def _do_nothing() -> None:
+    pass

@@ -1,0 +1,86 @@
+"""What a person sees while a run goes on: a few lines on what is about to be done, then a progress bar."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from rich.progress import TimeRemainingColumn
+
+from lit_bert.console import status
+from lit_bert.data.audit import describe
+from lit_bert.run.openmp import LoadMonitor
+
+
+class RunSummary(Callback):
+    """Prints, before training starts, with which data, model and device."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if getattr(data, "audit", None):
+            _print_data(data)
+        config = getattr(getattr(pl_module, "model", None), "config", None)
+        if config is not None:
+            name = getattr(pl_module, "pretrained", type(pl_module).__name__)
+            parameters = list(pl_module.parameters())
+            total = sum(parameter.numel() for parameter in parameters)
+            trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+            layers = getattr(config, "num_hidden_layers", "?")
+            size = f"{total / 1e6:.1f} M parameters"
+            size += "" if trained == total else f", of which training starts with {trained:,}"
+            status("model", f"{name}: {config.model_type}, {layers} layers, {size}")
+        root = trainer.strategy.root_device
+        if root.type == "cuda":
+            name = torch.cuda.get_device_name(root)
+        else:
+            name = f"{root.type}, {torch.get_num_threads()} threads"
+            name += ", which yield to other processes" if LoadMonitor.active else ""
+        status("device", f"{trainer.world_size} x {name}; precision {trainer.precision}")
+
+
+def _print_data(data: Any) -> None:
+    """Print what a `TextClassificationDataModule` has, and what is wrong with it."""
+    counts = {name: f"{len(rows):,}" for name, rows in data.splits.items()}
+    names = data.class_names
+    classes = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    test = f"{counts.get('test', 'no')} test rows"
+    if "unlabelled" in counts:
+        test += f" ({counts['unlabelled']} more without a label)" if "test" in counts else " with a label"
+    status("data", f"{counts['train']} training, {counts['val']} validation, {test}; classes {classes}")
+    if data.audit["held_out"]:
+        which = " and ".join(f"{rows:,} {split}" for split, rows in data.audit["held_out"].items())
+        status("held out", f"{which} rows, drawn from the training rows class by class (--data.holdout)")
+    for line in describe(data.audit):
+        status("audit", line)
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's rich progress bar in 80 columns, with the loss of training and the results of validation.
+
+    Its metrics are read as often as they are logged: to read one waits for the GPU.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(leave=True)
+        self._metrics: dict[str, Any] = {}
+
+    def configure_columns(self, trainer: Trainer) -> list[Any]:
+        """Leave out the rate, and show the time that an epoch takes still, or took."""
+        description, bar, batches, *_ = super().configure_columns(trainer)
+        bar.bar_width = 10
+        return [description, bar, batches, TimeRemainingColumn(compact=True, elapsed_when_finished=True)]
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Return the metrics to show."""
+        every: int = getattr(trainer, "log_every_n_steps", 0) or 10
+        if trainer.training and self._metrics and trainer.global_step % every:
+            return self._metrics
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        if "train/loss" in metrics:
+            metrics = {"loss": metrics.pop("train/loss"), **metrics}
+        for name in ("val/loss", "val/acc"):
+            if name in trainer.callback_metrics:
+                metrics[name] = float(trainer.callback_metrics[name])
+        self._metrics = metrics
+        return metrics

@@ -1,0 +1,127 @@
+"""What a run's folder says of where the run comes from: with its config, what is needed to repeat it."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import textwrap
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lit_bert.console import status
+from lit_bert.files import atomic_write
+from lit_bert.run.hardware import processor_name
+from lit_bert.run.run_dir import with_checksum
+
+PACKAGES = ("lit_bert", "torch", "lightning", "transformers", "tokenizers", "datasets", "torchmetrics", "numpy")
+
+
+class RunRecord(Callback):
+    """Writes a run's files when training starts, not before: a run that cannot be resumed keeps its last config.
+
+    One has the settings, with what Lightning's LearningRateFinder and BatchSizeFinder chose, which is printed, too; the
+    other the command, the code, the data, the versions and the hardware.
+
+    Args:
+        config: A YAML file.
+        settings: Its content.
+        provenance: A JSON file.
+    """
+
+    def __init__(self, config: Path, settings: str, provenance: Path) -> None:
+        self.config = config
+        self.settings = settings
+        self.provenance = provenance
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write; the finders, which come first among the callbacks, are done by now."""
+        tuned = _tuned(trainer, pl_module)
+        for option, value in tuned.items():
+            status("tuned", f"--{option} {value:g}")
+        if not trainer.is_global_zero:
+            return
+        if tuned:
+            content = yaml.safe_load(self.settings)
+            for option, value in tuned.items():
+                section, _, name = option.partition(".")
+                content[section][name] = value
+            self.settings = yaml.safe_dump(content, sort_keys=False)
+        provenance = _provenance(trainer)
+        config, record = with_checksum(self.settings), json.dumps(provenance, indent=2) + "\n"
+        for path, text in ((self.config, config), (self.provenance, record)):
+            with atomic_write(path) as partial:
+                partial.write_text(text, encoding="utf-8")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                for tag, text in (("command", provenance["command"]), ("config", self.settings)):
+                    logger.experiment.add_text(tag, textwrap.indent(text, "    "), trainer.global_step)
+
+
+def _tuned(trainer: Trainer, module: Any) -> dict[str, float]:
+    """Return the options that tuners changed."""
+    tuned: dict[str, float] = {}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, LearningRateFinder) and callback.optimal_lr is not None:
+            if rate := callback.optimal_lr.suggestion():
+                tuned["model.learning_rate"] = float(rate)
+            else:
+                status("tuned", "LearningRateFinder had too few steps to suggest a learning rate")
+        if isinstance(callback, BatchSizeFinder) and callback.optimal_batch_size:
+            tuned["data.batch_size"] = int(callback.optimal_batch_size)
+    return tuned
+
+
+def _provenance(trainer: Trainer) -> dict[str, Any]:
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    splits = getattr(data, "splits", None)
+    root = trainer.strategy.root_device
+    cuda = root.type == "cuda"
+    return {
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "git": _git("rev-parse", "HEAD"),
+        "uncommitted": _git("diff", "HEAD"),
+        "data": {
+            "fingerprint": getattr(data, "fingerprint", None),
+            "rows": {name: len(rows) for name, rows in splits.items()} if isinstance(splits, dict) else None,
+            "held_out": getattr(data, "held_out", None),
+        },
+        "versions": {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
+        "hardware": {
+            "processor": processor_name(),
+            "threads": torch.get_num_threads(),
+            "devices": [torch.cuda.get_device_name(root) if cuda else "cpu"] * trainer.world_size,
+            "cuda": torch.version.cuda if cuda else None,
+        },
+        "resumed_from": trainer.ckpt_path and str(trainer.ckpt_path),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
+def package_version(package: str) -> str | None:
+    """Return a package's version, or None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """Return what git says of this code, or None if it says nothing."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

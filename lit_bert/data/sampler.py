@@ -1,0 +1,111 @@
+"""Which rows form a batch, in what order, on which rank.
+
+Legend: B rows of a batch, T tokens of its longest row.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DistributedSampler
+
+POOL_STEPS = 100
+"""Optimizer steps per pool of random rows that are sorted by length together: enough to leave little padding."""
+
+Rows = NDArray[np.int64]
+
+
+class LengthGroupedSampler(DistributedSampler[int]):
+    """Orders rows so that each run of `batch_size` of them is a batch of rows of about equal length.
+
+    In training, the order is a function of (seed, epoch) alone: the rows of an optimizer step are the same however they
+    are spread over ranks and accumulated batches. The longest come first: running out of memory shows at once.
+
+    In evaluation, whole batches of falling length are dealt to the ranks in turn: a batch is the same for any number of
+    ranks, so that metrics are the same, too. A rank for which none is left repeats the last, for each must have one.
+
+    It is a `DistributedSampler`, for use with PyTorch's own `BatchSampler`: Lightning tells such a one the epoch and
+    leaves it in place, whereas it re-creates custom batch samplers and never tells them the epoch.
+
+    Args:
+        lengths: Tokens of each row, shape (rows,).
+        batch_size: Rows per batch on each rank.
+        shuffle: Whether it is for training, with a new order each epoch.
+        group_by_length: Whether to group rows of about equal length; if not, a shuffled order is a plain permutation.
+        seed: Seed of the order.
+        num_replicas: Ranks that share the rows.
+        rank: This rank, from 0.
+        accumulate: Batches of each rank that make an optimizer step.
+    """
+
+    repeats_rows = True
+    """That a row may come twice in an epoch, on two ranks: whoever counts rows must tell them apart by `index`."""
+
+    def __init__(
+        self,
+        lengths: NDArray[Any],
+        batch_size: int,
+        shuffle: bool,
+        group_by_length: bool = True,
+        seed: int = 0,
+        num_replicas: int = 1,
+        rank: int = 0,
+        accumulate: int = 1,
+    ) -> None:
+        super().__init__(lengths, num_replicas=num_replicas, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
+        self.lengths, self.batch_size = lengths, batch_size
+        self.group_by_length, self.accumulate = group_by_length, accumulate
+        self.resumed = (0, 0)
+        """An epoch, and how many of its batches were trained on before the run was resumed: they are left out."""
+
+    def __len__(self) -> int:
+        return self.num_samples if self.shuffle else len(self.rows())  # of the whole epoch, also in a resumed one
+
+    def __iter__(self) -> Iterator[int]:
+        epoch, done = self.resumed
+        return iter(self.rows()[done * self.batch_size if epoch == self.epoch else 0 :].tolist())
+
+    def rows(self) -> Rows:
+        """Return this rank's row numbers of the whole epoch, in their order."""
+        if self.shuffle:  # all ranks take equally many, or they would wait for each other: a few rows come twice
+            order = self._training_order()
+            repeated = np.resize(order[::-1], -len(order) % self.num_replicas)
+            return np.concatenate([order, repeated])[self.rank :: self.num_replicas]
+        order = np.argsort(-self.lengths, kind="stable") if self.group_by_length else np.arange(len(self.lengths))
+        batches = np.split(order, range(self.batch_size, len(order), self.batch_size))
+        return np.concatenate(batches[min(self.rank, len(batches) - 1) :: self.num_replicas])
+
+    def weights(self, batch_idx: int, batches: int, device: torch.device | None = None) -> Tensor:
+        """Return each row's weight in the loss of a training batch, shape (B,), 0 for a row that is only repeated.
+
+        With them, the gradient is that of the mean loss over the rows of the optimizer step, also where the last batch
+        is smaller or the last step has fewer batches: Lightning averages over ranks and `accumulate` batches as if all
+        were full (Lightning-AI/pytorch-lightning#19987). `batches` is how many each rank has in the epoch.
+        """
+        first = batch_idx // self.accumulate * self.accumulate
+        bounds = first, min(first + self.accumulate, batches), batch_idx, batch_idx + 1
+        step_start, step_end, start, end = (
+            min(bound * self.batch_size * self.num_replicas, len(self.lengths)) for bound in bounds
+        )
+        weights = torch.zeros(-(-(end - start) // self.num_replicas), device=device)
+        own = len(range(self.rank, end - start, self.num_replicas))
+        weights[:own] = self.num_replicas * self.accumulate / (step_end - step_start)
+        return weights
+
+    def _training_order(self) -> Rows:
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = random.permutation(len(self.lengths))
+        if not self.group_by_length:
+            return order
+        step = self.batch_size * self.num_replicas * self.accumulate
+        pools = np.split(order, range(step * POOL_STEPS, len(order), step * POOL_STEPS))
+        order = np.concatenate([pool[np.argsort(-self.lengths[pool], kind="stable")] for pool in pools])
+        whole = len(order) // step * step  # what is left over, a short last step, stays last
+        steps = random.permutation(order[:whole].reshape(-1, step))
+        if len(steps):
+            longest = self.lengths[steps].max(axis=1).argmax()
+            steps[[0, longest]] = steps[[longest, 0]]
+        return np.concatenate([steps.ravel(), order[whole:]])

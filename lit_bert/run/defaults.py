@@ -1,0 +1,52 @@
+"""Settings that depend on the machine or on other settings: filled in, so that the saved config says what was done."""
+
+from typing import Any
+
+from lit_bert.run import hardware, ranks
+
+TRAINER: dict[str, Any] = {
+    "default_root_dir": "runs",
+    "max_epochs": 3,
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 10,
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+}
+CHECKPOINT: dict[str, Any] = {
+    "monitor": "val/acc",
+    "mode": "max",
+    "auto_insert_metric_name": False,  # a metric's name has a slash, which would make a folder
+    "enable_version_counter": False,  # a resumed run writes the same files again
+}
+
+
+ROWS, FEWEST_EPOCHS, MOST_EPOCHS = 3000, 3, 20
+"""Training rows to be seen at least, epochs that this takes counted from 3 to 20: the default of `max_epochs: null`."""
+
+
+def complete_epochs(settings: Any, data: Any) -> None:
+    """Fill in the number of epochs by the number of training rows, where nothing limits training.
+
+    With few rows the best of many epochs is better than the third (Mosbach et al. 2021, "On the stability of
+    fine-tuning BERT").
+    """
+    trainer = settings.trainer
+    if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
+        rows = data.split_sizes()["train"] if hasattr(data, "split_sizes") else ROWS
+        trainer.max_epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, -(-ROWS // rows)))
+
+
+def complete(settings: Any) -> None:
+    """Fill in the Trainer's processes and precision, and the names of checkpoints."""
+    trainer, checkpoint = settings.trainer, settings.checkpoint
+    ranks.join_launched_processes(trainer)
+    if trainer.barebones:  # it refuses any value of these
+        trainer.log_every_n_steps = trainer.num_sanity_val_steps = trainer.enable_model_summary = None
+    if trainer.precision is None:
+        trainer.precision = "bf16-mixed" if hardware.has_fast_bf16(trainer.accelerator) else "32-true"
+    if checkpoint.filename is None:
+        monitor = checkpoint.monitor
+        score = f"-{monitor.replace('/', '_')}={{{monitor}:.4f}}" if monitor else ""
+        often = trainer.val_check_interval not in (None, 1, 1.0) or checkpoint.every_n_train_steps
+        step = "-step={step}" if often or checkpoint.train_time_interval else ""
+        checkpoint.filename = f"epoch={{epoch}}{step}{score}"

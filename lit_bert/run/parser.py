@@ -1,0 +1,83 @@
+"""The command line's parser: LightningCLI's, short in its errors and with the nearest right spelling in them."""
+
+import difflib
+import re
+import sys
+from collections.abc import Callable
+from os import PathLike
+from typing import Any, NoReturn
+
+import torch
+from jsonargparse.typing import register_type
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lit_bert.run.help import HelpAction, short_help
+
+register_type(torch.device)  # an argument of some of Lightning's callbacks, which could not be saved else
+
+_ELSEWHERE = {
+    "model.class_path": "for a class of your own, call lit_bert.cli.main(model_class=YourClass) from a script",
+    "data.class_path": "for a class of your own, call lit_bert.cli.main(datamodule_class=YourClass) from a script",
+}
+
+
+_FILES = {"yaml": "--config", "yml": "--config", "ckpt": "--ckpt_path"} | dict.fromkeys(
+    ("csv", "tsv", "json", "jsonl", "parquet"), "--data.dataset"
+)
+"""What a file was meant for, by the end of its name."""
+
+
+class Parser(LightningArgumentParser):
+    """A parser that takes no abbreviations, and answers a mistake with its nearest right spelling.
+
+    Args:
+        command: Whose parser it is; None for the one above all subcommands.
+    """
+
+    def __init__(self, *args: Any, command: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, add_help=False, **kwargs)
+        self.command = command
+        self.add_argument("-h", "--help", action=HelpAction)
+        self.config_files: dict[str, None] = {}
+
+    def add_class_arguments(self, theclass: type | Callable[..., Any], *args: Any, **kwargs: Any) -> list[str]:
+        """Leave out `encoder_config`, which is for checkpoints alone."""
+        kwargs["skip"] = {*(kwargs.get("skip") or ()), "encoder_config"}
+        added: list[str] = super().add_class_arguments(theclass, *args, **kwargs)
+        return added
+
+    def parse_path(self, path: str | PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """Parse a config file, and remember its name for messages."""
+        self.config_files[str(path)] = None
+        try:
+            return super().parse_path(path, *args, **kwargs)
+        except UnicodeDecodeError:
+            self.error("Problems parsing config: it is not text in UTF-8")
+
+    def format_short_help(self) -> str:
+        """Return the options that most people need."""
+        options = {option[2:]: action for option, action in self._option_string_actions.items() if option[:2] == "--"}
+        return short_help(self.prog.replace(" [options]", ""), options, self.get_defaults(skip_validation=True))
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message and a hint, without a page of usage, and exit with status 2."""
+        if getattr(self, "exit_on_error", True) is False:
+            super().error(message, ex)
+        parsers = [self, *getattr(self._subcommands_action, "_name_parser_map", {}).values()]
+        hint = ""
+        if unknown := re.search(
+            r"unrecognized arguments: --([\w.]+)|accept option '([\w.]+)'|[Kk]ey '([\w.]+)'", message
+        ):
+            key = next(group for group in unknown.groups() if group)
+            known = {option.lstrip("-") for parser in parsers for option in parser._option_string_actions}
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; {_ELSEWHERE[key]}" if key in _ELSEWHERE else f"; did you mean {near[0]}?" if near else ""
+        elif (word := re.search(r"unrecognized arguments: ([^\s-]\S*)", message)) and (
+            option := _FILES.get(word[1].removesuffix(".gz").rpartition(".")[2])
+        ):
+            hint = f"; did you mean {option} {word[1]}?"
+        if re.match(r"Problems parsing|Unexpected config|Subcommand '\w+' does not accept", message):
+            hint += f" (config file {', '.join(name for parser in parsers for name in parser.config_files)})"
+        program = self.prog.replace(" [options]", "")
+        sys.stderr.write(f"error: {message}{hint}\nOptions and their meaning: python {program} --help\n")
+        raise SystemExit(2)

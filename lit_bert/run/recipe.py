@@ -1,0 +1,49 @@
+"""Which recipe runs when the command line names none: one answer, in seconds, for all ranks of a job."""
+
+import os
+from pathlib import Path
+
+from lit_bert.data import hub, packaged
+from lit_bert.run.ranks import from_rank_zero
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+_DECIDED = "LIT_BERT_RECIPE"  # how the process that starts the other ranks tells them
+_ROTTEN_TOMATOES = "cornell-movie-review-data/rotten_tomatoes"
+_REPOSITORIES = (("google-bert/bert-base-cased", "model"), (_ROTTEN_TOMATOES, "dataset"))
+
+
+def default_recipe(dataset: str | dict[str, str] = _ROTTEN_TOMATOES, pretrained: str | None = None) -> tuple[Path, str]:
+    """Return the config file to run, and why: BERT-base if it can be had from the Hub, else the packaged encoder.
+
+    There is a recipe of each for Rotten Tomatoes, and one for any other data set.
+
+    Args:
+        dataset: `--data.dataset`.
+        pretrained: `--model.pretrained`, if it is given: then there is nothing to decide.
+
+    Raises:
+        UserError: The ranks of a job could not agree, for want of a connection between them.
+    """
+    own_data = dataset not in (_ROTTEN_TOMATOES, packaged.PACKAGED)
+    if own_data and pretrained:
+        return CONFIGS / ("own_data_packaged.yaml" if pretrained == packaged.PACKAGED else "own_data.yaml"), "own data"
+    variable = f"{_DECIDED}_OWN_DATA" if own_data else _DECIDED
+    answer = os.environ.get(variable) or from_rank_zero("recipe", lambda: ": ".join(_decide(own_data)))
+    os.environ[variable] = answer
+    name, _, why = answer.partition(": ")
+    return CONFIGS / name, why
+
+
+def _decide(own_data: bool) -> tuple[str, str]:
+    repositories = _REPOSITORIES[:1] if own_data else _REPOSITORIES
+    bert, small = ("own_data", "own_data_packaged") if own_data else ("bert_base_cased", "packaged")
+    absent = [repository for repository in repositories if hub.find_in_cache(*repository) is None]
+    if not absent:
+        return f"{bert}.yaml", "its files are in the Hugging Face cache"
+    try:
+        hub.call_with_timeout(hub.HUB_SECONDS, lambda: [hub.query_hub(*repository) for repository in absent])
+    except Exception as error:  # whatever it is, the answer is the other recipe, and the reason is shown
+        timed_out = isinstance(error, TimeoutError)
+        why = f"no answer within {hub.HUB_SECONDS} s" if timed_out else type(error).__name__
+        return f"{small}.yaml", f"the Hugging Face Hub is out of reach ({why})"
+    return f"{bert}.yaml", "the Hugging Face Hub answers"

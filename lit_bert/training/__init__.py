@@ -1,1 +1,0 @@
-"""Callbacks around the training loop, and what a run leaves behind."""

@@ -1,0 +1,240 @@
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+from tensorboard.util import tensor_util
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from lit_bert.callbacks import tensorboard
+from lit_bert.modeling.outputs import SplitOutputs
+
+FIGURES = ["ROC", "confusion matrix", "coverage", "precision and recall", "reliability", "slices"]
+
+
+def accumulated(run: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(run), size_guidance={"tensors": 0, "images": 0, "scalars": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+# --- of a whole run ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_fills_the_page(trained: Path) -> None:
+    events = accumulated(trained)
+    tags = events.Tags()
+    assert sorted(tags["images"]) == [f"{split}/{name}" for split in ("test", "val") for name in FIGURES]
+    assert set(tags["tensors"]) >= {"val/neg", "val/pos", "test/neg", "test/pos"}
+    assert [event.step for event in events.Tensors("val/pos")] == [4, 9, 14, 19]  # after each validation
+    for tag in tags["scalars"]:
+        steps = [event.step for event in events.Scalars(tag)]
+        assert len(steps) == len(set(steps)), tag
+    final = {f"{split}_{key}" for split in ("val", "test") for key in ("acc", "f1", "ece")}
+    assert {f"when finished/{name}" for name in final} <= set(tags["scalars"])
+    assert "epoch" not in tags["scalars"]
+    groups = [tag.partition("/")[0] for tag in sorted(tags["scalars"])]
+    assert list(dict.fromkeys(groups)) == ["train", "val", "when finished", "when tested"]
+
+
+def test_command_config_and_results_stand_among_the_texts(trained: Path) -> None:
+    events = accumulated(trained)
+    texts = {
+        tag: tensor_util.make_ndarray(events.Tensors(f"{tag}/text_summary")[0].tensor_proto).item().decode()
+        for tag in ("command", "config", "results")
+    }
+    assert "    seed_everything: 1" in texts["config"]
+    assert "| test | 30 |" in texts["results"]
+
+
+def test_training_and_validation_stand_on_one_chart(trained: Path) -> None:
+    events = accumulated(trained)
+    [event] = events.Tensors(metadata.CONFIG_SUMMARY_TAG)
+    layout = layout_pb2.Layout.FromString(tensor_util.make_ndarray(event.tensor_proto).item())
+    charts = {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}
+    assert charts["loss"] == ["train/loss", "val/loss"]
+    assert charts["accuracy"] == ["train/acc", "val/acc"]
+    assert charts["sentences per second"] == ["train/samples_per_sec"]
+    assert {tag for tags in charts.values() for tag in tags} <= set(events.Tags()["scalars"])
+
+
+def test_errors_are_listed_the_most_confident_first_and_with_their_text(trained: Path) -> None:
+    lines = table(trained)
+    assert lines
+    scores = [float(line[3]) for line in lines]
+    assert scores == sorted(scores, reverse=True)
+    for _, truth, pred, _, sentence in lines:
+        assert truth != pred
+        assert re.fullmatch(r"(\w|\s|&#\d+;|<br>)+", sentence)
+
+
+def test_the_projector_gets_a_vector_and_a_line_for_each_row(trained: Path) -> None:
+    [vectors] = trained.glob("*/CLS/tensors.tsv")
+    [lines] = trained.glob("*/CLS/metadata.tsv")
+    assert len(vectors.read_text().splitlines()) == 20
+    header, *rows = lines.read_text().splitlines()
+    assert header.split("\t") == ["class", "prediction", "outcome", "sentence"]
+    assert len(rows) == 20
+    for row in rows:
+        truth, pred, outcome, _ = row.split("\t")
+        assert (outcome == "right") is (truth == pred)
+
+
+def test_without_tensorboard_a_run_ends_all_the_same(recipe: str) -> None:
+    from lit_bert.cli import main
+
+    cli = main(["fit", "--config", recipe, "--trainer.logger=false", "--projector=true"])
+    assert (cli.run_dir / "export").is_dir()
+    assert not list(cli.run_dir.glob("events*"))
+
+
+def test_a_resumed_run_is_laid_out_once(recipe: str) -> None:
+    from lit_bert.cli import main
+
+    run = main(["fit", "--config", recipe]).run_dir
+    main(["fit", "--ckpt_path=last", "--trainer.max_epochs=3"])
+    events = accumulated(run)
+    assert len(events.Tensors(metadata.CONFIG_SUMMARY_TAG)) == 1
+    assert [event.step for event in events.Images("val/ROC")] == [15]
+    assert sorted(path.name for path in run.glob("export*")) == ["export", "export-2"]
+
+
+def test_the_projector_takes_what_was_validated_and_predicted(recipe: str) -> None:
+    from lit_bert.cli import main
+
+    limits = ["--trainer.limit_val_batches=2", "--data.eval_batch_size=8", "--projector=true"]
+    run = main(["fit", "--config", recipe, *limits]).run_dir
+    [vectors] = run.glob("*/CLS/tensors.tsv")
+    assert len(vectors.read_text().splitlines()) == 16
+
+
+# --- of its parts -----------------------------------------------------------------------------------------------------
+
+OUTPUTS: SplitOutputs = {
+    "index": torch.tensor([3, 5, 7, 9]),
+    "probs": torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.5, 0.3, 0.2], [0.05, 0.05, 0.9]]),
+    "preds": torch.tensor([0, 1, 0, 2]),
+    "labels": torch.tensor([1, 2, 0, 0]),
+}
+NAMES = ["a", "b", "c"]
+
+
+def texts_of(split: str, index: Tensor) -> tuple[list[str], list[int]]:
+    return [f"{split} {row}" for row in index.tolist()], [0] * len(index)
+
+
+def table(run: Path) -> list[list[str]]:
+    [event, *_] = accumulated(run).Tensors("val/most confident errors/text_summary")
+    text = tensor_util.make_ndarray(event.tensor_proto).item().decode()
+    return [line.strip("| ").split(" | ") for line in text.splitlines()[2:]]
+
+
+@pytest.fixture
+def board() -> TensorBoardLogger:
+    return TensorBoardLogger("events", name="", version="")
+
+
+def standing_in(*loggers: Any) -> Trainer:
+    return cast(Trainer, SimpleNamespace(loggers=list(loggers), is_global_zero=True))
+
+
+def test_the_most_confident_errors_come_first_and_only_they(board: TensorBoardLogger) -> None:
+    tensorboard.log_errors(standing_in(board), "val", OUTPUTS, texts_of, NAMES, 3)
+    board.finalize("success")
+    assert table(Path("events")) == [
+        ["9", "a", "c", "0.900", "val 9"],
+        ["3", "b", "a", "0.800", "val 3"],
+        ["5", "c", "b", "0.700", "val 5"],
+    ]
+    assert {"val/a", "val/b", "val/c"} <= set(accumulated(Path("events")).Tags()["tensors"])
+
+
+def test_figures_hyperparameters_and_vectors(board: TensorBoardLogger) -> None:
+    slices = {"short": {"rows": 4, "acc": 0.5, "acc_low": 0.1, "acc_high": 0.9}}
+    trainer = standing_in(board)
+    tensorboard.log_figures(trainer, "test", OUTPUTS, slices, NAMES, 1.5, 3)
+    captured = {"index": torch.tensor([5, 6, 9]), "embeddings": torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])}
+    tensorboard.log_projector(trainer, OUTPUTS, captured, texts_of, NAMES, 3)
+    results = {"test": {"rows": 4, "acc": 0.5, "f1": 0.25, "balanced_acc": 0.5, "ece": 0.125, "loss": 1.5}}
+    tensorboard.log_final(trainer, results, {"rate": 0.5, "none": None, "list": [1]}, 3)
+    events = accumulated(Path("events"))
+    assert sorted(events.Tags()["images"]) == [f"test/{name}" for name in FIGURES]
+    assert [event.value for event in events.Scalars("when finished/test_ece")] == [0.125]
+    [vectors] = Path("events").glob("*/CLS/tensors.tsv")
+    assert [[float(x) for x in line.split()] for line in vectors.read_text().splitlines()] == [[1, 2], [5, 6]]
+    [lines] = Path("events").glob("*/CLS/metadata.tsv")
+    assert lines.read_text().splitlines()[1:] == ["c\tb\twrong\tval 5", "a\tc\twrong\tval 9"]
+
+
+def test_without_a_logger_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lit_bert.evaluation import figures
+
+    monkeypatch.setattr(figures, "roc", None)
+    tensorboard.log_figures(standing_in(), "test", OUTPUTS, {}, NAMES, None, 3)
+    tensorboard.log_errors(standing_in(), "test", OUTPUTS, texts_of, NAMES, 3)
+
+
+class Small(LightningModule):
+    """Another module than BertClassifier: an encoder, and predictions with the index of each row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = Encoder()
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return self.backbone(batch).last_hidden_state.mean()
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None: ...
+
+    def predict_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
+        self.backbone(batch)
+        return {"index": batch[:, 0].long()}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, batch: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(last_hidden_state=self.scale * batch[:, :, None].expand(-1, -1, 4) * 10)
+
+
+def trainer_with(callback: Any, logger: Any = False) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=1,
+        logger=logger,
+        callbacks=[callback],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def rows() -> DataLoader[Any]:
+    return DataLoader(cast(Any, torch.arange(6.0)[:, None].expand(-1, 3)), batch_size=4)
+
+
+def test_another_module_is_left_alone(board: TensorBoardLogger) -> None:
+    trainer_with(tensorboard.TensorBoardCallback(), board).fit(Small(), rows(), rows())
+    assert accumulated(Path("events")).Tags()["tensors"] == [metadata.CONFIG_SUMMARY_TAG]
+
+
+def test_vectors_of_some_rows_are_captured_and_the_hook_is_removed() -> None:
+    module, capture = Small(), tensorboard.CaptureEmbeddings(5)
+    trainer_with(capture).predict(module, rows())
+    assert [batch["index"].tolist() for batch in capture.batches] == [[0, 1, 2, 3], [4]]
+    assert capture.batches[1]["embeddings"].tolist() == [[40.0] * 4]
+    assert not module.backbone._forward_hooks

@@ -1,0 +1,69 @@
+"""What a command answers before torch and Lightning are imported, which takes seconds."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lit_bert.cli import BertCLI, main
+from lit_bert.run.help import COMMANDS, MODULES
+
+ROOT = Path(__file__).parent.parent.parent
+HEAVY = ("torch", "lightning", "transformers", "optuna", "litserve")
+
+
+def answered(program: str, *words: str) -> tuple[int, str, str]:
+    """Run a module, or a script, where none of those can be imported; return status, output and errors."""
+    run = f"run_path({program!r}" if program.endswith(".py") else f"run_module({program!r}, alter_sys=True"
+    code = f"import runpy, sys; sys.modules.update(dict.fromkeys({HEAVY})); runpy.{run}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_help_of_a_module_is_there_at_once(module: str) -> None:
+    status, page, errors = answered(module, "--help")
+    assert (status, errors) == (0, "")
+    assert page.startswith(f"usage: python -m {module} ")
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "message"),
+    [
+        ("lit_bert.export", ["--ckpt_path=x", "--to=y", "--force"], "error: --force: it is for --int8"),
+        ("lit_bert.serve", ["--ckpt_path=x", "--port=80"], "error: --port 80: it must be between 1024 and 65535"),
+        ("lit_bert.study", ["--seeds=two"], "python -m lit_bert.study: error: argument --seeds: invalid int"),
+    ],
+)
+def test_a_mistake_is_told_at_once(module: str, words: list[str], message: str) -> None:
+    status, page, errors = answered(module, *words)
+    assert (status, page) == (2, "")
+    assert errors.splitlines()[-1].startswith(message)
+
+
+@pytest.mark.parametrize("program", ["train.py", "lit_bert"])
+def test_the_page_above_all_commands(program: str) -> None:
+    status, page, errors = answered(program, "--help")
+    assert (status, errors) == (0, "")
+    call = "python train.py" if program.endswith(".py") else "python -m lit_bert"
+    assert page.startswith(f"usage: {call} COMMAND")
+    assert all(f"  {name} " in page for name in COMMANDS)
+    assert all(f"  python -m {name} " in page for name in MODULES)
+    assert max(map(len, page.splitlines())) <= 100
+    assert answered(program) == (2, "", page)
+    status, nothing, errors = answered(program, "fti")
+    assert (status, nothing) == (2, "")
+    assert errors.splitlines()[0] == "error: fti: the commands are fit, validate, test, predict; did you mean fit?"
+
+
+def test_the_page_has_all_commands_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert COMMANDS.keys() == BertCLI.subcommands().keys()
+    files = {
+        f"lit_bert.{path.stem}" for path in (ROOT / "lit_bert").glob("*.py") if "import argparse" in path.read_text()
+    }
+    assert MODULES.keys() == files | {"lit_bert.study"}
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    assert "Commands:" in capsys.readouterr().out
