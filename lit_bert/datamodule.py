@@ -1,22 +1,23 @@
 """The LightningDataModule: fetches, samples, tokenises and batches labelled sentences."""
 
 import os
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lit_bert.data import position, tokenized
-from lit_bert.data.collate import FIXED_LENGTHS, make_loader
+from lit_bert.data.collate import make_loader, padded_lengths
 from lit_bert.data.encoding import LongText
+from lit_bert.data.formats import TableFormat
+from lit_bert.data.options import DataOptions, check_batching
 from lit_bert.data.sampler import LengthGroupedSampler
-from lit_bert.errors import UserError
-from lit_bert.modeling import encoder
-from lit_bert.modeling.checkpoint import Checkpoint
+from lit_bert.modeling.encoder import find_tokenizer
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from lit_bert.data.tokenized import TokenizedSplits
 
 
 class TextClassificationDataModule(LightningDataModule):
@@ -93,71 +94,57 @@ class TextClassificationDataModule(LightningDataModule):
         group_by_length: bool = True,
         num_workers: int = 0,
     ) -> None:
-        self._given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        tokenized.check_options(self._given)
+        check_batching(batch_size, eval_batch_size, num_workers, padding)
         self.save_hyperparameters(logger=False)  # names shared with the module's would clash there
-        self.dataset = dataset
+        format = TableFormat(text_column, label_column, text_pair_column, delimiter)
+        rows = (train_rows, val_rows, test_rows, sample_seed, holdout, folds, fold, drop_unlabelled, drop_leaked)
+        self.options = DataOptions(dataset, format, class_names, *rows, val_split, max_length, long_text)
         self.tokenizer = tokenizer
         self.predict_split = predict_split
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
-        self.max_length = max_length
-        self.long_text = long_text
         self.padding = padding
         self.group_by_length = group_by_length
         self.num_workers = num_workers
-        self.checkpoint: Checkpoint | None = None  # where the tokenizer comes from in place of `tokenizer`
-        self.splits: dict[str, Dataset] = {}  # "train", "val", "test" and "unlabelled", after `setup`
-        self.audit: dict[str, Any] = {}  # what is to be said of the rows, after `setup`
-        self.held_out = ""  # a digest of rows held out of the training rows, after `setup`
-        self.tokenizer_files: dict[str, str] = {}  # texts by name, after `setup`; checkpoints take them along
         self.fingerprint = ""  # a key of everything that the tokenised rows depend on, after `prepare_data`
-        self._pad_token_id = 0
-        self._position = (0, 0)
+        self.content: TokenizedSplits | None = None  # after `setup`
+        self._start = (0, 0)  # epoch and batch that training goes on from
         self._train_digest = ""
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes: as given, or the data's own, which are fetched and read for it."""
-        if self._given["class_names"] is None:
+        if self.options.class_names is None:
             self.prepare_data()
-        return list(self._given["class_names"] or tokenized.read(self.fingerprint).class_names)
+        return list(self.options.class_names or tokenized.read(self.fingerprint).class_names)
+
+    @property
+    def splits(self) -> dict[str, "Dataset"]:
+        """Tokenised rows of "train", "val", "test" and "unlabelled" (test rows without a label), after `setup`."""
+        return self.content.splits if self.content else {}
+
+    @property
+    def held_out(self) -> str:
+        """A digest of the rows that are held out of the training rows, "" if there are none, after `setup`."""
+        return self.content.held_out if self.content else ""
+
+    @property
+    def tokenizer_files(self) -> dict[str, str]:
+        """Texts of the tokenizer's files by name, after `setup`; checkpoints take them along."""
+        return self.content.tokenizer_files if self.content else {}
 
     def prepare_data(self) -> None:
         """Fetch, check, sample and tokenise, unless the cache has it; shows progress."""
-        if self.fingerprint:  # it has been done in this process
-            return
-        tokenizer, limit = self._load_tokenizer()
-        files = encoder.tokenizer_files(tokenizer)
-        self.fingerprint = tokenized.prepare(
-            self.dataset, {**self._given, "max_length": self.max_length}, tokenizer, files, limit
-        )
-
-    def split_sizes(self) -> dict[str, int]:
-        """Return the number of rows of each split there is: "train", "val", "test", "unlabelled"."""
-        self.prepare_data()
-        return {name: len(rows) for name, rows in tokenized.read(self.fingerprint).splits.items()}
-
-    def _load_tokenizer(self) -> tuple[Any, int]:
-        if self.checkpoint is None and self.tokenizer.endswith(".ckpt"):
-            self.checkpoint = Checkpoint.read(self.tokenizer)
-        if self.checkpoint is not None and self.checkpoint.tokenizer_files:
-            files, config = self.checkpoint.tokenizer_files, self.checkpoint.encoder_config
-            return encoder.tokenizer_from_files(files, config, f"--ckpt_path {self.checkpoint.path}")
-        return encoder.load_tokenizer(encoder.find_encoder(self.tokenizer), f"--model.pretrained {self.tokenizer}")
+        if not self.fingerprint:  # it has not been done in this process
+            self.fingerprint = tokenized.prepare(self.options, find_tokenizer(self.tokenizer))
 
     def setup(self, stage: str) -> None:
         """Read what `prepare_data` made; `stage` makes no difference."""
-        self._position = (0, 0)
-        if self.splits:
-            return
+        self._start = (0, 0)
         if self.trainer is not None:
             self.fingerprint = self.trainer.strategy.broadcast(self.fingerprint)
-        content = tokenized.read(self.fingerprint)
-        self.splits, self.tokenizer_files = content.splits, content.tokenizer_files
-        self.audit, self.held_out = content.audit, content.held_out
-        self.max_length, self._pad_token_id = content.max_length, content.pad_token_id
+        self.content = self.content or tokenized.read(self.fingerprint)
 
     def texts(self, name: str, index: Tensor) -> tuple[list[str], list[int]]:
         """Return sentences and token counts of rows of "train", "val" or "test"; `index` (N,) is as batches have it."""
@@ -180,50 +167,25 @@ class TextClassificationDataModule(LightningDataModule):
         return tokenized.rows(self.splits, self.predict_split if name == "predict" else name, name == "predict")
 
     def _loader(self, name: str, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
+        assert self.content is not None
         trainer, rows = self.trainer, self.rows(name)
-        options: dict[str, Any] = {"shuffle": shuffle, "group_by_length": self.group_by_length, "seed": _seed()}
-        if trainer is not None:
-            options |= {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
-            options["accumulate"] = trainer.accumulate_grad_batches
-        sampler = LengthGroupedSampler(tokenized.lengths(rows), batch_size, **options)
-        if shuffle:
-            sampler.resumed = self._position
-            sampler.set_epoch(self._position[0])  # workers fetch their first batches before Lightning tells the epoch
-        rows = rows.remove_columns([name for name in ("text", "text_pair") if name in rows.column_names])
-        shape = self._pad_token_id, cast(int, self.max_length), self.padded_lengths
-        return make_loader(rows, sampler, *shape, self.num_workers)
-
-    @property
-    def padded_lengths(self) -> list[int]:
-        """Lengths that batches are padded to, rising; empty if to that of the longest row."""
-        most = cast(int, self.max_length)
-        if isinstance(self.padding, list):
-            return self.padding
-        if self.padding is None and self.trainer and self.trainer.strategy.root_device.type == "cuda":
-            return [*(length for length in FIXED_LENGTHS if length < most), most]
-        return [most] if self.padding == "max_length" else []
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Add each row's weight in the loss to a training batch: `weights`, shape (B,), made on its device."""
-        if self.trainer is not None and self.trainer.training:
-            sampler = getattr(self.trainer.train_dataloader, "sampler", None)
-            number = self.trainer.fit_loop.epoch_loop.batch_idx + 1
-            if isinstance(sampler, LengthGroupedSampler):  # `--trainer.overfit_batches` replaces it
-                batches = int(self.trainer.num_training_batches)
-                batch["weights"] = sampler.weights(number, batches, batch["labels"].device)
-        return batch
+        ranks = (trainer.world_size, trainer.global_rank, trainer.accumulate_grad_batches) if trainer else (1, 0, 1)
+        start = self._start if shuffle else (0, 0)
+        lengths, content = tokenized.lengths(rows), self.content
+        sampler = LengthGroupedSampler(lengths, batch_size, shuffle, self.group_by_length, _seed(), *ranks, start)
+        on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
+        padded_to = padded_lengths(self.padding, content.max_length, on_gpu)
+        return make_loader(rows, sampler, content.pad_token_id, padded_to, self.num_workers)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where training stands, for a checkpoint."""
-        own = {"held_out": self.held_out}
-        return own | position.position(self.trainer, self.batch_size, self._order()) if self.trainer else {}
+        return position.position(self.trainer, self.batch_size, self._order(), self.held_out) if self.trainer else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Let training go on from there. Lightning forgets it (Lightning-AI/pytorch-lightning#20550, #21938)."""
-        if self.held_out and state_dict.get("held_out") not in ("", None, self.held_out):
-            raise UserError(f"--data.dataset {self.dataset}: {position.OTHER_ROWS}")
+        position.check_held_out(state_dict, self.held_out, self.options.dataset)
         if self.trainer is not None and self.trainer.training:
-            self._position = position.resume(self.trainer, self.batch_size, self._order(), state_dict)
+            self._start = position.resume(self.trainer, self.batch_size, self._order(), state_dict)
 
     def _order(self) -> dict[str, Any]:
         """Return what decides which training rows come when."""

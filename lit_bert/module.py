@@ -3,57 +3,60 @@
 Legend: B rows of a batch, T tokens of its longest row, C classes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torchmetrics import MetricCollection
 
-from lit_bert.callbacks.cuda_graphs import GraphedForward, graphed_forward
-from lit_bert.callbacks.step_logging import is_logged_step, log_immediately
+from lit_bert.data.collate import IGNORED
 from lit_bert.errors import UserError
-from lit_bert.modeling import classes, dropout, encoder, lora, metrics
+from lit_bert.modeling import classes, dropout, encoder
 from lit_bert.modeling import optimizer as optim
-from lit_bert.modeling.forward import logits_of, mean_over_windows
-from lit_bert.modeling.loss import ClassWeights, LossWeights
-from lit_bert.modeling.outputs import EpochOutputs, SplitOutputs, check_losses, predictions, with_index
+from lit_bert.modeling.forward import logits_of
+from lit_bert.modeling.loss import ClassWeights, LossWeights, check_losses
+from lit_bert.modeling.metrics import evaluation_metrics, training_metrics
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Batch = dict[str, Tensor]
 
 
 class BertClassifier(LightningModule):
-    """BERT with a classification head, for sentiment or other classes; trained with AdamW and a linear schedule.
+    """BERT with a classification head, trained with AdamW and a linear schedule.
 
     Args:
-        pretrained: Encoder to start from: Hub model id (with "@" and a revision, if it is to be pinned), local folder,
-            "packaged" (MiniLM-L6, a BERT of 22.7 M parameters, from the Python package index), or "packaged-base" (an
-            MPNet of BERT-base's size, 109 M parameters, from there).
-        class_names: Names of the classes, in the order of their numbers; null takes the model's own: two, if it is
-            not fine-tuned yet.
+        pretrained: Encoder to start from: Hub model id (add "@" and a revision to pin it), local folder, "packaged"
+            (MiniLM-L6, a BERT of 22.7 M parameters, from the Python package index), or "packaged-base" (an MPNet of
+            BERT-base's size, 109 M parameters, from the same place).
+        class_names: Names of the classes, in the order of their numbers; null takes those of the data, or else the
+            model's own.
         learning_rate: Peak learning rate of AdamW, reached after the warm-up.
         warmup_ratio: Fraction of optimizer steps over which the learning rate rises from 0, in [0, 1]; it then falls
             linearly to 0 at the last step.
         weight_decay: AdamW's decoupled weight decay; biases and LayerNorm are spared.
-        class_weights: Weights of the classes in the loss, in their order; "balanced" makes each class weigh as much as
-            any other, however many rows it has.
-        pooling: "cls" classifies the last layer's first token, as BERT does; "mean" adds a layer to a BERT in which
-            this token begins as the mean of all tokens, for encoders that were trained so (sentence-transformers).
-        frozen_layers: Layers of the encoder that are not trained, from its embeddings on, and these, if it is above 0.
-        lora_rank: Rank of matrices that are trained beside the encoder's own, which stay as they are (LoRA); 0 trains
-            the encoder itself. They need a higher learning rate, and the extra `lora`. Pooler and head are trained.
-        lora_targets: Last part of the names of the layers that get them, such as query; null takes all linear ones.
-        cuda_graphs: Whether to train through CUDA graphs on a GPU, one for each length that batches are padded to. To
-            be switched off for forward hooks in the encoder, which they do not run.
-        optimizer: `class_path` and `init_args` (learning rate, weight decay) of another optimizer than AdamW.
-        lr_scheduler: `class_path` and `init_args` of another schedule, stepped after each optimizer step.
-        encoder_config: Content of a config.json, which checkpoints hold: the encoder is built from it, with random
+        class_weights: Weight of each class in the loss, in the order of the classes; "balanced" makes all classes
+            weigh the same, however many rows they have.
+        pooling: "cls" classifies the last layer's first token, as BERT does; "mean" adds a layer to BERT in which this
+            token starts as the mean of all tokens, for encoders that were trained so (sentence-transformers).
+        frozen_layers: Number of the encoder's first layers that are not trained; above 0, the embeddings are frozen too.
+        cuda_graphs: Whether the command line trains through CUDA graphs on a GPU (the callback `CudaGraphs`). Set it to
+            false if you use forward hooks in the encoder: they are not called when a graph is replayed.
+        optimizer: `class_path` and `init_args` (such as learning rate and weight decay) of an optimizer to use in place
+            of AdamW.
+        lr_scheduler: `class_path` and `init_args` of another schedule, which is stepped after each optimizer step.
+        encoder_config: Content of a config.json, as checkpoints hold it: the encoder is built from it with random
             weights, and `pretrained` is not read.
+
+    Raises:
+        UserError: A value is out of range, or there is no such encoder.
     """
 
     def __init__(
@@ -66,18 +69,13 @@ class BertClassifier(LightningModule):
         class_weights: ClassWeights = None,
         pooling: Literal["cls", "mean"] = "cls",
         frozen_layers: int = 0,
-        lora_rank: int = 0,
-        lora_targets: list[str] | None = None,
         cuda_graphs: bool = True,
         optimizer: dict[str, Any] | None = None,
         lr_scheduler: dict[str, Any] | None = None,
         encoder_config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        most = {"learning_rate": float("inf"), "warmup_ratio": 1.0, "weight_decay": float("inf")}
-        for option, limit in most.items():
-            if not 0 <= (value := locals()[option]) <= limit:
-                raise UserError(f"--model.{option} {value}: it must be between 0 and {limit:g}")
+        optim.check_options(learning_rate, warmup_ratio, weight_decay)
         self.save_hyperparameters(ignore=["encoder_config"])
         self.pretrained = pretrained
         self.learning_rate = learning_rate
@@ -85,26 +83,19 @@ class BertClassifier(LightningModule):
         self.weight_decay = weight_decay
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
-        self.mix_loss: Callable[[Tensor, Tensor, Batch], Tensor] | None = None
-        """What a callback makes of each row's loss (B,) in training, its logits (B, C) and the batch: its loss (B,)."""
-        self.all_finite = torch.tensor(True)  # every loss and gradient of this training
-        self.tokenizer_files: dict[str, str] = {}  # texts by name, of the checkpoint that was loaded
-        self._outputs = EpochOutputs()
-        self._last_loss = torch.zeros(())
-        self._graphed: GraphedForward | None = None
-        self._clipped: list[nn.Parameter] = []
-        self._schedule: LambdaLR | None = None
+        self.tokenizer_files: dict[str, str] = {}  # texts by name, from the checkpoint that was loaded
         model, self.head_is_new = encoder.make_classifier(pretrained, class_names, pooling, encoder_config)
-        self.attach_model(model)
+        self._attach(model)
 
-    def attach_model(self, model: Any) -> None:
-        """Take a classifier of `transformers`, in training mode, and make the metrics of its classes."""
-        self.model: Any = model.train()  # which Lightning leaves in eval mode, as it comes (PyTorch Lightning #20105)
+    def _attach(self, model: "PreTrainedModel") -> None:
+        """Take a classifier, and make the metrics and weights of its classes."""
+        self.model = model.train()  # from_pretrained returns it in eval mode, and Lightning keeps that (PL#20105)
         self.hparams["encoder_config"] = encoder.config_content(model.config)
-        self.train_metrics, self.eval_metrics = metrics.make_metrics(model.config.num_labels)
         self.loss_weights = LossWeights(self.hparams["class_weights"], model.config.num_labels)
+        self.train_metrics = training_metrics(model.config.num_labels)
+        self.val_metrics = evaluation_metrics(model.config.num_labels, "val/")
+        self.test_metrics = evaluation_metrics(model.config.num_labels, "test/")
         dropout.install(model)
-        lora.add_adapters(model, self.hparams["lora_rank"], self.hparams["lora_targets"])
         if self.hparams["frozen_layers"]:
             encoder.freeze_layers(model, self.hparams["frozen_layers"])
 
@@ -114,17 +105,12 @@ class BertClassifier(LightningModule):
         return classes.class_names(self.model.config)
 
     @property
-    def epoch_outputs(self) -> dict[str, SplitOutputs]:
-        """The rows of the last whole epoch of "train", "val" and "test", of all ranks."""
-        return self._outputs.epochs
-
-    @property
     def backbone(self) -> nn.Module:
         """The encoder without its head, under the name that Lightning's BackboneFinetuning looks for."""
         return cast(nn.Module, self.model.base_model)
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
-        """Leave out whole numbers: Lightning's WeightAveraging would average position ids, and truncate the result."""
+        """Leave out integers: Lightning's WeightAveraging would average position ids and truncate the result."""
         return (buffer for buffer in super().buffers(recurse) if buffer.is_floating_point())
 
     def forward(
@@ -132,162 +118,116 @@ class BertClassifier(LightningModule):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
-        windows: Tensor | None = None,
         **other_columns: Tensor,
     ) -> Tensor:
-        """Return the logits, shape (B, C), of what batches of Hugging Face's collators hold.
+        """Return the logits, shape (B, C), of a batch as Hugging Face's collators make it.
 
-        `input_ids` are token ids, `attention_mask` is 1 for tokens and 0 for padding (None: there is none), and
-        `token_type_ids` are 1 in a second sentence (None: all 0), each of shape (B, T). If a text may have several
-        windows, these have a row for each, and `windows` (B,) tells how many. Other columns are not used.
+        `input_ids` are token ids, `attention_mask` is 1 for tokens and 0 for padding (None: no padding), and
+        `token_type_ids` are 1 in a second sentence (None: all 0), each of shape (B, T). Other columns are not used.
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        logits = logits_of(self.model, self._graphed if self.training else None, inputs)
-        return mean_over_windows(logits, windows)
+        return logits_of(self.model, inputs)
 
-    def compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return each row's loss, shape (B,) and not reduced, of logits (B, C) and labels (B,): cross-entropy."""
-        return F.cross_entropy(logits, labels, weight=self.loss_weights.values, reduction="none")
-
-    def configure_callbacks(self) -> list[Callback]:
-        """Add none; refuse, before they are set up, those that LoRA cannot have."""
-        lora.check_callbacks(self.hparams["lora_rank"], self.trainer.callbacks)  # type: ignore[attr-defined]
-        return []
+    def compute_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the loss of each row, shape (B,) and not reduced: cross-entropy of logits (B, C) and `labels` (B,)."""
+        weights = self.loss_weights.values
+        return F.cross_entropy(logits, batch["labels"], weights, ignore_index=IGNORED, reduction="none")
 
     def setup(self, stage: str) -> None:
-        self._outputs.forget_steps()
-        with suppress(UserError):  # which is raised when training starts: a checkpoint may bring other classes
-            self._check_classes()
+        with suppress(UserError):  # a checkpoint that is loaded later may bring other classes
+            self._match_data()
 
     def on_train_start(self) -> None:
-        """Let today's options count, not those of a checkpoint or of before a tuner ran."""
-        self._check_classes()
+        """Train with the options of today, not with those of a checkpoint or of before a tuner ran."""
+        self._match_data()
         self.head_is_new = False
-        self.all_finite = torch.tensor(True, device=self.device)
-        self._outputs.to(self.device)
-        self._clipped = list(self.parameters())  # once, and not at each step
-        self._graphed = graphed_forward(self.model, self.trainer) if self.hparams["cuda_graphs"] else None
-        if self._schedule is not None and self._schedule is self.lr_schedulers():
-            groups, steps = optim.decay_groups(self, self.weight_decay), optim.total_steps(self.trainer)
-            optim.refresh(self._schedule, groups, self.learning_rate, self.warmup_ratio, steps)
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, optim.LinearSchedule) and not self.optimizer:
+            schedule.refresh(self.learning_rate, self.warmup_ratio, self.weight_decay, optim.total_steps(self.trainer))
 
-    def on_train_end(self) -> None:
-        self._graphed = None  # with its memory; it cannot be copied, either
+    def training_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Return the `loss`, and `labels`, `preds` and `losses` of each row, all of shape (B,).
 
-    def on_train_epoch_start(self) -> None:
-        if self._schedule is not None and self._schedule is self.lr_schedulers():
-            optim.include_added_groups(self._schedule)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the mean loss of the rows of a batch, or with `weights` (B,) of the data module the weighted sum."""
+        The loss is the mean over rows, or the sum weighted by the batch's `weights` (B,), as the data module has them.
+        """
         logits = self(**batch).float()
-        losses = check_losses(self.compute_loss(logits, batch["labels"]), batch["labels"])
-        outputs = {"labels": batch["labels"], "preds": logits.argmax(dim=-1), "loss": losses.detach()}
-        self._outputs.add("train", batch, outputs)
-        if self.mix_loss is not None:
-            losses = self.mix_loss(losses, logits, batch)
-        if is_logged_step(self.trainer):
-            self._last_loss = losses.detach().mean()
-        mean = (losses * batch["weights"]).sum() if "weights" in batch else losses.mean()
-        self.all_finite = self.all_finite & mean.detach().isfinite()
-        return mean
+        labels, preds = batch["labels"], logits.argmax(dim=-1)
+        losses = check_losses(self.compute_loss(logits, batch), labels)
+        self.train_metrics.update(preds=preds, target=labels)
+        self.log_dict(self.train_metrics, on_step=False, on_epoch=True)
+        self.log("train/loss", losses.detach().mean(), prog_bar=True)
+        loss = (losses * batch["weights"]).sum() if "weights" in batch else losses.mean()
+        return {"loss": loss, "losses": losses.detach(), "labels": labels, "preds": preds}
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        every = self.trainer.log_every_n_steps
+        if every and (self.global_step + 1) % every == 0:
+            self.log("train/grad_norm", optim.gradient_norm(optimizer))
 
     def configure_gradient_clipping(
-        self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: str | None = None
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as the Trainer is told to, and log the learning rate and the gradient's norm before clipping."""
-        norm = optim.clip_gradients(self._clipped, gradient_clip_val, gradient_clip_algorithm)
-        if self.trainer.precision != "16-mixed":  # there an infinite gradient is skipped, and the scale lowered
-            self.all_finite = self.all_finite & norm.isfinite()
-        if is_logged_step(self.trainer):
-            rate = optimizer.param_groups[0]["lr"]
-            values = {"train/loss": float(self._last_loss), "train/grad_norm": norm, "train/lr": rate}
-            log_immediately(self.loggers, values, self.global_step)
-            # Of a value on the GPU, Lightning's bars would wait for it at each step until there is a new one.
-            self.log("train/loss", torch.tensor(values["train/loss"]), prog_bar=True, logger=False)
+        """Clip as the Trainer is told to; Lightning refuses to with a fused optimizer under autocast (PL#21435)."""
+        optim.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
-    def on_train_epoch_end(self) -> None:
-        self._shared_epoch_end("train", self.trainer.train_dataloader)
+    def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
+        return self._evaluation_step(batch, self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Batch:
+        return self._evaluation_step(batch, self.test_metrics)
+
+    def _evaluation_step(self, batch: Batch, metrics: MetricCollection) -> Batch:
+        """Return `labels`, `preds` and `losses` (B,) and `probs` (B, C); rows with label -100 count in no metric."""
+        logits = self(**batch).float()
+        labels, probs = batch["labels"], logits.softmax(dim=-1)
+        losses = check_losses(self.compute_loss(logits, batch), labels)
+        metrics.update(preds=probs, target=labels, value=losses, weight=(labels != IGNORED).float())
+        self.log_dict(metrics)
+        return {"losses": losses, "labels": labels, "preds": probs.argmax(dim=-1), "probs": probs}
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Return `preds` (B,) and `probs` (B, C), and the `index` (B,) of each row if the batch has it."""
+        probs = self(**batch).float().softmax(dim=-1)
+        index = {"index": batch["index"]} if "index" in batch else {}
+        return {**index, "preds": probs.argmax(dim=-1), "probs": probs}
 
     def on_validation_start(self) -> None:
-        self._check_classes()
+        self._match_data()
         if self.head_is_new and not self.trainer.sanity_checking:
             raise classes.untrained(f"--model.pretrained {self.pretrained}", self.model.config)
 
     on_test_start = on_predict_start = on_validation_start
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._shared_eval_step(batch, "val")
-
-    def on_validation_epoch_end(self) -> None:
-        self._shared_epoch_end("val", self.trainer.val_dataloaders)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._shared_eval_step(batch, "test")
-
-    def on_test_epoch_end(self) -> None:
-        self._shared_epoch_end("test", self.trainer.test_dataloaders)
-
-    def _shared_eval_step(self, batch: Batch, split: str) -> None:
-        """Keep the predictions of a batch, with `labels` (B,) and each row's `loss` (B,), until the epoch ends."""
-        logits = self(**batch).float()
-        losses = check_losses(self.compute_loss(logits, batch["labels"]), batch["labels"])
-        self._outputs.add(split, batch, {**predictions(logits), "labels": batch["labels"], "loss": losses})
-
-    def _shared_epoch_end(self, split: str, loader: Any) -> None:
-        """Gather the rows of all ranks, and log the metrics of them: the same values on every rank."""
-        if outputs := self._outputs.end_epoch(split, loader, self.global_step):
-            values = {f"{split}/{name}": value for name, value in self.compute_metrics(outputs).items()}
-            self.log_dict(values, logger=False if split == "train" else None, batch_size=len(outputs["labels"]))
-            if split == "train":
-                log_immediately(self.loggers, values, self.global_step - 1)
-
-    def compute_metrics(self, outputs: SplitOutputs) -> dict[str, Tensor]:
-        """Return "acc" and "f1"; of rows that were evaluated "auroc", "ece" and "loss", too."""
-        return metrics.compute_metrics(self.eval_metrics if "probs" in outputs else self.train_metrics, outputs)
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
-        """Return each row's predicted class `preds` (B,), `probs` (B, C), and `index` (B,) if the batch has it."""
-        return with_index(batch, predictions(self(**batch).float()))
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return AdamW over two decay groups with the linear schedule, or what `optimizer` and `lr_scheduler` name."""
-        own = (self.optimizer or {}).get("init_args", {})
-        groups = optim.decay_groups(self, own.get("weight_decay", self.weight_decay))
-        fused = self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
-        adamw = {"class_path": "torch.optim.AdamW", "init_args": {"lr": self.learning_rate, "fused": fused}}
-        optimizer = optim.make(Optimizer, self.optimizer or adamw, groups)
-        if self.lr_scheduler:
-            scheduler = optim.make(LRScheduler, self.lr_scheduler, optimizer)
-        else:
-            scheduler = optim.linear_schedule(optimizer, self.warmup_ratio, optim.total_steps(self.trainer))
-            self._schedule = None if self.optimizer else scheduler
-        return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": optim.scheduler_config(scheduler)})
-
-    def _check_classes(self) -> None:
-        """Name and weigh the classes as the data module does, unless they were named; refuse other ones."""
-        data = getattr(self.trainer, "datamodule", None)
+    def _match_data(self) -> None:
+        """Name and weigh the classes as the data module does; refuse data with other classes."""
+        data = self.trainer.datamodule
         if classes.name_classes(self.model.config, data, self.head_is_new and not self.hparams.get("class_names")):
             self.hparams["encoder_config"] = encoder.config_content(self.model.config)
         self.loss_weights.update(data, self.trainer.training)
 
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return AdamW over two decay groups with the linear schedule, or what `optimizer` and `lr_scheduler` name."""
+        fused = self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
+        adamw = {"class_path": "torch.optim.AdamW", "init_args": {"lr": self.learning_rate, "fused": fused}}
+        optimizer = optim.make_optimizer(self, self.optimizer or adamw, self.weight_decay)
+        schedule = optim.make_schedule(optimizer, self.lr_scheduler, self.warmup_ratio, self.trainer)
+        return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": schedule})
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put beside the weights: the tokenizer, what this epoch has seen so far, and a validation of these weights."""
-        data = getattr(self.trainer, "datamodule", None)
+        """Add the tokenizer, so that a checkpoint suffices to predict."""
+        data = self.trainer.datamodule
         checkpoint["tokenizer_files"] = getattr(data, "tokenizer_files", None) or self.tokenizer_files
         checkpoint["own_forward"] = type(self).forward is not BertClassifier.forward
-        checkpoint.update(self._outputs.state_dict(self.global_step))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the encoder that the checkpoint describes, if it is another one; refuse one of another start."""
+        """Build the encoder that the checkpoint describes if it is another one; refuse one of another start."""
         stored = checkpoint.get("hyper_parameters", {})
         if self._trainer is not None:
             encoder.check_start(stored.get("pretrained", self.pretrained), self.pretrained)
         if stored.get("encoder_config", self.hparams["encoder_config"]) != self.hparams["encoder_config"]:
-            self.attach_model(encoder.build_classifier(stored["encoder_config"], "--ckpt_path"))
-        if "state_dict" in checkpoint:  # which some strategies take out
-            lora.check_adapters(checkpoint["state_dict"], self)
+            self._attach(encoder.build_classifier(stored["encoder_config"], "--ckpt_path"))
         self.head_is_new = False
         self.tokenizer_files = checkpoint.get("tokenizer_files", {})
-        if self._trainer is not None and self.trainer.training:
-            self._outputs.load_state_dict(checkpoint, self.trainer.is_global_zero)

@@ -6,10 +6,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, distributed
 
-from lit_bert.callbacks.loggers import log_table
+from lit_bert.callbacks.tensorboard import log_table
+from lit_bert.data.collate import IGNORED
+from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.files import atomic_write
+from lit_bert.module import BertClassifier
 
 MAX_LISTED, MAX_LOGGED = 1000, 20
 """Rows in the file, and in TensorBoard's table."""
@@ -27,36 +30,48 @@ class LabelReview(Callback):
             `label`, `predicted` (in the last epoch), `mean_loss`, `text`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._module: Any = None
-        self._counted: Any = None
-        self._epochs = 0
-        self._losses = torch.zeros(0)
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._losses = torch.zeros(0, 2)  # by a row's index: the sum of its losses, and how many there were
+        self._last = torch.zeros(0, dtype=torch.int64)  # by a row's index: number of classes x epoch + last prediction
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._module = pl_module
-        self._counted = getattr(pl_module, "epoch_outputs", {}).get("train")
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._count()
-
-    def _count(self) -> None:
-        """Add the losses of the last whole epoch, unless that is done."""
-        outputs: Any = getattr(self._module, "epoch_outputs", {}).get("train", {})
-        if outputs is not self._counted and {"index", "loss"} <= outputs.keys():
-            self._counted = outputs
-            size = max(len(self._losses), int(outputs["index"].max()) + 1)
-            self._losses = torch.cat([self._losses, self._losses.new_zeros(size - len(self._losses))])
-            self._losses.index_add_(0, outputs["index"], outputs["loss"].float())
-            self._epochs += 1
-
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._count()
-        if not self._epochs or self._counted is None or not trainer.is_global_zero:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, TextClassificationDataModule) or not isinstance(pl_module, BertClassifier):
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        rows = self._ranking(self._counted, data, pl_module.class_names)
+        size = max(data.splits["train"]["index"]) + 1
+        if len(self._losses) != size:
+            self._losses, self._last = torch.zeros(size, 2), torch.zeros(size, dtype=torch.int64)
+        if not trainer.is_global_zero:  # rank 0 goes on with the sums of all ranks that a checkpoint brought
+            self._losses.zero_()
+        self._losses, self._last = self._losses.to(pl_module.device), self._last.to(pl_module.device)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if len(self._losses) and isinstance(pl_module, BertClassifier):
+            counts = (batch["labels"] != IGNORED).float()
+            self._losses.index_add_(0, batch["index"], torch.stack([outputs["losses"].float() * counts, counts], dim=1))
+            base = len(pl_module.class_names) * (trainer.current_epoch + 1)
+            self._last[batch["index"]] = base + outputs["preds"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what all ranks have seen."""
+        losses, last = self._losses.clone(), self._last.clone()
+        if len(losses) and distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(losses)
+            distributed.all_reduce(last, distributed.ReduceOp.MAX)
+        return {"losses": losses.cpu(), "last": last.cpu()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if "last" in state_dict:  # checkpoints of before 0.2 have another state
+            self._losses, self._last = state_dict["losses"], state_dict["last"]
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        state = self.state_dict()
+        if not (trainer.is_global_zero and len(state["last"]) and isinstance(pl_module, BertClassifier)):
+            return
+        rows = _ranking(**state, data=trainer.datamodule, class_names=pl_module.class_names)  # type: ignore[attr-defined]
         with atomic_write(self.path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["row", "label", "predicted", "mean_loss", "text"])
@@ -65,21 +80,19 @@ class LabelReview(Callback):
         columns = ["row", "label", "predicted", "mean loss", "sentence"]
         log_table(trainer, "train/likely wrong labels", columns, table, trainer.global_step)
 
-    def _ranking(self, outputs: dict[str, Tensor], data: Any, names: list[str]) -> list[list[str]]:
-        losses = self._losses[outputs["index"]] / self._epochs
-        order = losses.argsort(descending=True, stable=True)[:MAX_LISTED]
-        index, labels, preds = (outputs[name][order] for name in ("index", "labels", "preds"))
-        texts, _ = data.texts("train", index)
-        cells = zip(index.tolist(), labels.tolist(), preds.tolist(), losses[order].tolist(), texts, strict=True)
-        return [
-            [str(row + 1), names[label], names[pred], f"{loss:.4f}", text] for row, label, pred, loss, text in cells
-        ]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the losses of the epochs that are over, for a run to be resumed."""
-        self._count()
-        return {"epochs": self._epochs, "losses": self._losses}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
-        self._epochs, self._losses = state_dict["epochs"], state_dict["losses"]
+def _ranking(
+    losses: Tensor, last: Tensor, data: TextClassificationDataModule, class_names: list[str]
+) -> list[list[str]]:
+    """Return cells of the rows that were trained on, those with the highest mean loss first."""
+    means = losses[:, 0] / losses[:, 1]
+    order = means.nan_to_num(-1.0).argsort(descending=True, stable=True)[:MAX_LISTED]
+    order = order[losses[order, 1] > 0]
+    rows = data.splits["train"]
+    labels = torch.zeros_like(last).index_copy_(0, torch.tensor(rows["index"]), torch.tensor(rows["label"]))[order]
+    preds, (texts, _) = last[order] % len(class_names), data.texts("train", order)
+    cells = zip(order.tolist(), labels.tolist(), preds.tolist(), means[order].tolist(), texts, strict=True)
+    return [
+        [str(row + 1), class_names[label], class_names[pred], f"{mean:.4f}", text]
+        for row, label, pred, mean, text in cells
+    ]

@@ -1,4 +1,4 @@
-"""What lets a run that was stopped, however it was stopped, go on as if nothing had happened."""
+"""A run that was stopped, however it was stopped, goes on as if nothing had happened."""
 
 import os
 import signal
@@ -14,30 +14,26 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from torch import distributed
 
 from lit_bert.console import status
-from lit_bert.errors import Interrupted, UserError
-from lit_bert.run import loop, run_dir
-
-CHECK_STEPS = 10
-"""Optimizer steps between two looks at whether losses are finite: to look waits for a GPU."""
+from lit_bert.errors import Interrupted
+from lit_bert.run import loop
 
 SAME_SIGNAL_SECONDS = 1.0
 """Within which a second signal is the first one, passed on: a scheduler sends it to a launcher and its processes."""
 
-SIGNAL, NOT_FINITE, DUE = range(3)
+SIGNAL, DUE = range(2)
 
 
 class PreemptionCheckpoint(Checkpoint):
     """Keeps `last.ckpt`: written at each epoch's end, every few minutes within, and before a signal ends the run.
 
     A checkpoint holds the random states of all ranks. It is written between optimizer steps only, so that no
-    accumulated gradient is lost, and never after a loss or gradient that is not a finite number (of a module that
-    keeps `all_finite`, as `BertClassifier` does).
+    accumulated gradient is lost, and after the loggers have what was logged, so that a resumed run lacks no point.
 
-    SIGINT, SIGTERM, SIGHUP (of a terminal that was closed) and, in a SLURM job, SIGUSR1 end the run after the step, on
-    all ranks, whichever received it; another one, a second later or more, ends it at once. After SIGUSR1 the job is put
+    SIGINT, SIGTERM, SIGHUP (a terminal was closed) and, in a SLURM job, SIGUSR1 end the run after the step, on all
+    ranks, whichever received it; another signal, a second later or more, ends it at once. After SIGUSR1 the job is put
     back into the queue.
 
-    It must be the last of a Trainer's callbacks, for its checkpoint holds the states of the others.
+    As a `Checkpoint`, it comes after all other callbacks: Lightning moves it there.
 
     Args:
         path: The file; by default `checkpoints/last.ckpt` in the Trainer's root folder.
@@ -47,9 +43,9 @@ class PreemptionCheckpoint(Checkpoint):
     def __init__(self, path: str | Path | None = None, minutes: float = 5.0) -> None:
         self.path = Path(path or "")
         self.minutes = minutes
-        self._received_signal = self._stopping = 0  # on this rank, and agreed upon by all
+        self._received_signal = 0  # by this rank
         self._received_at = self._saved_at = 0.0
-        self._global_step = 0
+        self._global_step = self._saved_step = 0
         self._stopped = False
         self._rng_states: list[dict[str, torch.Tensor]] = []
         self._handlers: dict[int, Any] = {}
@@ -75,14 +71,21 @@ class PreemptionCheckpoint(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not self.path.name:
-            self.path = Path(trainer.default_root_dir) / run_dir.CHECKPOINTS / run_dir.LAST
+            self.path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Do not count an epoch or a batch that is about to begin as begun: Lightning would skip an epoch's rows."""
+        fit = checkpoint["loops"]["fit_loop"]
+        for progress in (fit["epoch_progress"], fit["epoch_loop.batch_progress"]):
+            for counts in (progress["total"], progress["current"]):
+                counts["ready"] = counts["started"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore random states, stay stopped if training had stopped early, and listen to signals."""
         if self._stopped and any(isinstance(item, EarlyStopping) for item in trainer.callbacks):  # type: ignore[attr-defined]
             status("stop", "early stopping has ended this run; without that callback, or with a new run, it trains on")
             trainer.should_stop = True
-        self._received_signal = self._stopping = 0
+        self._received_signal = 0
         if len(self._rng_states) == trainer.world_size:
             state = self._rng_states[trainer.global_rank]
             torch.set_rng_state(state["cpu"])
@@ -91,7 +94,8 @@ class PreemptionCheckpoint(Checkpoint):
         self._rng_states = []
         loop.correct_restart(trainer)
         self._saved_at, self._global_step = time.monotonic(), trainer.global_step
-        trainer.ckpt_path = None  # or Lightning would keep that file for ever, though it be no longer the best
+        self._saved_step = trainer.global_step
+        trainer.ckpt_path = None  # otherwise ModelCheckpoint never deletes the file that the run was resumed from
         if trainer.is_global_zero:
             for partial in self.path.parent.glob(".*.partial"):  # left by a process that was killed
                 partial.unlink()
@@ -103,10 +107,10 @@ class PreemptionCheckpoint(Checkpoint):
         if trainer.world_size > 1:
             self._group = distributed.new_group(backend="gloo")
         if threading.current_thread() is not threading.main_thread():
-            return  # where Python sets no handlers
+            return  # Python sets handlers in the main thread only
         names = ["SIGINT", "SIGTERM", "SIGHUP", *(["SIGUSR1"] if "SLURM_JOB_ID" in os.environ else [])]
-        for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
-            if number != getattr(signal, "SIGHUP", None) or signal.getsignal(number) != signal.SIG_IGN:  # nohup's
+        for number in (signal.Signals[name] for name in names if name in signal.Signals.__members__):
+            if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
                 self._handlers[number] = signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: Any) -> None:
@@ -116,41 +120,37 @@ class PreemptionCheckpoint(Checkpoint):
             raise KeyboardInterrupt
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put what was logged on the disk, and stop if the epoch before was to be the last."""
-        for logger in trainer.loggers:
-            logger.save()
-        self._stop(trainer)
+        """Save and stop after the epoch before, whose metrics have reached the loggers by now."""
+        if trainer.global_step != self._saved_step:
+            self._save(trainer)
+        self._stop(trainer, self._sync_flags(trainer)[SIGNAL])
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Save and stop, if it is time and an optimizer step is done, whose values have reached the loggers by now."""
+        stepped, self._global_step = trainer.global_step != self._global_step, trainer.global_step
+        if not stepped or not batch_idx:
+            return
+        flags = self._sync_flags(trainer)
+        if flags[SIGNAL] or flags[DUE]:
+            self._save(trainer)
+            self._stop(trainer, flags[SIGNAL])
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and stop, if it is time and an optimizer step is done; an epoch's last is left for its end.
-
-        Neither before a validation: Lightning would leave it out when the run goes on.
-        """
-        stepped, self._global_step = trainer.global_step != self._global_step, trainer.global_step
-        if not stepped or loop.is_last_batch(trainer):
-            return
-        last = loop.stops_early(trainer) or self._global_step == trainer.max_steps  # within an epoch
-        if loop.validation_follows(trainer) and not last:
-            return
-        flags = self._sync_flags(trainer, pl_module)
-        if flags[SIGNAL] or flags[DUE] or last:
-            self._save(trainer, pl_module)
-            self._stopping = flags[SIGNAL]
-            self._stop(trainer)
+        """Save at the last step of a run that ends within an epoch, which Lightning counts as ended afterwards."""
+        ends = loop.stops_early(trainer) or trainer.global_step == trainer.max_steps
+        if ends and trainer.global_step != self._global_step and not loop.is_last_batch(trainer):
+            self._save(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse to evaluate, or to save as the best, a model whose loss is not finite."""
         if trainer.state.fn != "fit":
             self._exit_on_sigterm(trainer)
-        elif not trainer.sanity_checking:
-            self._sync_flags(trainer, pl_module, certain=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, if this validation stops training within an epoch."""
         if trainer.state.fn == "fit" and loop.stops_early(trainer) and not loop.is_last_batch(trainer):
-            self._save(trainer, pl_module)
+            self._save(trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._exit_on_sigterm(trainer)
@@ -158,16 +158,13 @@ class PreemptionCheckpoint(Checkpoint):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._exit_on_sigterm(trainer)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, if the epoch is whole; what it has to log follows this hook, and only then may training stop."""
-        if loop.is_last_batch(trainer):
-            self._save(trainer, pl_module)
-        self._stopping = self._sync_flags(trainer, pl_module)[SIGNAL]
-
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave signals to others, and stop if one came late."""
+        """Save after the last epoch, leave signals to others, and stop if one came late."""
+        if loop.is_last_batch(trainer) and trainer.global_step != self._saved_step:
+            self._save(trainer)
+        signalled = self._sync_flags(trainer)[SIGNAL]
         self._restore_handlers(trainer)
-        self._stop(trainer)
+        self._stop(trainer, signalled)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore_handlers(trainer)
@@ -181,7 +178,7 @@ class PreemptionCheckpoint(Checkpoint):
 
     @staticmethod
     def _exit_on_sigterm(trainer: Trainer) -> None:
-        """Let SIGTERM end this process outside of training, and with it those that it started.
+        """Let SIGTERM end this process outside of training, and with it the processes that it started.
 
         Lightning's own handler starts a collective, at whatever moment, on this rank alone
         (Lightning-AI/pytorch-lightning#20806, #21487); it puts back what stood before when it is done.
@@ -197,52 +194,34 @@ class PreemptionCheckpoint(Checkpoint):
 
     # --- what they do -------------------------------------------------------------------------------------------------
 
-    def _sync_flags(self, trainer: Trainer, pl_module: Any, certain: bool = False) -> list[int]:
-        """Return what any rank received or saw: signal, loss not finite, time to save; all ranks return the same.
-
-        Raises:
-            UserError: Some loss or gradient was not finite.
-        """
-        flags = torch.zeros(3, dtype=torch.int64)
-        flags[SIGNAL] = self._received_signal
-        if certain or trainer.global_step % CHECK_STEPS == 0:
-            flags[NOT_FINITE] = not bool(getattr(pl_module, "all_finite", True))
-        flags[DUE] = time.monotonic() - self._saved_at > self.minutes * 60
+    def _sync_flags(self, trainer: Trainer) -> list[int]:
+        """Return the signal that any rank received, and whether it is time to save; all ranks return the same."""
+        due = time.monotonic() - self._saved_at > self.minutes * 60
+        flags = torch.tensor([self._received_signal, int(due)])
         if trainer.world_size > 1:
             distributed.all_reduce(flags, distributed.ReduceOp.MAX, group=self._group)
-        if flags[NOT_FINITE]:
-            self._raise_non_finite(trainer)
         return cast(list[int], flags.tolist())
 
-    def _save(self, trainer: Trainer, pl_module: Any) -> None:
-        self._sync_flags(trainer, pl_module, certain=True)
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
+    def _save(self, trainer: Trainer) -> None:
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
         self._stopped = loop.stops_early(trainer)
         for logger in trainer.loggers:
-            logger.save()
-        trainer.save_checkpoint(self.path)
-        self._saved_at = time.monotonic()
+            logger.save()  # what was logged is on the disk before the checkpoint that says so
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(self.path)
 
-    def _raise_non_finite(self, trainer: Trainer) -> NoReturn:
-        kept = f"; {self.path} is of before" if self.path.is_file() else ""
-        raise UserError(
-            f"the loss or its gradient is not a finite number, at step {trainer.global_step} or up to "
-            f"{CHECK_STEPS} steps before; lower --model.learning_rate, or raise "
-            f"--model.warmup_ratio or the precision (--trainer.precision {trainer.precision} now){kept}"
-        )
-
-    def _stop(self, trainer: Trainer) -> None:
-        if not self._stopping:
+    def _stop(self, trainer: Trainer, number: int) -> None:
+        """End the run if a signal was received."""
+        if not number:
             return
-        if self._stopping == getattr(signal, "SIGUSR1", None) and trainer.is_global_zero:
+        if signal.Signals(number).name == "SIGUSR1" and trainer.is_global_zero:
             array = os.environ.get("SLURM_ARRAY_JOB_ID")
             job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
             try:
                 subprocess.run(["scontrol", "requeue", job], check=True)
             except (OSError, subprocess.CalledProcessError) as error:
                 status("queue", f"job {job} could not be put back into it ({error}); submit it again")
-        raise Interrupted(self._stopping, self.path)
+        raise Interrupted(number, self.path)
 
 
 def _do_nothing() -> None:

@@ -3,41 +3,55 @@
 import time
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
-from lit_bert.callbacks.step_logging import log_immediately
-from lit_bert.data.collate import padded_length
-from lit_bert.data.sampler import LengthGroupedSampler
 from lit_bert.run.hardware import measure_matmul_gflops
 
 
 class Throughput(Callback):
     """Logs, each epoch, sentences and tokens per second, padding, and arithmetic done per second.
 
-    Everything is counted from the lengths that the sampler of `TextClassificationDataModule` knows, so that no step
-    waits for a device; of other loaders it logs nothing. Validation, and the checkpoints written after it, are left
-    out of the time. (Lightning's ThroughputMonitor waits for the device at each batch.)
+    For batches with `input_ids` and, where they are padded, an `attention_mask`. No step waits for a device: tokens are
+    counted there (Lightning's ThroughputMonitor waits at each batch). Validation, and the checkpoints written after it,
+    are left out of the time.
 
-    `train/tokens_per_sec` counts real tokens, of all ranks; `train/padding_waste` is the share of computed tokens that
+    `train/tokens_per_sec` counts real tokens, on all ranks; `train/padding_waste` is the share of computed tokens that
     are padding, in [0, 1]; `train/gflops` is 6 x parameters outside the embeddings x real tokens / seconds / 1e9 (2 for
-    the forward pass, 4 for the backward; Kaplan et al. 2020, section 2.1), on each device. Those that are not trained
-    count 4 times, as below them gradients go on; of the first `frozen_layers`, where none do, that is too much.
+    the forward pass, 4 for the backward; Kaplan et al. 2020, section 2.1), on each device. Parameters that are not
+    trained count 4 times, because gradients pass through them; for the first `frozen_layers` that is too much.
     """
 
     def __init__(self) -> None:
         self.last: dict[str, float] = {}
+        """Figures of the last epoch, by the names under which they are logged."""
+        self._rows = self._computed = 0
+        self._tokens = torch.zeros((), dtype=torch.int64)
+        self._counted = [0, 0]  # computed and real tokens of the epoch, from before the run was resumed
         self._seconds = 0.0
-        self._since: float | None = None  # None while something else than training goes on
+        self._since: float | None = None  # None while something other than training goes on
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin()
+        self._counted = [0, 0]
+
+    def _begin(self) -> None:
+        self._rows = self._computed = 0
+        self._tokens = torch.zeros((), dtype=torch.int64)
         self._seconds, self._since = 0.0, time.perf_counter()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Go on, after a validation and the checkpoints that follow it."""
-        if self._since is None:
+        if self._since is None:  # training goes on after a validation
             self._since = time.perf_counter()
+        ids = batch["input_ids"] if isinstance(batch, dict) and "input_ids" in batch else None
+        if isinstance(ids, Tensor):
+            mask = batch.get("attention_mask")
+            self._rows, self._computed = self._rows + len(ids), self._computed + ids.numel()
+            self._tokens = self._tokens.to(ids.device) + (ids.numel() if mask is None else mask.sum())
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._pause(trainer)
@@ -50,30 +64,27 @@ class Throughput(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._pause(trainer)
-        sampler = getattr(trainer.train_dataloader, "sampler", None)
-        if not isinstance(sampler, LengthGroupedSampler):  # `--trainer.overfit_batches` replaces it, too
+        computed, tokens = self.state_dict()["counted"]
+        if not computed:
             return
-        epoch, before = sampler.resumed
-        before *= epoch == sampler.epoch
-        batches = trainer.fit_loop.epoch_loop.batch_idx + 1
-        lengths = sampler.lengths[sampler.rows()][: batches * sampler.batch_size]
-        starts = np.arange(0, len(lengths), sampler.batch_size)
-        padded_lengths = trainer.datamodule.padded_lengths  # type: ignore[attr-defined]
-        max_length = trainer.datamodule.max_length  # type: ignore[attr-defined]
-        sequences = np.add.reduceat(-(-lengths // max_length), starts)  # a row may have several windows
-        longest = np.minimum(np.maximum.reduceat(lengths, starts), max_length).tolist()
-        computed = (sequences * [padded_length(length, padded_lengths) for length in longest]).sum()
-        self.last = {"train/padding_waste": float(1 - lengths.sum() / computed)}
-        lengths, seconds = lengths[before * sampler.batch_size :], self._seconds  # of these rows it knows the time
-        if seconds:  # there is none if the epoch was resumed at its very end
+        self.last = {"train/padding_waste": 1 - tokens / computed}
+        if self._rows:  # none if the run was resumed at the very end of the epoch
             weights = [p for name, p in pl_module.named_parameters() if "embeddings" not in name]
             flops = sum((6 if weight.requires_grad else 4) * weight.numel() for weight in weights)  # of a token
+            per_second = 1 / self._seconds
             self.last |= {
-                "train/samples_per_sec": len(lengths) * trainer.world_size / seconds,
-                "train/tokens_per_sec": float(lengths.sum()) * trainer.world_size / seconds,
-                "train/gflops": flops * float(lengths.sum()) / seconds / 1e9,
+                "train/samples_per_sec": self._rows * trainer.world_size * per_second,
+                "train/tokens_per_sec": int(self._tokens) * trainer.world_size * per_second,
+                "train/gflops": flops * int(self._tokens) * per_second / 1e9,
             }
-        log_immediately(trainer.loggers, self.last, trainer.global_step - 1)
+        pl_module.log_dict(self.last)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many tokens of the epoch were computed, and how many of them were real."""
+        return {"counted": [self._counted[0] + self._computed, self._counted[1] + int(self._tokens)]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._counted = state_dict["counted"]
 
     def summary(self, trainer: Trainer) -> dict[str, float]:
         """Return the last epoch's figures, and `mfu`: the share of what this device does with large matrices.
@@ -82,7 +93,6 @@ class Throughput(Callback):
         """
         if "train/gflops" not in self.last:
             return {}
-        bf16 = "bf16" in str(trainer.precision)
-        peak = measure_matmul_gflops(trainer.strategy.root_device.type, bf16)
+        peak = measure_matmul_gflops(trainer.strategy.root_device.type, "bf16" in str(trainer.precision))
         figures = {name.removeprefix("train/"): value for name, value in self.last.items()}
         return {**figures, "mfu": figures["gflops"] / peak}

@@ -12,24 +12,41 @@ OTHER_ROWS = (
 )
 
 
-def position(trainer: Trainer, batch_size: int, order: dict[str, Any]) -> dict[str, Any]:
-    """Return the `epoch`, its `batches` that each rank has done, what a `step` is, and what decides on row `order`.
+def position(trainer: Trainer, batch_size: int, order: dict[str, Any], held_out: str) -> dict[str, Any]:
+    """Return where training stands, as a checkpoint holds it.
 
-    `broken_off` tells whether the epoch counts as ended for Lightning, though not all of it was trained on.
+    It has the `epoch` to go on with, how many of its `batches` each rank has done, the rows and batches of a `step`,
+    what decides on the `order` of rows, a digest of the rows `held_out` of the training rows, and whether the epoch was
+    `broken_off`: Lightning counts it as ended, though not all of its batches were trained on.
     """
     loop = trainer.fit_loop
-    done = cast(Any, loop.epoch_loop.batch_progress.current).processed
-    epoch, ended = trainer.current_epoch, cast(Any, loop.epoch_progress.current).processed
+    epochs, batches = cast(Any, loop.epoch_progress.current), cast(Any, loop.epoch_loop.batch_progress.current)
+    epoch, done = max(0, epochs.started - 1), batches.processed
+    broken_off = epochs.processed > epoch and done < trainer.num_training_batches
     if done >= trainer.num_training_batches:
         epoch, done = epoch + 1, 0
     step = [batch_size * trainer.world_size, trainer.accumulate_grad_batches]
-    return {"epoch": epoch, "batches": done, "step": step, "order": order, "broken_off": ended > epoch}
+    where = {"epoch": epoch, "batches": done, "step": step, "broken_off": broken_off}
+    return {**where, "order": order, "held_out": held_out}
+
+
+def check_held_out(state: dict[str, Any], held_out: str, dataset: str | dict[str, str]) -> None:
+    """Check that a checkpoint's training rows are not among those that are held out now.
+
+    Raises:
+        UserError: Other rows are held out than when the checkpoint was written.
+    """
+    if held_out and state.get("held_out") not in ("", None, held_out):
+        raise UserError(f"--data.dataset {dataset}: {OTHER_ROWS}")
 
 
 def resume(trainer: Trainer, batch_size: int, order: dict[str, Any], state: dict[str, Any]) -> tuple[int, int]:
-    """Return the epoch to go on with, and how many of its batches are done, of what `position` returned.
+    """Return the epoch to go on with and how many of its batches are done, from what `position` returned.
 
     Within an epoch this works only if steps have the same rows, and Lightning does not count that epoch as ended.
+
+    Raises:
+        UserError: It does not work; the message says which options to set.
     """
     rows, accumulate = state["step"]
     ranks, own_accumulate = trainer.world_size, trainer.accumulate_grad_batches

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 POOL_STEPS = 100
@@ -18,17 +16,22 @@ POOL_STEPS = 100
 Rows = NDArray[np.int64]
 
 
-class LengthGroupedSampler(DistributedSampler[int]):
+class LengthGroupedSampler(DistributedSampler[tuple[int, float]]):
     """Orders rows so that each run of `batch_size` of them is a batch of rows of about equal length.
 
     In training, the order is a function of (seed, epoch) alone: the rows of an optimizer step are the same however they
-    are spread over ranks and accumulated batches. The longest come first: running out of memory shows at once.
+    are spread over ranks and accumulated batches. The longest come first, so that running out of memory shows at once.
 
     In evaluation, whole batches of falling length are dealt to the ranks in turn: a batch is the same for any number of
-    ranks, so that metrics are the same, too. A rank for which none is left repeats the last, for each must have one.
+    ranks. A rank for which none is left repeats the last one, because each rank must have a batch.
 
-    It is a `DistributedSampler`, for use with PyTorch's own `BatchSampler`: Lightning tells such a one the epoch and
-    leaves it in place, whereas it re-creates custom batch samplers and never tells them the epoch.
+    It yields the number of a row and its weight in the loss, which is 0 for a row that is only repeated. In training,
+    the weights make the gradient that of the mean loss over the rows of the optimizer step, also where the last batch
+    is smaller or the last step has fewer batches: Lightning averages over ranks and `accumulate` batches as if all were
+    full (Lightning-AI/pytorch-lightning#19987).
+
+    It is a `DistributedSampler`, for use with PyTorch's own `BatchSampler`: Lightning tells such a sampler the epoch
+    and leaves it in place, whereas it re-creates custom batch samplers and never tells them the epoch.
 
     Args:
         lengths: Tokens of each row, shape (rows,).
@@ -39,10 +42,9 @@ class LengthGroupedSampler(DistributedSampler[int]):
         num_replicas: Ranks that share the rows.
         rank: This rank, from 0.
         accumulate: Batches of each rank that make an optimizer step.
+        start: The epoch that a resumed run goes on with, and how many of its batches are left out, because the run was
+            trained on them before.
     """
-
-    repeats_rows = True
-    """That a row may come twice in an epoch, on two ranks: whoever counts rows must tell them apart by `index`."""
 
     def __init__(
         self,
@@ -54,23 +56,24 @@ class LengthGroupedSampler(DistributedSampler[int]):
         num_replicas: int = 1,
         rank: int = 0,
         accumulate: int = 1,
+        start: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__(lengths, num_replicas=num_replicas, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
         self.lengths, self.batch_size = lengths, batch_size
-        self.group_by_length, self.accumulate = group_by_length, accumulate
-        self.resumed = (0, 0)
-        """An epoch, and how many of its batches were trained on before the run was resumed: they are left out."""
+        self.group_by_length, self.accumulate, self.start = group_by_length, accumulate, start
+        self.set_epoch(start[0])  # workers fetch their first batches before Lightning tells the epoch
 
     def __len__(self) -> int:
-        return self.num_samples if self.shuffle else len(self.rows())  # of the whole epoch, also in a resumed one
+        return self.num_samples if self.shuffle else len(self.rows())  # rows of the whole epoch, even of a resumed one
 
-    def __iter__(self) -> Iterator[int]:
-        epoch, done = self.resumed
-        return iter(self.rows()[done * self.batch_size if epoch == self.epoch else 0 :].tolist())
+    def __iter__(self) -> Iterator[tuple[int, float]]:
+        epoch, done = self.start
+        first = done * self.batch_size if epoch == self.epoch else 0
+        return zip(self.rows()[first:].tolist(), self.weights()[first:].tolist(), strict=True)
 
     def rows(self) -> Rows:
         """Return this rank's row numbers of the whole epoch, in their order."""
-        if self.shuffle:  # all ranks take equally many, or they would wait for each other: a few rows come twice
+        if self.shuffle:  # a few rows come twice: ranks with fewer batches than others would make those wait for ever
             order = self._training_order()
             repeated = np.resize(order[::-1], -len(order) % self.num_replicas)
             return np.concatenate([order, repeated])[self.rank :: self.num_replicas]
@@ -78,22 +81,15 @@ class LengthGroupedSampler(DistributedSampler[int]):
         batches = np.split(order, range(self.batch_size, len(order), self.batch_size))
         return np.concatenate(batches[min(self.rank, len(batches) - 1) :: self.num_replicas])
 
-    def weights(self, batch_idx: int, batches: int, device: torch.device | None = None) -> Tensor:
-        """Return each row's weight in the loss of a training batch, shape (B,), 0 for a row that is only repeated.
-
-        With them, the gradient is that of the mean loss over the rows of the optimizer step, also where the last batch
-        is smaller or the last step has fewer batches: Lightning averages over ranks and `accumulate` batches as if all
-        were full (Lightning-AI/pytorch-lightning#19987). `batches` is how many each rank has in the epoch.
-        """
-        first = batch_idx // self.accumulate * self.accumulate
-        bounds = first, min(first + self.accumulate, batches), batch_idx, batch_idx + 1
-        step_start, step_end, start, end = (
-            min(bound * self.batch_size * self.num_replicas, len(self.lengths)) for bound in bounds
-        )
-        weights = torch.zeros(-(-(end - start) // self.num_replicas), device=device)
-        own = len(range(self.rank, end - start, self.num_replicas))
-        weights[:own] = self.num_replicas * self.accumulate / (step_end - step_start)
-        return weights
+    def weights(self) -> NDArray[np.float64]:
+        """Return the weight in the loss of each of this rank's rows."""
+        total = len(self.lengths)
+        if not self.shuffle:
+            return np.full(len(self), float(self.rank * self.batch_size < total))
+        place = np.arange(self.rank, self.num_samples * self.num_replicas, self.num_replicas)  # among all ranks' rows
+        step = self.batch_size * self.num_replicas * self.accumulate
+        rows_of_step = np.minimum(step, total - place // step * step)
+        return np.where(place < total, self.num_replicas * self.accumulate / np.maximum(rows_of_step, 1), 0.0)
 
     def _training_order(self) -> Rows:
         random = np.random.default_rng([self.seed, self.epoch])

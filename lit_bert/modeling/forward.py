@@ -4,31 +4,32 @@ Legend: B rows, T tokens, C classes.
 """
 
 import inspect
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
-import torch
 from torch import Tensor
 
-from lit_bert.callbacks.cuda_graphs import GraphedForward
 from lit_bert.errors import UserError, reason
 from lit_bert.modeling import dropout
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def logits_of(model: Any, graphed: GraphedForward | None, inputs: dict[str, Tensor | None]) -> Tensor:
-    """Return the logits, shape (B, C), of what a model takes of a batch, computed by `graphed` if there is one.
 
-    Of `inputs`, each of shape (B, T), what is None or unknown to the model is left out.
+def logits_of(model: "PreTrainedModel", inputs: dict[str, Tensor | None]) -> Tensor:
+    """Return the logits, shape (B, C), of what a model takes of a batch.
+
+    Entries of `inputs`, each of shape (B, T), that are None or unknown to the model are left out.
     """
-    known = inspect.signature(model.forward).parameters
+    known = inspect.signature(type(model).forward).parameters
     given = {name: value for name, value in inputs.items() if value is not None and name in known}
     if "attention_mask" in given and model.config._attn_implementation == dropout.ATTENTION:
-        # transformers would look whether it masks anything, which waits for the GPU; it takes a 4-D one as it is.
+        # transformers would check whether a 2-D mask masks anything, which waits for the GPU; it takes a 4-D one as is.
         given["attention_mask"] = given["attention_mask"][:, None, None, :].bool()
     try:
-        return cast(Tensor, graphed(**given) if graphed else model(**given).logits)
+        return cast(Tensor, model(**given).logits)
     except (IndexError, RuntimeError) as error:
         encoder = f"a {model.config.model_type} encoder"
-        if "without overflow" in str(error):  # the mask's lowest number of float32 in a smaller type
+        if "without overflow" in str(error):  # the mask is float32's lowest number, cast to a smaller type
             raise UserError(
                 f"{encoder} cannot run in half precision ({reason(error)}); use --trainer.precision 32-true"
             ) from error
@@ -38,13 +39,3 @@ def logits_of(model: Any, graphed: GraphedForward | None, inputs: dict[str, Tens
                 f"{encoder} failed with sentences of {tokens} tokens ({reason(error)}); lower --data.max_length"
             ) from error
         raise
-
-
-def mean_over_windows(values: Tensor, windows: Tensor | None) -> Tensor:
-    """Return the mean of the rows of `values` (W, ...) that belong to one text: so many as `windows` (B,) says.
-
-    None stands for one each.
-    """
-    if windows is None:
-        return values
-    return torch.segment_reduce(values.float(), "mean", lengths=windows)

@@ -1,20 +1,37 @@
-"""Weights of the classes in the loss."""
+"""Which rows count in the loss, and how much.
+
+Legend: B rows of a batch, C classes.
+"""
 
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lit_bert.errors import UserError
 
 ClassWeights = list[float] | Literal["balanced"] | None
 
 
+def check_losses(losses: Tensor, labels: Tensor) -> Tensor:
+    """Return losses if there is one for each row; only then can rows be weighted exactly over ranks and accumulation.
+
+    Raises:
+        UserError: Their shape is not that of the labels, (B,).
+    """
+    if losses.shape != labels.shape:
+        raise UserError(
+            f"compute_loss returned a tensor of shape {tuple(losses.shape)} for {len(labels)} rows; return the loss of "
+            'each row, as cross_entropy does with reduction="none"'
+        )
+    return losses
+
+
 class LossWeights(nn.Module):
     """The weight of each class as `values`, shape (C,), or None if all classes weigh the same.
 
     "balanced" weights are rows / (C x rows of the class), as scikit-learn has them: their mean over the training rows
-    is 1, so that the loss, a mean over rows, keeps its scale. They are 1 as long as no data module tells the rows.
+    is 1, so that the loss, a mean over rows, keeps its scale. They are 1 until a data module tells its rows.
 
     Args:
         given: `--model.class_weights`.

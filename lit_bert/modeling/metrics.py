@@ -1,63 +1,70 @@
-"""Metrics of a split, logged as train/..., val/... and test/..., and kept in metrics.json: to add one, add it here."""
+"""Metrics of training and of evaluated rows: to add one that is logged, add it here.
+
+Rows with label -100 count in none of them: a sampler repeats rows so that all ranks have equally many batches.
+"""
 
 import warnings
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import Accuracy, MulticlassAUROC, MulticlassCalibrationError, MulticlassF1Score
 from torchmetrics.functional.classification import multiclass_auroc
 from torchmetrics.utilities import dim_zero_cat
 
-from lit_bert.modeling.outputs import SplitOutputs
+from lit_bert.data.collate import IGNORED
 
 ECE_BINS = 15
 """Bins of equal width of the expected calibration error."""
 
 
 class PresentClassAUROC(MulticlassAUROC):
-    """The mean of the AUROC of each class against all others, over the classes that have rows; NaN if one alone has.
+    """The mean of the AUROC of each class against all others, over the classes that have rows; NaN if only one has.
 
-    torchmetrics counts the others as 0, and warns.
+    torchmetrics counts the other classes as 0, and warns.
     """
 
     def compute(self) -> Tensor:  # type: ignore[override]
         probs, labels = dim_zero_cat(self.preds), dim_zero_cat(self.target)
+        probs, labels = probs[labels != IGNORED], labels[labels != IGNORED]
         present = torch.unique(labels)
         if len(present) == probs.shape[1]:
             return super().compute()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the classes without rows
+            warnings.simplefilter("ignore")  # classes without rows
             each = multiclass_auroc(probs, labels, probs.shape[1], average="none", validate_args=False)
         return each[present].mean() if len(present) > 1 else torch.full((), torch.nan, device=probs.device)
 
 
-def make_metrics(num_classes: int) -> tuple[MetricCollection, MetricCollection]:
-    """Return the metrics of training rows, of which only predicted classes are kept, and those of evaluated rows.
+def training_metrics(num_classes: int) -> MetricCollection:
+    """Return accuracy and macro F1 of training rows, to be updated with `preds` and `target`, both (B,)."""
+    return MetricCollection(_class_metrics(num_classes), prefix="train/")
 
-    They are updated at an epoch's end with the rows of all ranks, in their order, and not in each step: rows that a
-    sampler repeats for the sake of equal batch counts count once, a sum's last digit is that of a single rank, and an
-    epoch that was resumed has the rows of before. So they are not to be synchronised once more.
+
+def evaluation_metrics(num_classes: int, prefix: str = "") -> MetricCollection:
+    """Return accuracy, macro F1, AUROC, calibration error and mean loss of evaluated rows.
+
+    They are updated with `preds` (probabilities, shape (B, C)), `target` (B,), `value` (the loss of each row, (B,))
+    and `weight` (1 for a row that counts, else 0, (B,)).
     """
-    options: Any = {"num_classes": num_classes, "validate_args": False, "sync_on_compute": False}
-    of_preds: dict[str, Any] = {
+    options = _options(num_classes)
+    metrics: dict[str, Any] = {
+        **_class_metrics(num_classes),
+        "auroc": PresentClassAUROC(**options),
+        "ece": MulticlassCalibrationError(n_bins=ECE_BINS, **options),
+        "loss": MeanMetric(nan_strategy="disable"),  # looking for NaN would wait for the GPU at each batch
+    }
+    return MetricCollection(metrics, prefix=prefix)
+
+
+def _options(num_classes: int) -> dict[str, Any]:
+    return {"num_classes": num_classes, "ignore_index": IGNORED, "validate_args": False}
+
+
+def _class_metrics(num_classes: int) -> dict[str, Any]:
+    options = _options(num_classes)
+    return {
         "acc": Accuracy(task="multiclass", average="micro", **options),
         "f1": MulticlassF1Score(average="macro", **options),
     }
-    of_probs: dict[str, Any] = {
-        "auroc": PresentClassAUROC(**options),
-        "ece": MulticlassCalibrationError(n_bins=ECE_BINS, **options),
-    }
-    return MetricCollection(of_preds), MetricCollection(of_preds | of_probs)
-
-
-def compute_metrics(metrics: MetricCollection, outputs: SplitOutputs) -> dict[str, Tensor]:
-    """Return the values of `metrics` of some rows, and if they were evaluated their mean `loss`."""
-    metrics = metrics.to(outputs["labels"].device)
-    metrics.update(outputs["probs"] if "probs" in outputs else outputs["preds"], outputs["labels"])
-    values = cast(dict[str, Tensor], dict(metrics.compute()))
-    metrics.reset()
-    if "loss" in outputs and "probs" in outputs:  # losses of training rows are of different weights
-        values["loss"] = outputs["loss"].double().mean().float()
-    return values

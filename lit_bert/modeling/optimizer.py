@@ -1,16 +1,27 @@
 """Parameter groups, optimizers and schedules."""
 
 import math
-from collections.abc import Iterable
-from importlib import import_module
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.cli import instantiate_class
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from lit_bert.errors import UserError
+
+OWN_GROUPS = 2
+"""Number of groups that `decay_groups` returns; a callback such as BackboneFinetuning may add more to an optimizer."""
+
+
+def check_options(learning_rate: float, warmup_ratio: float, weight_decay: float) -> None:
+    """Raise a UserError for a value that is out of range."""
+    ranges = {"learning_rate": (learning_rate, math.inf), "weight_decay": (weight_decay, math.inf)}
+    for option, (value, highest) in {**ranges, "warmup_ratio": (warmup_ratio, 1.0)}.items():
+        if not 0 <= value <= highest:
+            raise UserError(f"--model.{option} {value}: it must be between 0 and {highest:g}")
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -25,80 +36,79 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     ]
 
 
-def linear_schedule(optimizer: Optimizer, warmup_ratio: float, total_steps: int) -> LambdaLR:
-    """Return the schedule of the Hugging Face Trainer: the learning rate rises linearly from 0, then falls to 0.
+class LinearSchedule(LambdaLR):
+    """The schedule of the Hugging Face Trainer: the learning rate rises linearly from 0, then falls to 0.
 
-    `warmup_ratio` is the fraction of `total_steps` spent rising, in [0, 1]; that number of steps is rounded up.
-    """
-    from transformers import get_linear_schedule_with_warmup
-
-    warmup_steps = -int(-warmup_ratio * total_steps // 1)
-    return get_linear_schedule_with_warmup(optimizer, warmup_steps, total_steps)  # type: ignore[no-any-return]
-
-
-OWN_GROUPS = 2
-"""What `decay_groups` returns; a callback such as BackboneFinetuning may add more to an optimizer."""
-
-
-def refresh(
-    schedule: LambdaLR, groups: list[dict[str, Any]], learning_rate: float, warmup_ratio: float, total_steps: int
-) -> None:
-    """Let a schedule and its optimizer go on, where they stand, with today's options and not with a checkpoint's."""
-    factor = linear_schedule(schedule.optimizer, warmup_ratio, total_steps).lr_lambdas[0]
-    schedule.lr_lambdas = [factor] * len(schedule.optimizer.param_groups)
-    schedule.base_lrs[:OWN_GROUPS] = [learning_rate] * OWN_GROUPS
-    for group, today in zip(schedule.optimizer.param_groups, groups, strict=False):
-        rate = learning_rate * factor(schedule.last_epoch)
-        group.update(initial_lr=learning_rate, lr=rate, weight_decay=today["weight_decay"])
-
-
-def include_added_groups(schedule: LambdaLR) -> None:
-    """Let groups that a callback added to the optimizer follow the schedule from the learning rate that it gave them.
-
+    Groups that a callback adds to the optimizer follow it too, from the learning rate that the callback gave them;
     PyTorch's schedulers refuse an optimizer with more groups than they know.
+
+    Args:
+        optimizer: The optimizer.
+        warmup_ratio: Fraction of `total_steps` spent rising, in [0, 1]; that number of steps is rounded up.
+        total_steps: Optimizer steps of the whole run.
     """
-    factor = schedule.lr_lambdas[0]
-    now = factor(schedule.last_epoch)
-    added = schedule.optimizer.param_groups[OWN_GROUPS:]
-    schedule.base_lrs = [*schedule.base_lrs[:OWN_GROUPS], *(group["lr"] / (now or 1.0) for group in added)]
-    schedule.lr_lambdas = [factor] * len(schedule.base_lrs)
+
+    def __init__(self, optimizer: Optimizer, warmup_ratio: float, total_steps: int) -> None:
+        self.shape = warmup_ratio, total_steps
+        super().__init__(optimizer, self.factor)
+
+    def factor(self, step: int) -> float:
+        """Return the learning rate after so many steps, as a fraction of its peak."""
+        ratio, total = self.shape
+        warmup = math.ceil(ratio * total)
+        return step / max(1, warmup) if step < warmup else max(0.0, (total - step) / max(1, total - warmup))
+
+    def step(self, epoch: int | None = None) -> None:
+        added = self.optimizer.param_groups[len(self.base_lrs) :]
+        self.base_lrs += [group["lr"] / (self.factor(self.last_epoch) or 1.0) for group in added]
+        self.lr_lambdas = [self.factor] * len(self.base_lrs)
+        super().step(epoch)
+
+    def refresh(self, learning_rate: float, warmup_ratio: float, weight_decay: float, total_steps: int) -> None:
+        """Go on from where the schedule stands with these options, in place of those that a checkpoint brought."""
+        self.shape = warmup_ratio, total_steps
+        self.base_lrs[:OWN_GROUPS] = [learning_rate] * OWN_GROUPS
+        for group, decay in zip(self.optimizer.param_groups, (weight_decay, 0.0), strict=False):
+            rate = learning_rate * self.factor(self.last_epoch)
+            group.update(initial_lr=learning_rate, lr=rate, weight_decay=decay)
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], value: float | None, algorithm: str | None) -> Tensor:
-    """Clip gradients by the Trainer's `gradient_clip_val` and `gradient_clip_algorithm`; return their norm before.
+def make_optimizer(module: nn.Module, spec: Mapping[str, Any], weight_decay: float) -> Optimizer:
+    """Return the optimizer that a spec of `class_path` and `init_args` names, over two decay groups.
 
-    Lightning's own clipping refuses a fused optimizer under any autocast, though only fp16's gradient scaler would be
-    in its way.
+    Raises:
+        UserError: There is no such optimizer, or it refuses its arguments.
     """
-    listed = list(parameters)
-    by_value = algorithm == "value"
-    norm = nn.utils.clip_grad_norm_(listed, value if value and not by_value else float("inf"))
-    if value and by_value:
-        nn.utils.clip_grad_value_(listed, value)
-    return norm
+    groups = decay_groups(module, spec.get("init_args", {}).get("weight_decay", weight_decay))
+    optimizer: Optimizer = _instantiate(Optimizer, spec, groups)
+    return optimizer
 
 
-def make(kind: type, spec: dict[str, Any], *args: Any) -> Any:
-    """Return an instance of what the command line names, such as `--optimizer torch.optim.SGD --optimizer.lr 0.1`.
+def make_schedule(
+    optimizer: Optimizer, spec: Mapping[str, Any] | None, warmup_ratio: float, trainer: Trainer
+) -> dict[str, Any]:
+    """Return a schedule, linear if there is no spec, and how Lightning is to step it, as `configure_optimizers` does.
 
-    Its class must be derived from `kind`; `args`, before its `init_args`, are parameter groups or an optimizer.
+    It is stepped after each optimizer step, or if it is a ReduceLROnPlateau after each epoch.
     """
-    path = str(spec["class_path"])
-    module, _, name = path.rpartition(".")
-    try:
-        found = getattr(import_module(module), name)
-        if not (isinstance(found, type) and issubclass(found, kind)):
-            raise UserError(f"{path}: this is not a subclass of {kind.__name__}")
-        return found(*args, **spec.get("init_args", {}))
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise error if isinstance(error, UserError) else UserError(f"{path}: {error}") from error
-
-
-def scheduler_config(scheduler: LRScheduler | ReduceLROnPlateau) -> dict[str, Any]:
-    """Return how Lightning is to step a scheduler: after each optimizer step, or a plateau's after each epoch."""
+    if spec is None:
+        scheduler: Any = LinearSchedule(optimizer, warmup_ratio, total_steps(trainer))
+    else:
+        scheduler = _instantiate(LRScheduler, spec, optimizer)
     if isinstance(scheduler, ReduceLROnPlateau):
-        return {"scheduler": scheduler, "interval": "epoch", "monitor": getattr(scheduler, "monitor", "val/loss")}
-    return {"scheduler": scheduler, "interval": "step"}
+        monitor = spec.get("init_args", {}).get("monitor", "val/loss") if spec else None
+        return {"scheduler": scheduler, "name": "train/lr", "interval": "epoch", "monitor": monitor}
+    return {"scheduler": scheduler, "name": "train/lr", "interval": "step"}
+
+
+def _instantiate(kind: type, spec: Mapping[str, Any], argument: Any) -> Any:
+    try:
+        made = instantiate_class(argument, dict(spec))
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{spec['class_path']}: {error}") from error
+    if not isinstance(made, kind):
+        raise UserError(f"{spec['class_path']}: this is not a subclass of {kind.__name__}")
+    return made
 
 
 def total_steps(trainer: Trainer) -> int:
@@ -107,3 +117,20 @@ def total_steps(trainer: Trainer) -> int:
     if not math.isfinite(steps):
         raise UserError("--trainer.max_epochs -1: the learning rate falls to 0 at a last step; give a number")
     return int(steps)
+
+
+def gradient_norm(optimizer: Optimizer) -> Tensor:
+    """Return the 2-norm of all gradients together."""
+    return nn.utils.get_total_norm([parameter.grad for parameter in _parameters(optimizer) if parameter.grad is not None])
+
+
+def clip_gradients(optimizer: Optimizer, value: float | None, algorithm: str | None) -> None:
+    """Clip gradients by the Trainer's `gradient_clip_val` and `gradient_clip_algorithm`."""
+    if value and algorithm == "value":
+        nn.utils.clip_grad_value_(_parameters(optimizer), value)
+    elif value:
+        nn.utils.clip_grad_norm_(_parameters(optimizer), value)
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

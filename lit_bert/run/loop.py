@@ -32,11 +32,3 @@ def correct_restart(trainer: Trainer) -> None:
         loop.restarting = False
         loop.reset()
         loop.epoch_loop.max_steps = steps
-
-
-def validation_follows(trainer: Trainer) -> bool:
-    """Tell whether Lightning may validate after this batch, which is not an epoch's last."""
-    every = trainer.val_check_batch
-    loop = trainer.fit_loop
-    done = 1 + (loop.total_batch_idx if trainer.check_val_every_n_epoch is None else loop.batch_idx)
-    return isinstance(every, int) and every > 0 and done % every == 0

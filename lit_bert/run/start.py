@@ -1,47 +1,87 @@
 """What a command starts from: a checkpoint, an exported folder, or a recipe."""
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import yaml
 
 from lit_bert.console import status
 from lit_bert.errors import UserError
 from lit_bert.modeling.checkpoint import Checkpoint
-from lit_bert.run.recipe import default_recipe
-from lit_bert.run.resume import find_checkpoint, set_checkpoint_defaults
+from lit_bert.run import run_dir
+from lit_bert.run.help import COMMANDS
+from lit_bert.run.recipe import ROTTEN_TOMATOES, default_recipe
+from lit_bert.run.resume import find_checkpoint
+
+_OPTIONS = ("ckpt_path", "input", "data.dataset", "model.pretrained", "trainer.default_root_dir")
+"""The options that decide what a command starts from."""
 
 
 class Start(NamedTuple):
-    """The checkpoint, the folder that was exported, and the name of the recipe, where there is one."""
+    """What a command starts from.
 
+    `checkpoint` is set if there is one, `folder` if predictions come from an exported folder; `config` is a config file
+    that the command line does not name: that of the checkpoint's run, or a recipe; `recipe` is the name of the recipe.
+    """
+
+    command: str
     checkpoint: Checkpoint | None
     folder: str | None
+    config: Path | None
     recipe: str
 
 
-def find_start(command: str, settings: Any, configs: list[Any], parser: Any) -> Start:
-    """Find what a command starts from, and make the settings that it brings the parser's defaults.
+def find_start(words: Sequence[str]) -> Start:
+    """Find what a command starts from, before its options are parsed.
 
     Args:
-        command: "fit", "validate", "test" or "predict".
-        settings: What the command line says, on its own.
-        configs: The config files that it names.
-        parser: The command's.
+        words: The command line.
+
+    Raises:
+        UserError: A checkpoint is missing or cannot be read.
     """
-    is_folder = command == "predict" and settings.input is not None and Path(settings.ckpt_path or "").is_dir()
-    pretrained_is_given = settings.model.pretrained != parser.get_defaults(skip_validation=True)["model.pretrained"]
-    if command != "fit" and not settings.ckpt_path and (not (configs or pretrained_is_given) or settings.get("input")):
-        what = f"{command} --input {settings.input}" if settings.get("input") else command
-        advice = "best is that of the newest run in runs/"
-        raise UserError(f"{what}: give a checkpoint with --ckpt_path ({advice})")
-    if is_folder:
-        return Start(None, settings.ckpt_path, "export")
-    root = Path(settings.trainer.default_root_dir or "runs")
-    checkpoint, config = find_checkpoint(settings.ckpt_path, command, root), None
-    if checkpoint:
-        config = set_checkpoint_defaults(parser, checkpoint)
-    elif not configs:
-        config, why = default_recipe(settings.data.dataset, settings.model.pretrained if pretrained_is_given else None)
+    command = next(word for word in words if word in COMMANDS)
+    given, configs = _first_look(words)
+    ckpt_path, source, pretrained = given.get("ckpt_path"), given.get("input"), given.get("model.pretrained")
+    if command != "fit" and not ckpt_path and (source or not (configs or pretrained)):
+        what = f"{command} --input {source}" if source else command
+        raise UserError(f"{what}: give a checkpoint with --ckpt_path (best is that of the newest run in runs/)")
+    if command == "predict" and source and Path(ckpt_path or "").is_dir():
+        return Start(command, None, ckpt_path, None, "export")
+    checkpoint, config = find_checkpoint(ckpt_path, command, Path(given.get("trainer.default_root_dir") or "runs")), None
+    run = run_dir.run_dir_of(checkpoint.path) if checkpoint else None
+    if run and command == "fit":
+        config = run / run_dir.CONFIG
+    elif not checkpoint and not configs:
+        config, why = default_recipe(given.get("data.dataset", ROTTEN_TOMATOES), pretrained)
         status("recipe", f"{config.name}: {why}; choose with --config configs/NAME.yaml", err=True)
-    if config and not configs:
-        parser.default_config_files = [str(config)]
-    return Start(checkpoint, None, Path(str(configs[-1])).stem if configs else config.stem if config else "run")
+    named = Path(configs[-1]) if configs else config
+    return Start(command, checkpoint, None, None if configs else config, named.stem if named else "run")
+
+
+def _first_look(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the options that decide on the start, from the command line or its config files, and those files."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser.add_argument("--config", action="append", default=[])
+    for option in _OPTIONS:
+        parser.add_argument(f"--{option}", nargs="?")
+    for split in ("train", "validation", "test"):
+        parser.add_argument(f"--data.dataset.{split}", nargs="?", dest="data.dataset", action="append")
+    found = vars(parser.parse_known_args([word for word in words if not word.startswith("--print_config")])[0])
+    configs = found.pop("config")
+    stored: dict[str, Any] = {}
+    for config in configs:
+        try:
+            content = yaml.safe_load(Path(config).read_text("utf-8"))
+            stored |= {option: value for option in _OPTIONS if (value := _lookup(content, option)) is not None}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):  # the parser explains it
+            continue
+    return stored | found, configs
+
+
+def _lookup(content: Any, option: str) -> Any:
+    for name in option.split("."):
+        content = content.get(name) if isinstance(content, dict) else None
+    return content

@@ -1,0 +1,56 @@
+"""A run whose loss is no longer a number is stopped, and never overwrites a good checkpoint."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lit_bert.errors import UserError
+
+CHECK_STEPS = 10
+"""Optimizer steps between two looks at whether losses are finite: each look waits for a GPU."""
+
+
+class FiniteGuard(Callback):
+    """Stops training after a loss or a weight that is not a finite number, on all ranks at the same step.
+
+    It looks every few steps, before a validation, and whenever a checkpoint is about to be written, which is then not
+    written: the one before it is kept.
+
+    Raises:
+        UserError: A loss or a weight is not finite; the message says which options to change.
+    """
+
+    def __init__(self) -> None:
+        self._finite = torch.tensor(True)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._finite = torch.tensor(True, device=pl_module.device)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        if isinstance(loss, Tensor):
+            self._finite = self._finite & loss.detach().isfinite()
+        if trainer.global_step % CHECK_STEPS == 0:
+            self._check(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._check(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Look at the weights as well: an infinite gradient shows in the next loss only."""
+        weights = [value for value in checkpoint["state_dict"].values() if value.is_floating_point()]
+        self._check(trainer, all(bool(value.isfinite().all()) for value in weights))
+
+    def _check(self, trainer: Trainer, weights_are_finite: bool = True) -> None:
+        finite = bool(self._finite) and weights_are_finite
+        if not trainer.strategy.reduce_boolean_decision(finite, all=True):
+            raise UserError(
+                f"the loss or its gradient is not a finite number, at step {trainer.global_step} or up to {CHECK_STEPS} "
+                "steps before; lower --model.learning_rate, or raise --model.warmup_ratio or the precision "
+                f"(--trainer.precision {trainer.precision} now); checkpoints written before are intact"
+            )
