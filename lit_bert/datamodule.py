@@ -1,6 +1,7 @@
 """The LightningDataModule: fetches, samples, tokenises and batches labelled sentences."""
 
 import os
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from lightning.pytorch import LightningDataModule
@@ -10,6 +11,8 @@ from torch.utils.data import DataLoader
 from lit_bert.data import position, tokenized
 from lit_bert.data.collate import FIXED_LENGTHS, make_loader
 from lit_bert.data.encoding import LongText
+from lit_bert.data.formats import TableFormat
+from lit_bert.data.options import DataOptions, check_batching
 from lit_bert.data.sampler import LengthGroupedSampler
 from lit_bert.errors import UserError
 from lit_bert.modeling import encoder
@@ -95,7 +98,8 @@ class TextClassificationDataModule(LightningDataModule):
     ) -> None:
         self._given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        tokenized.check_options(self._given)
+        check_batching(batch_size, eval_batch_size, num_workers, padding)
+        self._options({"max_length": max_length})
         self.save_hyperparameters(logger=False)  # names shared with the module's would clash there
         self.dataset = dataset
         self.tokenizer = tokenizer
@@ -128,24 +132,23 @@ class TextClassificationDataModule(LightningDataModule):
         """Fetch, check, sample and tokenise, unless the cache has it; shows progress."""
         if self.fingerprint:  # it has been done in this process
             return
-        tokenizer, limit = self._load_tokenizer()
-        files = encoder.tokenizer_files(tokenizer)
-        self.fingerprint = tokenized.prepare(
-            self.dataset, {**self._given, "max_length": self.max_length}, tokenizer, files, limit
-        )
+        self.fingerprint = tokenized.prepare(self._options({"max_length": self.max_length}), self._load_tokenizer())
+
+    def _options(self, changed: dict[str, Any]) -> DataOptions:
+        given = {**self._given, **changed}
+        format = TableFormat(**{name: given[name] for name in TableFormat._fields})
+        names = [field.name for field in fields(DataOptions) if field.name != "format"]
+        return DataOptions(**{name: given[name] for name in names}, format=format)
 
     def split_sizes(self) -> dict[str, int]:
         """Return the number of rows of each split there is: "train", "val", "test", "unlabelled"."""
         self.prepare_data()
         return {name: len(rows) for name, rows in tokenized.read(self.fingerprint).splits.items()}
 
-    def _load_tokenizer(self) -> tuple[Any, int]:
-        if self.checkpoint is None and self.tokenizer.endswith(".ckpt"):
-            self.checkpoint = Checkpoint.read(self.tokenizer)
+    def _load_tokenizer(self) -> Any:
         if self.checkpoint is not None and self.checkpoint.tokenizer_files:
-            files, config = self.checkpoint.tokenizer_files, self.checkpoint.encoder_config
-            return encoder.tokenizer_from_files(files, config, f"--ckpt_path {self.checkpoint.path}")
-        return encoder.load_tokenizer(encoder.find_encoder(self.tokenizer), f"--model.pretrained {self.tokenizer}")
+            return encoder.find_tokenizer(str(self.checkpoint.path))
+        return encoder.find_tokenizer(self.tokenizer)
 
     def setup(self, stage: str) -> None:
         """Read what `prepare_data` made; `stage` makes no difference."""
