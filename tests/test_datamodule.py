@@ -84,7 +84,9 @@ def changed(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["train.arrow", "test.arrow", "about.json", "checksums.json"])
+@pytest.mark.parametrize(
+    "name", ["train/data-00000-of-00001.arrow", "test/state.json", "manifest.json", "checksums.json"]
+)
 @pytest.mark.parametrize("damage", [truncated, changed, os.remove, lambda path: path.write_bytes(b"")])
 def test_a_damaged_cache_is_noticed_and_made_again(
     reviews: Path, tiny_bert: str, name: str, damage: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any

@@ -4,29 +4,33 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lit_bert.data import dataset
 from lit_bert.data.audit import audit, drop_leaked
 from lit_bert.data.cache import cache_dir, cached_dir
 from lit_bert.data.encoding import TextEncoder
-from lit_bert.data.formats import TableFormat
+from lit_bert.data.options import DataOptions
 from lit_bert.data.splits import hold_out, sample, take_fold
 from lit_bert.errors import UserError
+from lit_bert.modeling.encoder import tokenizer_files
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
-FORMAT = 6
-"""Of the rows in the cache; a change of it leaves older ones behind."""
+FORMAT = 7
+"""Version of the rows in the cache. It is part of their key, so that older ones are left alone."""
 
-SPLITS = ("train", "val", "test")
+_MANIFEST = "manifest.json"
 
 
 class TokenizedSplits(NamedTuple):
@@ -34,7 +38,7 @@ class TokenizedSplits(NamedTuple):
 
     They are memory-mapped, with `text`, `label`, `index`, `input_ids`, and in pairs `text_pair` and `token_type_ids`.
     `max_length` is the most tokens that a sequence has, `tokenizer_files` are the texts of the tokenizer's files by
-    name, `audit` is what is to be said of the data, and `held_out` a digest of rows held out of the training rows.
+    name, `audit` holds the data-quality findings, and `held_out` is a digest of rows held out of the training rows.
     """
 
     splits: dict[str, "Dataset"]
@@ -50,57 +54,25 @@ def _folder(key: str) -> Path:
     return cache_dir() / "tokenised" / key
 
 
-def check_options(given: Mapping[str, Any]) -> None:
-    """Check the data module's arguments, as far as that can be done without the data."""
-    least = {"train_rows": 1, "val_rows": 1, "test_rows": 1, "max_length": 3, "num_workers": 0, "sample_seed": 0}
-    least |= {"batch_size": 1, "eval_batch_size": 1}
-    for option, smallest in least.items():
-        if given[option] is not None and given[option] < smallest:
-            raise UserError(f"--data.{option} {given[option]}: it must be at least {smallest}")
-    names, padding, delimiter = given["class_names"], given["padding"], given["delimiter"]
-    if names is not None and len(set(names)) != max(2, len(names)):
-        raise UserError(f"--data.class_names {names}: at least two different names are needed")
-    if isinstance(padding, list) and (padding != sorted(set(padding)) or min(padding, default=0) < 1):
-        raise UserError(f"--data.padding {padding}: give rising lengths of at least 1, such as [16, 32, 64]")
-    folds, fold = given["folds"], given["fold"]
-    if folds is not None and (folds < 2 or not 1 <= fold <= folds or given["val_split"] == "test"):
-        problem = "--data.val_split test: folds are of the training and validation rows; leave one of the two out"
-        if given["val_split"] != "test":
-            problem = f"--data.folds {folds} --data.fold {fold}: give at least 2 folds, and one of 1 to {folds}"
-        raise UserError(problem)
-    if not 0 < given["holdout"] < 0.5:
-        raise UserError(f"--data.holdout {given['holdout']}: it must be between 0 and 0.5")
-    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
-        raise UserError(f"--data.delimiter {delimiter!r}: give one character, such as ';'")
-    if given["long_text"] != "head" and given["text_pair_column"]:
-        raise UserError(f"--data.long_text {given['long_text']}: of pairs (--data.text_pair_column), heads are read")
-
-
-def table_format(given: Mapping[str, Any]) -> TableFormat:
-    """Return which columns the data module's arguments name."""
-    names = ("text_column", "label_column", "text_pair_column", "delimiter")
-    return TableFormat(**{name: given[name] for name in names})
-
-
-def prepare(
-    name: str | dict[str, str], given: Mapping[str, Any], tokenizer: Any, files: dict[str, str], limit: int
-) -> str:
+def prepare(options: DataOptions, tokenizer: "PreTrainedTokenizerBase") -> str:
     """Fetch, check, sample and tokenise a data set into the cache, unless it has it; shows progress; returns its key.
 
-    `given` are the data module's arguments, `files` the tokenizer's, and `limit` is how many tokens the encoder takes.
+    Args:
+        options: The rows to take, and what to read of them.
+        tokenizer: It neither truncates nor pads on its own, and its `model_max_length` is what the encoder takes.
+
+    Raises:
+        UserError: The data set has a fault, or not what the options ask for; or the cache cannot be written.
     """
-    max_length = given["max_length"] or limit
+    limit = tokenizer.model_max_length
+    max_length = options.max_length or limit
     if max_length > limit:
-        raise UserError(
-            f"--data.max_length {max_length}: {given['tokenizer']} has positions for {limit} tokens at most"
-        )
-    location, content = dataset.fetch(name)
-    format, seed, val_split = table_format(given), given["sample_seed"], given["val_split"]
-    names = ("class_names", "long_text", "holdout", "drop_unlabelled", "drop_leaked", "folds", "fold")
-    counts = {split: given[f"{split}_rows"] for split in SPLITS}
-    depends = [FORMAT, content, *format, *(given[option] for option in names), counts, val_split, seed, max_length]
-    depends.append(tokenizer.backend_tokenizer.to_str())
-    key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:20]
+        raise UserError(f"--data.max_length {max_length}: the encoder has positions for {limit} tokens at most")
+    location, digest = dataset.fetch(options.dataset)
+    # A data set counts by its content, wherever it is.
+    content = [FORMAT, asdict(replace(options, dataset=digest, max_length=max_length))]
+    content.append(tokenizer.backend_tokenizer.to_str())
+    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
     with cached_dir(_folder(key)) as folder:
         if folder is None:
             return key
@@ -108,58 +80,63 @@ def prepare(
 
         if not sys.stderr.isatty():
             datasets.disable_progress_bars()
-        found = dataset.load(location, format, given["class_names"], given["drop_unlabelled"])
-        complete = set(found)
-        held_out = hold_out(found, val_split, given["holdout"], seed, f"--data.dataset {name}")
-        if given["folds"]:
-            from_train = "validation" not in complete
-            take_fold(found, given["folds"], given["fold"], seed, f"--data.dataset {name}", from_train)
-            complete |= {"validation"}
-        counts_held_out = {split: len(rows) for split, rows in found.items() if split not in complete}
-        if given["drop_leaked"]:
-            drop_leaked(found)
-        sources = {"train": "train", "val": val_split, "test": "test"}
-        splits = {}
-        for split, source in sources.items():
-            if source in found:
-                where = f"--data.{split}_rows {counts[split]}: the {source} split of {name}"
-                splits[split] = sample(found[source], counts[split], seed, where)
-        splits |= _divide_by_label(splits.get("test"))
-        splits = {split: rows for split, rows in splits.items() if len(rows)}
-        if not {"train", "val"} <= splits.keys():
-            raise UserError(f"--data.dataset {name}: no {'training' if 'val' in splits else val_split} rows are left")
-        encode = TextEncoder(tokenizer, max_length, given["long_text"])
+        splits, manifest = _choose(options, location)
+        encode = TextEncoder(tokenizer, max_length, options.long_text)
         for split, rows in splits.items():
-            rows.map(
+            splits[split] = rows.map(
                 encode,
                 batched=True,
                 input_columns=[column for column in ("text", "text_pair") if column in rows.column_names],
-                cache_file_name=str(folder / f"{split}.arrow"),
-                writer_batch_size=10_000,
                 desc=f"Tokenising {split} rows",
-                new_fingerprint=f"{key}-{split}",
+                new_fingerprint=f"{key}-{split}",  # or `datasets` would pickle the tokenizer for one
             )
-        class_names = splits["train"].features["label"].names
-        about = [list(splits), class_names, max_length, tokenizer.pad_token_id, files]
-        about += [{**audit(splits), **encode.counts(), "held_out": counts_held_out}, held_out]
-        (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
+        manifest["audit"] |= encode.counts()
+        manifest |= {"max_length": max_length, "pad_token_id": tokenizer.pad_token_id}
+        manifest["tokenizer_files"] = tokenizer_files(tokenizer)
+        datasets.DatasetDict(splits).save_to_disk(folder)
+        (folder / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     return key
 
 
-def _divide_by_label(test: "Dataset | None") -> dict[str, "Dataset"]:
-    """Return the test rows with a label, and those without."""
-    if test is None:
-        return {}
-    known = np.array(test["label"]) >= 0
-    return {"test": test.select(np.flatnonzero(known)), "unlabelled": test.select(np.flatnonzero(~known))}
+def _choose(options: DataOptions, location: str | dict[str, str]) -> tuple[dict[str, "Dataset"], dict[str, Any]]:
+    """Return the rows of each split that options ask for, and `class_names`, `held_out` and `audit` of them."""
+    name, seed, val_split = f"--data.dataset {options.dataset}", options.sample_seed, options.val_split
+    found = dataset.load(location, options.format, options.class_names, options.drop_unlabelled)
+    given = set(found)
+    held_out = hold_out(found, val_split, options.holdout, seed, name)
+    counts = {split: len(rows) for split, rows in found.items() if split not in given}
+    if options.folds:
+        take_fold(found, options.folds, options.fold, seed, name, from_train="validation" not in given)
+        counts.pop("validation", None)
+    if options.drop_leaked:
+        drop_leaked(found)
+    splits = {}
+    for split, source, count in (
+        ("train", "train", options.train_rows),
+        ("val", val_split, options.val_rows),
+        ("test", "test", options.test_rows),
+    ):
+        if source in found:
+            where = f"--data.{split}_rows {count}: the {source} split of {options.dataset}"
+            splits[split] = sample(found[source], count, seed, where)
+    if "test" in splits:
+        known = np.array(splits["test"]["label"]) >= 0
+        splits["unlabelled"] = splits["test"].select(np.flatnonzero(~known))
+        splits["test"] = splits["test"].select(np.flatnonzero(known))
+    splits = {split: rows for split, rows in splits.items() if len(rows)}
+    for split, source in (("train", "training"), ("val", val_split)):
+        if split not in splits:
+            raise UserError(f"{name}: no {source} rows are left")
+    class_names = splits["train"].features["label"].names
+    return splits, {"class_names": class_names, "held_out": held_out, "audit": audit(splits) | {"held_out": counts}}
 
 
 def read(key: str) -> TokenizedSplits:
     """Map the rows of a key from the cache."""
-    from datasets import Dataset
+    from datasets import load_from_disk
 
-    names, *about = json.loads((_folder(key) / "about.json").read_text("utf-8"))
-    return TokenizedSplits({name: Dataset.from_file(str(_folder(key) / f"{name}.arrow")) for name in names}, *about)
+    manifest = json.loads((_folder(key) / _MANIFEST).read_text("utf-8"))
+    return TokenizedSplits(splits=dict(load_from_disk(_folder(key))), **manifest)
 
 
 def rows(splits: Mapping[str, "Dataset"], name: str, with_unlabelled: bool) -> "Dataset":
@@ -176,9 +153,10 @@ def rows(splits: Mapping[str, "Dataset"], name: str, with_unlabelled: bool) -> "
     return concatenate_datasets(found) if len(found) > 1 else found[0]
 
 
-def lengths(rows: "Dataset") -> Any:
+def lengths(rows: "Dataset") -> NDArray[np.int32]:
     """Return the token count of each row as an array, shape (rows,)."""
-    return pc.list_value_length(rows.data["input_ids"]).to_numpy()
+    counts: NDArray[np.int32] = pc.list_value_length(rows.data["input_ids"]).to_numpy()
+    return counts
 
 
 def texts(rows: "Dataset", index: Tensor) -> tuple[list[str], list[int]]:

@@ -5,15 +5,19 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from lit_bert.data import hub, packaged
 from lit_bert.errors import UserError, reason
+from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.modeling.classes import set_class_names
 from lit_bert.modeling.pooling import add_mean_layer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _OFFSET_POSITIONS = {
     *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"),
@@ -122,7 +126,27 @@ def load_tokenizer(folder: Path, source: str, config: Any = None) -> tuple[Any, 
     positions = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
     if config.model_type in _OFFSET_POSITIONS:
         positions -= config.pad_token_id + 1
-    return tokenizer, min(tokenizer.model_max_length, positions)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+    return tokenizer, tokenizer.model_max_length
+
+
+def find_tokenizer(name: str) -> "PreTrainedTokenizerBase":
+    """Return the tokenizer of an encoder or a checkpoint, which neither truncates nor pads on its own.
+
+    Its `model_max_length` is how many tokens the encoder takes at most.
+
+    Args:
+        name: As for `find_encoder`, or a checkpoint file.
+    """
+    if not name.endswith(".ckpt"):
+        tokenizer, _ = load_tokenizer(find_encoder(name), f"--model.pretrained {name}")
+        return tokenizer
+    checkpoint, source = Checkpoint.read(name), f"--ckpt_path {name}"
+    if not checkpoint.tokenizer_files:
+        problem = "it has no tokenizer, because it was trained on another data module; name one with --data.tokenizer"
+        raise UserError(f"{source}: {problem}")
+    tokenizer, _ = tokenizer_from_files(checkpoint.tokenizer_files, checkpoint.encoder_config, source)
+    return tokenizer
 
 
 def tokenizer_from_files(files: Mapping[str, str], config: Mapping[str, Any], source: str) -> tuple[Any, int]:
