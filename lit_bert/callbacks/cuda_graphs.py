@@ -5,19 +5,47 @@ as a whole. It is recorded at the first batch of its shape, in a fraction of a s
 """
 
 import weakref
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lit_bert.console import status
 from lit_bert.errors import UserError, reason
+from lit_bert.module import BertClassifier
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers.modeling_outputs import SequenceClassifierOutput
 
 MOST_SHAPES = 16
-"""Shapes that are recorded; batches of others are computed without a graph."""
+"""Shapes that are recorded; batches of other shapes are computed without a graph."""
+
+
+class CudaGraphs(Callback):
+    """Trains a `BertClassifier` through CUDA graphs, on GPUs with the whole model on each; elsewhere it does nothing.
+
+    In training, the forward method of its `transformers` model is replaced, as `torch.cuda.make_graphed_callables` does
+    it (which keeps gradients for each shape apart); results are the same, to the last bit. Pad batches to a few lengths
+    (`--data.padding`): each is recorded once.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        rows = getattr(trainer.train_dataloader, "batch_size", None)
+        is_whole = type(trainer.strategy) in (SingleDeviceStrategy, DDPStrategy)  # others split the parameters
+        if isinstance(pl_module, BertClassifier) and pl_module.device.type == "cuda" and is_whole and rows:
+            pl_module.model.forward = GraphedForward(pl_module.model, rows)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Free the graphs' memory; CUDA graphs cannot be deep-copied, either."""
+        if isinstance(pl_module, BertClassifier):
+            vars(pl_module.model).pop("forward", None)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.on_train_end(trainer, pl_module)
 
 
 class GraphedForward:
@@ -32,8 +60,8 @@ class GraphedForward:
         rows: Rows of a full batch; a smaller one, such as an epoch's last, is computed without.
     """
 
-    def __init__(self, model: Any, rows: int) -> None:
-        self.model, self.rows = model, rows
+    def __init__(self, model: "PreTrainedModel", rows: int) -> None:
+        self.forward, self.rows = model.forward, rows
         self._parts, self._parameters = list(model.modules()), list(model.parameters())
         self._graphs: dict[Any, Graph] | None = {}  # None if they cannot serve this model
         self._state: Any = None  # of the model when they were recorded
@@ -42,14 +70,17 @@ class GraphedForward:
         self._pool: Any = None
         self._last: Any = lambda: None  # a weak reference to the last replay
 
-    def __call__(self, **inputs: Tensor) -> Tensor:
-        """Return the logits, shape (B, C), of what the model takes, each of shape (B, T) or more."""
+    def __call__(self, **inputs: Tensor) -> "SequenceClassifierOutput":
+        """Return `logits`, shape (B, C), for what the model takes, each of shape (B, T) or more."""
+        from transformers.modeling_outputs import SequenceClassifierOutput
+
         graph = self._graph(inputs)
         if graph is None:
-            return self.model(**inputs).logits  # type: ignore[no-any-return]
+            return self.forward(**inputs)
         replay = Replay()
         self._last = weakref.ref(replay)
-        return _Replayed.apply(graph, replay, *inputs.values(), *self._trained)  # type: ignore[no-any-return, no-untyped-call]
+        logits = _Replayed.apply(graph, replay, *inputs.values(), *self._trained)  # type: ignore[no-untyped-call]
+        return SequenceClassifierOutput(logits=logits)
 
     def _graph(self, inputs: dict[str, Tensor]) -> "Graph | None":
         """Return the graph for a batch, recorded if it is the first of its shape; None if there can be none."""
@@ -62,7 +93,7 @@ class GraphedForward:
         if shape not in self._graphs and len(self._graphs) < MOST_SHAPES:
             try:
                 self._graphs[shape] = self._record(inputs)
-            except RuntimeError as error:  # of a model that waits for the GPU, or for want of memory
+            except RuntimeError as error:  # the model waits for the GPU, or there is too little memory
                 self._graphs = self._gradients = self._pool = None
                 torch.cuda.empty_cache()
                 status("graphs", f"CUDA graphs cannot serve this model ({reason(error)}); training goes on without")
@@ -90,7 +121,7 @@ class GraphedForward:
         with torch.autocast("cuda", dtype=dtype, enabled=enabled, cache_enabled=False):
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):  # what a first use sets up cannot be recorded
-                logits = self.model(**inputs).logits
+                logits = self.forward(**inputs).logits
                 gradients = torch.autograd.grad(logits, wanted, torch.zeros_like(logits), allow_unused=True)
             torch.cuda.current_stream().wait_stream(stream)
             if self._gradients is None:
@@ -99,7 +130,7 @@ class GraphedForward:
                 self._gradients = torch.empty(sum(p.numel() for p in self._trained), device=logits.device)
             del logits, gradients
             with torch.cuda.graph(forward, self._pool, stream, "thread_local"):
-                logits = self.model(**inputs).logits
+                logits = self.forward(**inputs).logits
             logits_gradient, self._pool = torch.zeros_like(logits), forward.pool()
             with torch.cuda.graph(backward, self._pool, stream, "thread_local"):
                 gradients = torch.autograd.grad(logits, self._trained, logits_gradient)
@@ -151,11 +182,3 @@ class _Replayed(torch.autograd.Function):
         gradients = graph.gradients.split([parameter.numel() for parameter in parameters])
         shaped = [gradient.view_as(parameter) for gradient, parameter in zip(gradients, parameters, strict=True)]
         return None, None, *(None for _ in graph.inputs), *shaped
-
-
-def graphed_forward(model: nn.Module, trainer: Trainer) -> GraphedForward | None:
-    """Return what calls a model by CUDA graphs in a training that they can serve: of whole models, on GPUs."""
-    strategy: Any = trainer.strategy
-    rows = getattr(trainer.train_dataloader, "batch_size", None)
-    whole = type(strategy) in (SingleDeviceStrategy, DDPStrategy)  # others split the parameters
-    return GraphedForward(model, rows) if strategy.root_device.type == "cuda" and whole and rows else None

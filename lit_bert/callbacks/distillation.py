@@ -1,4 +1,4 @@
-"""Training on what a larger model, or several, say of each row, beside its label."""
+"""Training on what a larger model, or several of them, predict for each row, beside its label."""
 
 import hashlib
 import json
@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core.mixins.hparams_mixin import HyperparametersMixin
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.nn import functional as F
 
 from lit_bert.console import status
 from lit_bert.data.cache import cache_dir, cached_dir
+from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.errors import UserError
 from lit_bert.files import display_path
 from lit_bert.inference.predictor import Predictor
@@ -25,9 +27,10 @@ _PROBS, _CLASSES = "probs.npy", "classes.json"
 class Distillation(Callback, HyperparametersMixin):
     """Mixes into each row's loss how far the model is from a teacher (Hinton et al. 2015).
 
-    The loss of a row becomes (1 - weight) x its own + weight x temperature² x KL(teacher || model), with both softened
-    by the temperature. What the teacher says of the training rows is computed once, and kept in the cache folder. For
-    a `BertClassifier` and a `TextClassificationDataModule`; the teacher may have another encoder and tokenizer.
+    The loss of a row becomes (1 - weight) x its own + weight x temperature^2 x KL(teacher || model), with both softened
+    by the temperature; `train/loss` stays the loss of the labels. What the teacher says of the training rows is
+    computed once, and kept in the cache folder. For a `BertClassifier`, or another module whose forward returns logits,
+    and a `TextClassificationDataModule`; the teacher may have another encoder and tokenizer.
 
     Args:
         teacher: Checkpoint file or exported folder, or several, whose probabilities are averaged; null: none.
@@ -46,27 +49,47 @@ class Distillation(Callback, HyperparametersMixin):
             names = ", ".join(self.teachers)
             self.save_hyperparameters({"teacher": names, "temperature": temperature, "teacher_weight": weight})
         self._probs = torch.zeros(0)
+        self._logits = self._index = self._row_weights = torch.zeros(0)  # of the batch
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Ask the teachers, and let the module mix their answers into its loss."""
-        if not self.teachers:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ask the teachers, and listen to the logits of the module."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not self.teachers or not isinstance(data, TextClassificationDataModule):
             return
-        rows, names = trainer.datamodule.rows("train"), pl_module.class_names  # type: ignore[attr-defined]
+        rows = data.rows("train")
         index = torch.tensor(list(rows["index"]))
-        probs = torch.stack([_probabilities(teacher, rows, names) for teacher in self.teachers]).mean(0)
+        probs = torch.stack([_probabilities(teacher, rows, data.class_names) for teacher in self.teachers]).mean(0)
         softened = F.softmax(probs.clamp_min(1e-12).log() / self.temperature, dim=-1)
         self._probs = torch.zeros(int(index.max()) + 1, probs.shape[1]).index_copy_(0, index, softened)
         self._probs = self._probs.to(pl_module.device)
-        pl_module.mix_loss = self.mix
+        self._hook = pl_module.register_forward_hook(self._keep_logits)
 
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        pl_module.mix_loss = None
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if len(self._probs):
+            self._hook.remove()
 
-    def mix(self, losses: Tensor, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """Return each row's loss, shape (B,), of its own loss (B,), logits (B, C) and a batch with `index` (B,)."""
-        log_probs = F.log_softmax(logits / self.temperature, dim=-1)
-        divergences = F.kl_div(log_probs, self._probs[batch["index"]], reduction="none").sum(dim=-1)
-        return (1 - self.weight) * losses + self.weight * self.temperature**2 * divergences
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if len(self._probs):
+            self._index = batch["index"]
+            rows = len(self._index)
+            self._row_weights = batch.get("weights", torch.full((rows,), 1 / rows, device=self._index.device))
+
+    def _keep_logits(self, module: LightningModule, inputs: Any, logits: Tensor) -> None:
+        self._logits = logits
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Change the loss in place, which by now is divided by the number of accumulated batches and scaled in fp16."""
+        if not len(self._probs):
+            return
+        divergence = (self.divergences(self._logits, self._index) * self._row_weights).sum()
+        scaler = trainer.precision_plugin.scaler if isinstance(trainer.precision_plugin, MixedPrecision) else None
+        scale = (scaler.get_scale() if scaler else 1.0) / trainer.accumulate_grad_batches
+        loss.mul_(1 - self.weight).add_(self.weight * scale * divergence)
+
+    def divergences(self, logits: Tensor, index: Tensor) -> Tensor:
+        """Return temperature^2 x KL(teacher || model) of rows, shape (B,), of logits (B, C) and `index` (B,)."""
+        log_probs = F.log_softmax(logits.float() / self.temperature, dim=-1)
+        return self.temperature**2 * F.kl_div(log_probs, self._probs[index], reduction="none").sum(dim=-1)
 
 
 def _probabilities(teacher: str, rows: Any, class_names: Sequence[str]) -> Tensor:

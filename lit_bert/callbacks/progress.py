@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a few lines on what is about to be done, then a progress bar."""
+"""What a person sees during a run: a few lines on what is about to be done, then a progress bar."""
 
 from typing import Any
 
@@ -9,7 +9,8 @@ from rich.progress import TimeRemainingColumn
 
 from lit_bert.console import status
 from lit_bert.data.audit import describe
-from lit_bert.run.openmp import LoadMonitor
+from lit_bert.datamodule import TextClassificationDataModule
+from lit_bert.module import BertClassifier
 
 
 class RunSummary(Callback):
@@ -17,47 +18,45 @@ class RunSummary(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
-        if getattr(data, "audit", None):
+        if isinstance(data, TextClassificationDataModule):
             _print_data(data)
-        config = getattr(getattr(pl_module, "model", None), "config", None)
-        if config is not None:
-            name = getattr(pl_module, "pretrained", type(pl_module).__name__)
-            parameters = list(pl_module.parameters())
+        if isinstance(pl_module, BertClassifier):
+            config, parameters = pl_module.model.config, list(pl_module.parameters())
             total = sum(parameter.numel() for parameter in parameters)
             trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-            layers = getattr(config, "num_hidden_layers", "?")
             size = f"{total / 1e6:.1f} M parameters"
             size += "" if trained == total else f", of which training starts with {trained:,}"
-            status("model", f"{name}: {config.model_type}, {layers} layers, {size}")
+            layers = f"{config.num_hidden_layers} layers"
+            status("model", f"{pl_module.pretrained}: {config.model_type}, {layers}, {size}")
         root = trainer.strategy.root_device
         if root.type == "cuda":
             name = torch.cuda.get_device_name(root)
         else:
             name = f"{root.type}, {torch.get_num_threads()} threads"
-            name += ", which yield to other processes" if LoadMonitor.active else ""
         status("device", f"{trainer.world_size} x {name}; precision {trainer.precision}")
 
 
-def _print_data(data: Any) -> None:
-    """Print what a `TextClassificationDataModule` has, and what is wrong with it."""
+def _print_data(data: TextClassificationDataModule) -> None:
+    """Print how many rows there are, and the data-quality findings."""
+    assert data.content is not None
     counts = {name: f"{len(rows):,}" for name, rows in data.splits.items()}
-    names = data.class_names
+    names, audit = data.class_names, data.content.audit
     classes = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     test = f"{counts.get('test', 'no')} test rows"
     if "unlabelled" in counts:
         test += f" ({counts['unlabelled']} more without a label)" if "test" in counts else " with a label"
     status("data", f"{counts['train']} training, {counts['val']} validation, {test}; classes {classes}")
-    if data.audit["held_out"]:
-        which = " and ".join(f"{rows:,} {split}" for split, rows in data.audit["held_out"].items())
+    if audit["held_out"]:
+        which = " and ".join(f"{rows:,} {split}" for split, rows in audit["held_out"].items())
         status("held out", f"{which} rows, drawn from the training rows class by class (--data.holdout)")
-    for line in describe(data.audit):
+    for line in describe(audit):
         status("audit", line)
 
 
 class ProgressBar(RichProgressBar):
     """Lightning's rich progress bar in 80 columns, with the loss of training and the results of validation.
 
-    Its metrics are read as often as they are logged: to read one waits for the GPU.
+    Its metrics are read as often as they are logged, because reading one waits for the GPU.
     """
 
     def __init__(self) -> None:
@@ -72,7 +71,7 @@ class ProgressBar(RichProgressBar):
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return the metrics to show."""
-        every: int = getattr(trainer, "log_every_n_steps", 0) or 10
+        every: int = trainer.log_every_n_steps or 10  # type: ignore[attr-defined]
         if trainer.training and self._metrics and trainer.global_step % every:
             return self._metrics
         metrics = super().get_metrics(trainer, pl_module)

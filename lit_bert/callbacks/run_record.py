@@ -1,4 +1,4 @@
-"""What a run's folder says of where the run comes from: with its config, what is needed to repeat it."""
+"""What is needed to repeat a run: its config and where it comes from, in the run's folder."""
 
 import json
 import os
@@ -19,9 +19,9 @@ from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_bert.console import status
-from lit_bert.files import atomic_write
+from lit_bert.datamodule import TextClassificationDataModule
+from lit_bert.files import atomic_write, next_free_path
 from lit_bert.run.hardware import processor_name
-from lit_bert.run.run_dir import with_checksum
 
 PACKAGES = ("lit_bert", "torch", "lightning", "transformers", "tokenizers", "datasets", "torchmetrics", "numpy")
 
@@ -29,8 +29,9 @@ PACKAGES = ("lit_bert", "torch", "lightning", "transformers", "tokenizers", "dat
 class RunRecord(Callback):
     """Writes a run's files when training starts, not before: a run that cannot be resumed keeps its last config.
 
-    One has the settings, with what Lightning's LearningRateFinder and BatchSizeFinder chose, which is printed, too; the
-    other the command, the code, the data, the versions and the hardware.
+    `config` has the settings, with what Lightning's LearningRateFinder and BatchSizeFinder chose, which is printed too;
+    `provenance` has the command, the code, the data, the versions and the hardware; that of a run that is resumed stands
+    beside the one before, with a number.
 
     Args:
         config: A YAML file.
@@ -41,11 +42,11 @@ class RunRecord(Callback):
     def __init__(self, config: Path, settings: str, provenance: Path) -> None:
         self.config = config
         self.settings = settings
-        self.provenance = provenance
+        self.provenance = next_free_path(provenance)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write; the finders, which come first among the callbacks, are done by now."""
-        tuned = _tuned(trainer, pl_module)
+        tuned = _tuned(trainer)
         for option, value in tuned.items():
             status("tuned", f"--{option} {value:g}")
         if not trainer.is_global_zero:
@@ -57,8 +58,7 @@ class RunRecord(Callback):
                 content[section][name] = value
             self.settings = yaml.safe_dump(content, sort_keys=False)
         provenance = _provenance(trainer)
-        config, record = with_checksum(self.settings), json.dumps(provenance, indent=2) + "\n"
-        for path, text in ((self.config, config), (self.provenance, record)):
+        for path, text in ((self.config, self.settings), (self.provenance, json.dumps(provenance, indent=2) + "\n")):
             with atomic_write(path) as partial:
                 partial.write_text(text, encoding="utf-8")
         for logger in trainer.loggers:
@@ -67,7 +67,7 @@ class RunRecord(Callback):
                     logger.experiment.add_text(tag, textwrap.indent(text, "    "), trainer.global_step)
 
 
-def _tuned(trainer: Trainer, module: Any) -> dict[str, float]:
+def _tuned(trainer: Trainer) -> dict[str, float]:
     """Return the options that tuners changed."""
     tuned: dict[str, float] = {}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -82,8 +82,8 @@ def _tuned(trainer: Trainer, module: Any) -> dict[str, float]:
 
 
 def _provenance(trainer: Trainer) -> dict[str, Any]:
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    splits = getattr(data, "splits", None)
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    is_ours = isinstance(data, TextClassificationDataModule)
     root = trainer.strategy.root_device
     cuda = root.type == "cuda"
     return {
@@ -92,9 +92,9 @@ def _provenance(trainer: Trainer) -> dict[str, Any]:
         "git": _git("rev-parse", "HEAD"),
         "uncommitted": _git("diff", "HEAD"),
         "data": {
-            "fingerprint": getattr(data, "fingerprint", None),
-            "rows": {name: len(rows) for name, rows in splits.items()} if isinstance(splits, dict) else None,
-            "held_out": getattr(data, "held_out", None),
+            "fingerprint": data.fingerprint if is_ours else None,
+            "rows": {name: len(rows) for name, rows in data.splits.items()} if is_ours else None,
+            "held_out": data.held_out if is_ours else None,
         },
         "versions": {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
         "hardware": {

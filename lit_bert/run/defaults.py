@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.run import hardware, ranks
 
 TRAINER: dict[str, Any] = {
@@ -32,7 +33,11 @@ def complete_epochs(settings: Any, data: Any) -> None:
     """
     trainer = settings.trainer
     if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
-        rows = data.split_sizes()["train"] if hasattr(data, "split_sizes") else ROWS
+        rows = ROWS
+        if isinstance(data, TextClassificationDataModule):
+            data.prepare_data()
+            data.setup("fit")
+            rows = len(data.splits["train"])
         trainer.max_epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, -(-ROWS // rows)))
 
 

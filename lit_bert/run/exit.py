@@ -6,10 +6,14 @@ import sys
 import threading
 from typing import Any, NoReturn
 
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 
+from lit_bert.data.tokenized import lengths
+from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.errors import Interrupted, UserError, as_user_error, is_lost_rank, reason
 from lit_bert.files import display_path
+from lit_bert.run.help import call
 from lit_bert.run.ranks import launched_environment
 
 
@@ -19,7 +23,7 @@ def exit_on_sigterm() -> None:
     def end(number: int, frame: Any) -> NoReturn:
         raise SystemExit(128 + number)
 
-    # Not in one of several ranks, which wait for each other outside Python.
+    # Ranks wait for each other outside Python, where no handler runs.
     alone = "LOCAL_RANK" not in os.environ and launched_environment() is None
     main_thread = threading.current_thread() is threading.main_thread()
     if alone and main_thread and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
@@ -36,7 +40,7 @@ def explain_and_exit(error: Exception) -> None:
     if isinstance(error, Interrupted):
         if rank == 0:
             name, path = signal.Signals(error.signal_number).name, display_path(error.checkpoint)
-            sys.stderr.write(f"stopped by {name}; go on with\npython train.py fit --ckpt_path {path}\n")
+            sys.stderr.write(f"stopped by {name}; go on with\n{call()} fit --ckpt_path {path}\n")
         raise SystemExit(128 + error.signal_number) from None
     if is_lost_rank(error):
         line = str(error).partition("] ")[2].partition(". ")[0] or reason(error)
@@ -47,20 +51,21 @@ def explain_and_exit(error: Exception) -> None:
         raise SystemExit(2) from error
 
 
-def explain_out_of_memory(data: Any, training: bool) -> UserError:
+def explain_out_of_memory(data: LightningDataModule | None, training: bool) -> UserError:
     """Return an error that names what takes the memory.
 
     Args:
-        data: The data module; without rows, texts of `--input` were predicted.
-        training: Whether a training batch was too large; else it was one of evaluation.
+        data: The data module; None if texts of `--input` were predicted.
+        training: Whether a training batch was too large, and not one of evaluation.
     """
-    splits = getattr(data, "splits", {})
-    if not splits:
+    if data is None:
         return UserError("out of memory predicting texts; lower --data.max_length, or use --trainer.accelerator cpu")
-    option = "batch_size" if training else "eval_batch_size"
-    longest = max(max(map(len, rows["input_ids"])) for rows in splits.values())
+    option, advice = ("batch_size", " and set --trainer.accumulate_grad_batches 2") if training else ("eval_batch_size", "")
+    what = f"--data.{option}"
+    if isinstance(data, TextClassificationDataModule) and data.splits:
+        longest = max(int(max(lengths(rows))) for rows in data.splits.values())
+        what += f" {data.batch_size if training else data.eval_batch_size} and sentences of up to {longest} tokens"
     return UserError(
-        f"out of memory with --data.{option} {getattr(data, option)} and sentences of up to {longest} tokens: "
-        f"halve the batch{' and set --trainer.accumulate_grad_batches 2' if training else ''}, or lower "
-        "--data.max_length; checkpoints written before are intact"
+        f"out of memory with {what}: halve the batch{advice}, or lower --data.max_length; checkpoints written before "
+        "are intact"
     )

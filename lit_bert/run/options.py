@@ -1,7 +1,10 @@
 """Options of the command line that belong to no class."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
+
+from lit_bert.run.rooms import import_if_present
 
 
 @dataclass
@@ -11,14 +14,12 @@ class FitOptions:
     Args:
         test_after_fit: Whether `fit` ends with a test of the best checkpoint.
         export_after_fit: Whether `fit` ends with a folder that transformers loads, of the best checkpoint: `export`.
-        projector: Whether `fit` ends with the validation rows' [CLS] vectors in TensorBoard's projector.
         checkpoint_minutes: Minutes between two checkpoints within an epoch; each epoch ends with one.
-        name: Name of the run's folder, and so of its entry in TensorBoard; null makes one of recipe, data set and time.
+        name: Name of the run's folder and of its entry in TensorBoard; null makes one from recipe, data set and time.
     """
 
     test_after_fit: bool = True
     export_after_fit: bool = True
-    projector: bool = False
     checkpoint_minutes: float = 5.0
     name: str | None = None
 
@@ -33,18 +34,21 @@ class PredictOptions:
         output: File for the predictions; - for standard output. By default it is in the run's folder, or beside the
             input if there is none, or, if --input is -, standard output.
         format: Format of --output; null goes by its name, and is csv for standard output.
-        backend: What computes: torch, or onnx for the ONNX file of an exported folder, on the CPU.
         keep: Columns of the input that are carried along, such as id,date.
-        safe_csv: Whether a cell of CSV that a spreadsheet would take for a formula begins with an apostrophe.
-        stream: Whether each text is answered on its own, as a reader at a pipe wants it: sooner, and slower in total.
         explain: Whether to add how much each word adds to the probability of the predicted class, to JSONL.
     """
 
     input: str | None = None
     output: str | None = None
     format: Literal["csv", "jsonl"] | None = None
-    backend: Literal["torch", "onnx"] = "torch"
     keep: str | None = None
-    safe_csv: bool = False
-    stream: bool = False
     explain: bool = False
+
+
+def option_groups(command: str) -> Iterator[tuple[type, str | None]]:
+    """Yield the classes whose arguments are options of a command, and what the names of these options begin with."""
+    yield FitOptions, None
+    if command == "predict":
+        yield PredictOptions, None
+    if command == "fit" and (room := import_if_present("callbacks.distillation")):
+        yield room.Distillation, "distillation"

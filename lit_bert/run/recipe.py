@@ -8,11 +8,11 @@ from lit_bert.run.ranks import from_rank_zero
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 _DECIDED = "LIT_BERT_RECIPE"  # how the process that starts the other ranks tells them
-_ROTTEN_TOMATOES = "cornell-movie-review-data/rotten_tomatoes"
-_REPOSITORIES = (("google-bert/bert-base-cased", "model"), (_ROTTEN_TOMATOES, "dataset"))
+ROTTEN_TOMATOES = "cornell-movie-review-data/rotten_tomatoes"
+_REPOSITORIES = (("google-bert/bert-base-cased", "model"), (ROTTEN_TOMATOES, "dataset"))
 
 
-def default_recipe(dataset: str | dict[str, str] = _ROTTEN_TOMATOES, pretrained: str | None = None) -> tuple[Path, str]:
+def default_recipe(dataset: str | dict[str, str] = ROTTEN_TOMATOES, pretrained: str | None = None) -> tuple[Path, str]:
     """Return the config file to run, and why: BERT-base if it can be had from the Hub, else the packaged encoder.
 
     There is a recipe of each for Rotten Tomatoes, and one for any other data set.
@@ -24,7 +24,7 @@ def default_recipe(dataset: str | dict[str, str] = _ROTTEN_TOMATOES, pretrained:
     Raises:
         UserError: The ranks of a job could not agree, for want of a connection between them.
     """
-    own_data = dataset not in (_ROTTEN_TOMATOES, packaged.PACKAGED)
+    own_data = dataset not in (ROTTEN_TOMATOES, packaged.PACKAGED)
     if own_data and pretrained:
         return CONFIGS / ("own_data_packaged.yaml" if pretrained == packaged.PACKAGED else "own_data.yaml"), "own data"
     variable = f"{_DECIDED}_OWN_DATA" if own_data else _DECIDED

@@ -1,7 +1,6 @@
 """Which checkpoint a command starts from, and which settings that brings."""
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +14,28 @@ from lit_bert.run import run_dir
 from lit_bert.run.checkpoint_io import find_named_checkpoint, find_newest_checkpoint
 
 
-def find_checkpoint(ckpt_path: str | None, subcommand: str, root: Path) -> Checkpoint | None:
-    """Return the checkpoint that is named; the newest for "last", the best of its run for "best"; or that of a job.
+def find_checkpoint(ckpt_path: str | None, command: str, root: Path) -> Checkpoint | None:
+    """Return the checkpoint that is named; the newest for "last", the best of its run for "best".
 
-    A SLURM job that runs again goes on from its own.
-
-    If training is to go on from a `last.ckpt` that is damaged or gone, the newest whole one beside it is taken.
+    A SLURM job that runs again goes on from its own checkpoint. If training is to go on from a `last.ckpt` that is
+    damaged or gone, the newest whole one beside it is taken.
 
     Args:
         ckpt_path: What `--ckpt_path` says.
-        subcommand: "fit", "validate", "test" or "predict".
+        command: "fit", "validate", "test" or "predict".
         root: The folder of all runs.
 
     Raises:
         UserError: It cannot be read, or there is none to evaluate.
     """
-    newest, requeued = None, subcommand == "fit" and run_dir.is_requeued()
+    newest, requeued = None, command == "fit" and run_dir.is_requeued()
     if requeued:
         newest = find_newest_checkpoint(run / run_dir.CHECKPOINTS for run in run_dir.runs_of_this_job(root))
     if ckpt_path in ("best", "last") and newest is None:
         newest = find_named_checkpoint(ckpt_path, root)
-        if newest is None and (subcommand != "fit" or ckpt_path == "best"):
+        if newest is None and (command != "fit" or ckpt_path == "best"):
             raise UserError(f"--ckpt_path {ckpt_path}: there is no such checkpoint in {root}; name its file")
-    if subcommand == "fit" and (newest or ckpt_path == "last" or (requeued and not ckpt_path)):
+    if command == "fit" and (newest or ckpt_path == "last" or (requeued and not ckpt_path)):
         where = f"from {display_path(newest.path)}" if newest else f"no checkpoint in {root} yet: from scratch"
         status("resume", where, err=True)
     if newest or not ckpt_path or ckpt_path == "last":
@@ -46,55 +44,40 @@ def find_checkpoint(ckpt_path: str | None, subcommand: str, root: Path) -> Check
         return Checkpoint.read(ckpt_path)
     except UserError as error:
         other = find_newest_checkpoint([Path(ckpt_path).parent])
-        if other is None or subcommand != "fit" or Path(ckpt_path).name != run_dir.LAST:
+        if other is None or command != "fit" or Path(ckpt_path).name != run_dir.LAST:
             raise
         status("resume", f"{str(error).partition(';')[0]}; from {display_path(other.path)} instead", err=True)
         return other
 
 
-def set_checkpoint_defaults(parser: Any, checkpoint: Checkpoint) -> Path | None:
-    """Make what a checkpoint stored the parser's defaults; to train on, return the config of the run whose it is.
+def stored_settings(checkpoint: Checkpoint, command: str) -> dict[str, Any]:
+    """Return the options that a checkpoint stores, by name; options on the command line and in config files beat them.
 
-    That config may name classes to call, as any config may: to evaluate and to predict, its precision alone is taken.
-    Options and config files beat both. LightningCLI lets the checkpoint win (Lightning-AI/pytorch-lightning#21455).
+    (LightningCLI lets the checkpoint win: Lightning-AI/pytorch-lightning#21455.) To evaluate and to predict, the
+    precision of the run is added; nothing else of its config, which may name classes to call, as any config may.
+
+    Raises:
+        UserError: It was trained with an optimizer that is not PyTorch's own: a checkpoint must not decide what is
+            imported.
     """
     stored = {f"model.{key}": value for key, value in checkpoint.hyper_parameters.items()}
     stored |= {f"data.{key}": value for key, value in checkpoint.data_hyper_parameters.items()}
-    stored |= _optimizers(parser, checkpoint)
-    links = {"model.class_names", "data.tokenizer", "model.optimizer", "model.lr_scheduler"}
-    known = set(parser.get_defaults(skip_validation=True).keys()) - links
-    parser.set_defaults({key: stored[key] for key in stored.keys() & known})
+    specs = {name: stored.pop(f"model.{name}", None) for name in ("optimizer", "lr_scheduler")}
     run = run_dir.run_dir_of(checkpoint.path)
-    config = run_dir.newest_config(run) if run else None
-    if parser.command == "fit":
-        if config is not None:
-            run_dir.verify_config(config)
-        return config
-    # Lightning would miss the callbacks of training, whose states mean nothing to weights that are evaluated.
-    warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need to be provided.*")
-    if config is None:
-        return None
-    try:
-        precision = yaml.safe_load(config.read_text("utf-8"))["trainer"]["precision"]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
-        return None
-    parser.set_defaults({"trainer.precision": str(precision)})
-    return None
-
-
-def _optimizers(parser: Any, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what a checkpoint says of optimizer and schedule, if it is to be trained on and they are PyTorch's own.
-
-    A default that names a class is imported, and a checkpoint must not decide what is.
-    """
-    specs = {name: checkpoint.hyper_parameters.get(name) for name in ("optimizer", "lr_scheduler")}
-    if parser.command != "fit" or run_dir.run_dir_of(checkpoint.path):  # that run's config names them
-        return {}
-    for name, spec in specs.items():
-        path = spec.get("class_path", "") if isinstance(spec, dict) else "torch.optim."
-        if not str(path).startswith("torch.optim."):
-            raise UserError(f"--ckpt_path {checkpoint.path}: it was trained with {path}; name it with --{name}")
-    return specs
+    if command == "fit" and not run:  # else that run's config names them
+        for name, spec in specs.items():
+            path = str(spec.get("class_path", "")) if isinstance(spec, dict) else "torch.optim."
+            if not path.startswith("torch.optim."):
+                raise UserError(f"--ckpt_path {checkpoint.path}: it was trained with {path}; name it with --{name}")
+        stored |= specs
+    if command != "fit" and run:
+        try:
+            stored["trainer.precision"] = str(_read_config(run)["trainer"]["precision"])
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+            pass
+    for linked in ("model.class_names", "data.tokenizer"):
+        stored.pop(linked, None)
+    return stored
 
 
 def exit_if_finished(checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
@@ -111,10 +94,8 @@ def exit_if_finished(checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
     if run is None:
         return
     try:
-        results = json.loads((run / run_dir.METRICS).read_text("utf-8"))
-        stored = yaml.safe_load(run_dir.newest_config(run).read_text("utf-8"))
-        ends = ("max_epochs", "max_steps", "max_time", "callbacks")
-        same = all(stored["trainer"][end] == trainer[end] for end in ends)
+        results, stored = json.loads((run / run_dir.METRICS).read_text("utf-8")), _read_config(run)
+        same = all(stored["trainer"][end] == trainer[end] for end in ("max_epochs", "max_steps", "max_time", "callbacks"))
         same &= all(stored[after] == settings[after] for after in ("test_after_fit", "export_after_fit"))
         exported = not settings["export_after_fit"] or not results["checkpoint"] or (run / run_dir.EXPORT).is_dir()
         if results["steps"] != checkpoint.global_step or not same or not exported:
@@ -127,3 +108,7 @@ def exit_if_finished(checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
         advice += ", or leave out early stopping with --trainer.callbacks null"
     status("finished", f"{display_path(str(run))} ended after {checkpoint.global_step:,} steps; {advice}")
     raise SystemExit(0)
+
+
+def _read_config(run: Path) -> Any:
+    return yaml.safe_load((run / run_dir.CONFIG).read_text("utf-8"))

@@ -1,17 +1,22 @@
 """A folder for each run: made by one run alone, and removed if nothing came of it."""
 
-import hashlib
 import itertools
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
+from lightning.pytorch.utilities import rank_zero_only
 
+from lit_bert.data.formats import STDIN
 from lit_bert.errors import UserError
+from lit_bert.files import atomic_write
 
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
@@ -22,7 +27,68 @@ EXPORT = "export"
 LABELS = "likely_wrong_labels.csv"
 LOCK = ".lock"
 
-_CHECKSUM = "# sha256 of the lines below: "
+
+class RunDir:
+    """The folder of a run.
+
+    Args:
+        path: The folder.
+        is_new: Whether this process has made it.
+    """
+
+    def __init__(self, path: Path, is_new: bool = False) -> None:
+        self.path = path
+        self._is_new = is_new
+
+    def keep(self) -> None:
+        """Keep the folder even if the command fails, because steps were trained."""
+        self._is_new = False
+
+    def remove_if_empty(self) -> None:
+        """Remove a folder that this process made and left without results."""
+        passing = (CONFIG, PROVENANCE, LOCK, "hparams.yaml", "events.")
+        if self._is_new and self.path.is_dir() and all(file.name.startswith(passing) for file in self.path.iterdir()):
+            shutil.rmtree(self.path)
+
+
+@contextmanager
+def open_run_dir(command: str, settings: Any, recipe: str, config: str) -> Iterator[RunDir]:
+    """Yield the folder of the run that a checkpoint belongs to, else a new one; while `fit` trains there, it is locked.
+
+    Only rank 0 makes a folder. A new folder is removed if the command fails and has left nothing in it.
+
+    Args:
+        command: "fit", "validate", "test" or "predict".
+        settings: Of the command.
+        recipe: What the run is called, before the data set and the time.
+        config: The settings as the run's config file has them.
+
+    Raises:
+        UserError: The folder cannot be made, or another process trains in it.
+    """
+    root, run = Path(settings.trainer.default_root_dir or "runs"), run_dir_of(settings.ckpt_path)
+    predicts = command == "predict"
+    if predicts and settings.input not in (None, STDIN):
+        yield RunDir(run or Path(settings.input).parent)
+        return
+    writes_elsewhere = predicts and (settings.output is not None or settings.input == STDIN)
+    if settings.trainer.fast_dev_run or writes_elsewhere or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+        yield RunDir(run or root)
+        return
+    name = run_name(recipe, settings.data.dataset)
+    folder = RunDir(run) if run else RunDir(create_run_dir(root, name, settings.name), is_new=True)
+    held = lock(folder.path) if command == "fit" else None
+    if held is None and run is None:
+        with atomic_write(folder.path / CONFIG) as partial:
+            partial.write_text(config, encoding="utf-8")
+    try:
+        yield folder
+    except BaseException:
+        folder.remove_if_empty()
+        raise
+    finally:
+        if held is not None:
+            held.release()
 
 
 def run_dir_of(checkpoint: str | Path | None) -> Path | None:
@@ -34,38 +100,9 @@ def run_dir_of(checkpoint: str | Path | None) -> Path | None:
     return folder if (folder / CONFIG).is_file() and folder != Path() else None
 
 
-def newest_config(folder: Path) -> Path:
-    """Return the newest config of a run: each resumption adds one."""
-    return max(folder.glob(f"{Path(CONFIG).stem}*.yaml"), key=lambda file: file.stat().st_mtime_ns)
-
-
-def with_checksum(config: str) -> str:
-    """Return a config's text with a first line that tells whether the others are as they were written."""
-    return f"{_CHECKSUM}{hashlib.sha256(config.encode()).hexdigest()}\n{config}"
-
-
-def verify_config(file: Path) -> None:
-    """Compare a run's config with its checksum, if it has one.
-
-    Raises:
-        UserError: It is damaged, or was changed.
-    """
-    first, _, rest = file.read_bytes().partition(b"\n")
-    intact = first.split()[-1:] == [hashlib.sha256(rest).hexdigest().encode()]
-    if not intact and (first.startswith(_CHECKSUM.encode()) or b"\ntrainer:" not in rest):
-        raise UserError(
-            f"{file}: it is not as it was written (its first line is a checksum of the others); if you changed it, "
-            "remove that line, or give your options on the command line instead"
-        )
-
-
 def is_requeued() -> bool:
     """Tell whether this is a SLURM job that was put back into the queue, and runs again."""
     return int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
-
-
-def _job() -> str:
-    return f"_job-{os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
 
 
 def runs_of_this_job(root: Path) -> list[Path]:
@@ -97,7 +134,8 @@ def create_run_dir(root: Path, recipe: str, name: str | None = None) -> Path:
     """
     if name is not None and (Path(name).name != name or name.startswith(".")):
         raise UserError(f"--name {name}: give a name for a folder, without / and not beginning with a dot")
-    name = name or f"{recipe}_{datetime.now():%Y-%m-%d_%H-%M-%S}{_job()}"
+    job = f"_job-{os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
+    name = name or f"{recipe}_{datetime.now():%Y-%m-%d_%H-%M-%S}{job}"
     try:
         root.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(1):
@@ -130,10 +168,3 @@ def lock(folder: Path) -> FileLock:
             f"{folder}: another process trains in this folder (it holds {LOCK}); wait for it, or stop it"
         ) from error
     return held
-
-
-def remove_if_empty(folder: Path) -> None:
-    """Remove the folder of a run that ended before its first step, unless it has results."""
-    passing = (CONFIG, PROVENANCE, LOCK, "hparams.yaml", "events.")
-    if folder.is_dir() and all(file.name.startswith(passing) for file in folder.iterdir()):
-        shutil.rmtree(folder)

@@ -1,24 +1,19 @@
 """The Trainer of a command: with this project's callbacks, logger and checkpoints beside what was asked for."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ProgressBar
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, LearningRateMonitor, ProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
 
-from lit_bert.callbacks import progress
-from lit_bert.callbacks.label_review import LabelReview
-from lit_bert.callbacks.loggers import ScalarLogger
-from lit_bert.callbacks.preemption import PreemptionCheckpoint
-from lit_bert.callbacks.run_record import RunRecord
-from lit_bert.callbacks.tensorboard import TensorBoardCallback
-from lit_bert.callbacks.throughput import Throughput
-from lit_bert.files import next_free_path
 from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.run import ranks, run_dir
 from lit_bert.run.checkpoint_io import AtomicCheckpointIO
+from lit_bert.run.rooms import import_if_present
 
 
 def make_trainer(
@@ -27,8 +22,7 @@ def make_trainer(
     """Return the Trainer.
 
     Args:
-        settings: Of the command: `trainer`, `checkpoint` (a ModelCheckpoint), `checkpoint_minutes`, and of `fit`
-            `distillation`.
+        settings: Of the command: `trainer`, `checkpoint` (a ModelCheckpoint), and of `fit` what `own_callbacks` reads.
         fit: Whether it is to train.
         folder: The run's folder.
         config: The settings as the run's config file has them.
@@ -37,30 +31,20 @@ def make_trainer(
     """
     options = dict(settings.trainer)
     bare = options["barebones"]
-    real = not bare and not options["fast_dev_run"]
     callbacks = _as_list(options["callbacks"])
     if checkpoint:  # what these found is in the run's config
         callbacks = [item for item in callbacks if not isinstance(item, LearningRateFinder | BatchSizeFinder)]
-    has_bar = any(isinstance(item, ProgressBar) for item in callbacks)
-    callbacks += [progress.RunSummary(), Throughput(), TensorBoardCallback()]
-    if options["enable_progress_bar"] is not False and not has_bar and not bare:
-        callbacks.append(progress.ProgressBar())
-    if fit and real:
-        files = [next_free_path(folder / name) for name in (run_dir.CONFIG, run_dir.PROVENANCE)]
-        callbacks += [RunRecord(files[0], config, files[1]), LabelReview(folder / run_dir.LABELS)]
-    if fit and settings.distillation.teachers:
-        callbacks.append(settings.distillation)
     if options["enable_checkpointing"] is not False and not bare:
-        saved = Path(settings.checkpoint.dirpath or folder / run_dir.CHECKPOINTS)
-        settings.checkpoint.dirpath = str(saved)
+        settings.checkpoint.dirpath = str(settings.checkpoint.dirpath or folder / run_dir.CHECKPOINTS)
         callbacks.insert(0, settings.checkpoint)  # Lightning takes the first for the one that knows the best
-        if real:
-            callbacks.append(PreemptionCheckpoint(saved / run_dir.LAST, settings.checkpoint_minutes))
+    tensorboard = import_if_present("callbacks.tensorboard")
     if options["logger"] in (None, True) and not bare:
-        # Of what was logged after the checkpoint, nothing is to be seen: it comes again.
+        # Points that were logged after the checkpoint was written are hidden, because they are logged again.
         after: Any = {"purge_step": checkpoint.global_step} if checkpoint else {}
-        logger = ScalarLogger(folder, name="", version="", default_hp_metric=False, **after)
+        kind = tensorboard.ScalarLogger if tensorboard else TensorBoardLogger
+        logger = kind(folder, name="", version="", default_hp_metric=False, **after)
         options["logger"] = logger if fit else False
+    callbacks += own_callbacks(settings, callbacks, fit, folder, config, logs=bool(options["logger"]) and not bare)
     options["callbacks"] = callbacks
     options["plugins"] = [*_as_list(options["plugins"]), AtomicCheckpointIO()]
     if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
@@ -69,6 +53,52 @@ def make_trainer(
     trainer = Trainer(**{**options, **kwargs})
     ranks.check_launched_processes(trainer.world_size)
     return trainer
+
+
+def own_callbacks(
+    settings: Any, given: list[Callback], fit: bool, folder: Path, config: str, logs: bool
+) -> Iterator[Callback]:
+    """Yield this project's callbacks; to leave one out, delete its lines here, or its file.
+
+    Args:
+        settings: Of the command: `trainer`, `checkpoint`, `checkpoint_minutes`, and of `fit` `distillation` and `model`.
+        given: Callbacks that the Trainer has already.
+        fit: Whether it is to train.
+        folder: The run's folder.
+        config: The settings as the run's config file has them.
+        logs: Whether there is a logger.
+    """
+    options = settings.trainer
+    real = not options.barebones and not options.fast_dev_run
+    recorder = None
+    if room := import_if_present("callbacks.row_recorder"):
+        yield (recorder := room.RowRecorder())
+    if room := import_if_present("callbacks.progress"):
+        yield room.RunSummary()
+        if options.enable_progress_bar is not False and not options.barebones:
+            if not any(isinstance(item, ProgressBar) for item in given):
+                yield room.ProgressBar()
+    if not fit:
+        return
+    if room := import_if_present("callbacks.finite_guard"):
+        yield room.FiniteGuard()
+    if room := import_if_present("callbacks.throughput"):
+        yield room.Throughput()
+    if logs:
+        yield LearningRateMonitor()
+        if room := import_if_present("callbacks.tensorboard"):
+            yield room.TensorBoardCallback(recorder)
+    if (room := import_if_present("callbacks.cuda_graphs")) and settings.model.get("cuda_graphs"):
+        yield room.CudaGraphs()
+    if (room := import_if_present("callbacks.distillation")) and settings.distillation.teacher:
+        yield room.Distillation(**settings.distillation.as_dict())
+    if (room := import_if_present("callbacks.run_record")) and real:
+        yield room.RunRecord(folder / run_dir.CONFIG, config, folder / run_dir.PROVENANCE)
+    if (room := import_if_present("callbacks.label_review")) and real:
+        yield room.LabelReview(folder / run_dir.LABELS)
+    saves = options.enable_checkpointing is not False and real
+    if (room := import_if_present("callbacks.preemption")) and saves:
+        yield room.PreemptionCheckpoint(Path(settings.checkpoint.dirpath) / run_dir.LAST, settings.checkpoint_minutes)
 
 
 def _as_list(value: Any) -> list[Any]:
