@@ -1,17 +1,28 @@
-"""`python -m lit_bert fit`, `validate`, `test` or `predict`: as `train.py`, from any folder."""
+"""`python -m lit_bert COMMAND`: the one front door, which is also `lit-bert` and `train.py`."""
 
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 
-from lit_bert.run.help import check_command
+from lit_bert.run.help import COMMANDS, check_command
 
 
 def main() -> None:
-    """Run the process's command line."""
-    try:
-        check_command(sys.argv[1:])
-        from lit_bert.cli import main as run  # which takes seconds: torch and Lightning
+    """Run the process's command line; a command's module is imported only when it runs.
 
-        run()
+    Raises:
+        SystemExit: With the command's status.
+    """
+    words = sys.argv[1:]
+    try:
+        check_command(words)
+        command = next((word for word in words if word in COMMANDS), "fit")
+        module, _ = COMMANDS[command]
+        if not find_spec(f"lit_bert.{module.partition('.')[0]}"):
+            sys.stderr.write(f"error: {command}: lit_bert/{module.partition('.')[0]} is not in this copy of lit_bert\n")
+            raise SystemExit(2)
+        run = import_module(f"lit_bert.{module}").main
+        run(words) if module == "cli" else run(words[1:])
     except KeyboardInterrupt:  # outside of training, which ends with a checkpoint
         sys.stderr.write("stopped by SIGINT\n")
         raise SystemExit(130) from None

@@ -1,4 +1,4 @@
-"""`python -m lit_bert.compare A B`: whether one of two prediction files is better, as far as their rows can tell."""
+"""`python -m lit_bert compare A B`: whether one of two prediction files is better, as far as their rows can tell."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: With status 2 after a user's mistake.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m lit_bert.compare",
-        description="Compare two prediction files of the same labelled rows, as `train.py predict` writes them.",
+        prog="python -m lit_bert compare",
+        description="Compare two prediction files of the same labelled rows, as `predict` writes them.",
     )
     parser.add_argument("a", metavar="A", type=Path, help="a predictions file, .csv or .jsonl")
     parser.add_argument("b", metavar="B", type=Path, help="another")

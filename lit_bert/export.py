@@ -1,4 +1,4 @@
-"""`python -m lit_bert.export --ckpt_path X --to DIR`: a folder that `transformers` loads without this project."""
+"""`python -m lit_bert export --ckpt_path X --to DIR`: a folder that `transformers` loads without this project."""
 
 import argparse
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m lit_bert.export",
+        prog="python -m lit_bert export",
         description='Write a checkpoint as a folder that transformers.pipeline("text-classification", DIR) loads.',
     )
     where = "a checkpoint that `fit` wrote; best or last takes that of the newest run in runs/"

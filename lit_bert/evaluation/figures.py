@@ -3,7 +3,7 @@
 Legend: N rows, C classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,34 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_bert.evaluation.calibration import expected_calibration_error
+from lit_bert.evaluation.calibration import apply_temperature, expected_calibration_error
 from lit_bert.evaluation.metrics import wilson_interval
 from lit_bert.modeling.metrics import ECE_BINS
+from lit_bert.modeling.outputs import SplitOutputs
 
 MAX_NUMBERED, MAX_NAMED, MAX_CURVES = 12, 40, 8
 """Classes up to which a confusion matrix has numbers, and names; curves in a figure, of the worst classes."""
+
+
+def draw(
+    split: str,
+    outputs: SplitOutputs,
+    slice_metrics: Mapping[str, Mapping[str, float]],
+    class_names: Sequence[str],
+    temperature: float | None,
+) -> Iterator[tuple[str, Figure]]:
+    """Yield the figures of a split by their names; a `temperature` adds a second curve of calibration."""
+    preds, probs, labels = outputs["preds"], outputs["probs"], outputs["labels"]
+    curves = {"as trained": probs}
+    if temperature is not None:
+        curves[f"temperature {temperature:.2f}"] = apply_temperature(probs, temperature)
+    rows = f"({split}, {len(labels):,} rows)"
+    yield "confusion matrix", confusion_matrix(preds, labels, class_names, f"Confusion matrix {rows}")
+    yield "precision and recall", precision_recall(probs, labels, class_names, f"Precision and recall {rows}")
+    yield "ROC", roc(probs, labels, class_names, f"Receiver operating characteristic {rows}")
+    yield "reliability", reliability(curves, labels, f"Reliability {rows}")
+    yield "coverage", coverage(probs, labels, f"Accuracy and coverage {rows}")
+    yield "slices", slices(slice_metrics, f"Accuracy by slice {rows}")
 
 
 def _new_figure() -> tuple[Figure, Any]:

@@ -1,11 +1,10 @@
 """What follows `fit`: the best checkpoint is tested, its results are printed, written and logged."""
 
 import os
-import shlex
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import distributed
@@ -14,21 +13,17 @@ from lit_bert.console import status
 from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.errors import UserError
 from lit_bert.evaluation import report
-from lit_bert.evaluation.calibration import calibration_metrics, helps
-from lit_bert.evaluation.hints import hints
+from lit_bert.evaluation.calibration import calibration_metrics
 from lit_bert.evaluation.hparams import hyperparameters
 from lit_bert.evaluation.metrics import evaluate_splits
+from lit_bert.evaluation.summary import callbacks_of, print_best, print_hints, print_summary
 from lit_bert.files import display_path, next_free_path
 from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.modeling.outputs import SplitOutputs
 from lit_bert.module import BertClassifier
 from lit_bert.run import run_dir
 from lit_bert.run.checkpoint_io import AtomicCheckpointIO
-from lit_bert.run.help import call
 from lit_bert.run.rooms import import_if_present
-
-C = TypeVar("C", bound=Callback)
-
 
 def finish_fit(
     trainer: Trainer,
@@ -49,20 +44,20 @@ def finish_fit(
         What `metrics.json` holds: the metrics by split, `calibration`, the `audit` of the rows, `checkpoint` (relative
         to the folder; None if there is no best one), `steps`, `fit_seconds`, `throughput`, and `seed`.
     """
-    path = next((str(callback.best_model_path) for callback in _callbacks(trainer, ModelCheckpoint)), "")
-    averaged = bool(_callbacks(trainer, StochasticWeightAveraging))  # no checkpoint has the average of weights
+    path = next((str(callback.best_model_path) for callback in callbacks_of(trainer, ModelCheckpoint)), "")
+    averaged = bool(callbacks_of(trainer, StochasticWeightAveraging))  # no checkpoint has the average of weights
     best = path if Path(path).is_file() and not averaged else None
     outputs = _evaluate_best(trainer, module, data, best, averaged, test)
     if not trainer.is_global_zero:
         return {}
     splits = {}
-    _print_best(trainer, best)
+    print_best(trainer, best)
     if outputs and isinstance(module, BertClassifier) and isinstance(data, TextClassificationDataModule):
         splits = evaluate_splits(module.class_names, data, outputs)
         report.print_results(splits)
     calibration = calibration_metrics(outputs["val"], outputs["test"]) if len(outputs) == 2 else {}
     throughput = import_if_present("callbacks.throughput")
-    speeds = [callback.summary(trainer) for callback in _callbacks(trainer, throughput.Throughput)] if throughput else []
+    speeds = [callback.summary(trainer) for callback in callbacks_of(trainer, throughput.Throughput)] if throughput else []
     results = {
         **splits,
         "calibration": calibration,
@@ -76,9 +71,9 @@ def finish_fit(
     report.write_json(folder / run_dir.METRICS, results)
     if splits:
         _log(trainer, module, data, outputs, results, seed)
-    _print_summary(trainer, results, folder, averaged)
+    print_summary(trainer, results, folder, averaged)
     if splits:
-        _print_hints(trainer, module, data, results, best)
+        print_hints(trainer, module, data, results, best)
     return results
 
 
@@ -114,7 +109,7 @@ def _evaluate_best(
 def recorded_rows(trainer: Trainer) -> dict[str, SplitOutputs]:
     """Return the rows of the last whole epochs, as the Trainer's `RowRecorder` has them; none if there is no recorder."""
     room = import_if_present("callbacks.row_recorder")
-    recorders = _callbacks(trainer, room.RowRecorder) if room else []
+    recorders = callbacks_of(trainer, room.RowRecorder) if room else []
     return recorders[0].rows if recorders else {}
 
 
@@ -181,10 +176,6 @@ def evaluate(
     return results
 
 
-def _callbacks(trainer: Trainer, kind: type[C]) -> list[C]:
-    return [callback for callback in trainer.callbacks if isinstance(callback, kind)]  # type: ignore[attr-defined]
-
-
 def _local_trainer(trainer: Trainer) -> Trainer:
     silent = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     options: dict[str, Any] = {"devices": 1, "precision": trainer.precision, **dict.fromkeys(silent, False)}
@@ -192,12 +183,3 @@ def _local_trainer(trainer: Trainer) -> Trainer:
     callbacks = [room.RowRecorder()] if room else []
     device = trainer.strategy.root_device.type
     return Trainer(accelerator=device, plugins=[AtomicCheckpointIO()], callbacks=callbacks, **options)
-
-
-def _print_best(trainer: Trainer, best: str | None) -> None:
-    callback = next(iter(_callbacks(trainer, ModelCheckpoint)), None)
-    if best and callback and callback.monitor and callback.best_model_score is not None:
-        score = f"{callback.monitor} {float(callback.best_model_score):.4f}"
-        status("best", f"epoch {Checkpoint.read(best).epoch} has {score}: {display_path(best)}")
-
-

@@ -5,19 +5,21 @@ Legend: N rows, C classes.
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torchmetrics.functional.classification import multiclass_f1_score
 
 from lit_bert.evaluation import baselines
 from lit_bert.evaluation.hints import LINEAR, MAJORITY
 from lit_bert.evaluation.slices import slices
+from lit_bert.modeling.metrics import evaluation_metrics
 from lit_bert.modeling.outputs import SplitOutputs
 
 if TYPE_CHECKING:
     from lit_bert.datamodule import TextClassificationDataModule
-    from lit_bert.module import BertClassifier
 
 Z95 = 1.959964
 """Two-sided 95 % quantile of the normal distribution."""
@@ -87,28 +89,33 @@ def split_metrics(metrics: Mapping[str, Any], outputs: SplitOutputs, names: Sequ
     }
 
 
+def _row_metrics(outputs: SplitOutputs, num_classes: int) -> dict[str, Any]:
+    """Return "acc", "f1", "auroc", "ece" and the mean "loss" of recorded rows."""
+    metrics = evaluation_metrics(num_classes)
+    losses = outputs["loss"].double()
+    metrics.update(preds=outputs["probs"], target=outputs["labels"], value=losses, weight=torch.ones_like(losses))
+    return {**metrics.compute(), "loss": losses.mean()}
+
+
 def evaluate_splits(
-    module: "BertClassifier", datamodule: "TextClassificationDataModule", outputs: Mapping[str, SplitOutputs]
+    class_names: Sequence[str], data: "TextClassificationDataModule", outputs: Mapping[str, SplitOutputs]
 ) -> dict[str, dict[str, Any]]:
     """Return what `split_metrics` does for each split, with `baselines` on the same rows and the accuracy of `slices`.
 
     `outputs` are predicted rows of "val", "test" or both; the baselines learn from the data module's training rows.
     """
-    texts = {split: datamodule.texts(split, rows["index"]) for split, rows in outputs.items()}
-    train = datamodule.splits["train"].select_columns(["text", "label"])[:]
+    texts = {split: data.texts(split, rows["index"]) for split, rows in outputs.items()}
+    train = data.splits["train"].select_columns(["text", "label"])[:]
     linear = baselines.linear(train["text"], train["label"], *(sentences for sentences, _ in texts.values()))
     results = {}
     for (split, rows), linear_preds in zip(outputs.items(), linear, strict=True):
         labels, correct = rows["labels"], rows["preds"] == rows["labels"]
-        majority_preds = baselines.majority(train["label"], len(labels))
-        baseline_preds = {MAJORITY: majority_preds, LINEAR: linear_preds}
+        baseline_preds = {MAJORITY: baselines.majority(train["label"], len(labels)), LINEAR: linear_preds}
+        macro_f1 = partial(multiclass_f1_score, target=labels, num_classes=len(class_names), average="macro")
         results[split] = {
-            **split_metrics(module.compute_metrics(rows), rows, module.class_names),
+            **split_metrics(_row_metrics(rows, len(class_names)), rows, class_names),
             "baselines": {
-                title: {
-                    **accuracy_metrics(preds == labels),
-                    "f1": float(module.compute_metrics({"preds": preds, "labels": labels})["f1"]),
-                }
+                title: {**accuracy_metrics(preds == labels), "f1": float(macro_f1(preds))}
                 for title, preds in baseline_preds.items()
             },
             "slices": {

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Trainer
 from torch import nn
 
 from lit_bert.console import status
@@ -25,7 +26,9 @@ from lit_bert.inference.checksums import write_checksums
 from lit_bert.inference.onnx import INT8, ONNX, quantize, write_onnx
 from lit_bert.inference.predictor import SETTINGS, Backend, Predictor, restore_model
 from lit_bert.modeling.checkpoint import Checkpoint
+from lit_bert.module import BertClassifier
 from lit_bert.modeling.classes import class_names
+from lit_bert.files import display_path, next_free_path
 from lit_bert.modeling.encoder import load_tokenizer, quiet_transformers
 from lit_bert.run import run_dir
 from lit_bert.run.checkpoint_io import find_named_checkpoint
@@ -179,6 +182,22 @@ def _int8_accuracy(folder: Path, checkpoint: Checkpoint) -> dict[str, float]:
         return float(sum(right) / len(right))
 
     return {"rows": len(labels), "before": accuracy("torch"), "after": accuracy("onnx")}
+
+
+def export_best(trainer: Trainer, run: Path, results: Mapping[str, Any]) -> None:
+    """Export the best checkpoint of a run that has ended, on rank 0; nothing if there is none, or it is not a BERT's.
+
+    Args:
+        trainer: The Trainer.
+        run: The run's folder.
+        results: What metrics.json holds.
+    """
+    best = results.get("checkpoint")
+    own_forward = type(trainer.lightning_module).forward is not BertClassifier.forward  # transformers does not have it
+    if trainer.is_global_zero and best and not own_forward:
+        folder = next_free_path(run / run_dir.EXPORT)
+        export(run / best, folder, results)
+        status("export", f'{display_path(folder)}, for transformers.pipeline("text-classification", ...)')
 
 
 def load_metrics(path: Path) -> dict[str, Any]:

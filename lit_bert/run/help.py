@@ -13,29 +13,27 @@ from pathlib import Path
 from typing import Any
 
 COMMANDS = {
-    "fit": "Train, test and export; with --ckpt_path, go on with a run.",
-    "validate": "Evaluate a checkpoint on the validation rows.",
-    "test": "Evaluate a checkpoint on the test rows.",
-    "predict": "Classify the texts of a file, or the test rows, with a checkpoint.",
+    "fit": ("cli", "Train, test and export; with --ckpt_path, go on with a run."),
+    "validate": ("cli", "Evaluate a checkpoint on the validation rows."),
+    "test": ("cli", "Evaluate a checkpoint on the test rows."),
+    "predict": ("cli", "Classify the texts of a file, or the test rows, with a checkpoint."),
+    "export": ("export", "Write a checkpoint as a folder for transformers, or as ONNX."),
+    "serve": ("serve", "Answer requests for predictions, with a page to try it on."),
+    "study": ("study.__main__", "Train over seeds and folds, compare variants, search for options."),
+    "compare": ("compare", "Tell whether one of two prediction files is better."),
 }
+"""The module of this package that runs a command, which is imported only then, and what the command does."""
 
-MODULES = {
-    "lit_bert.export": "Write a checkpoint as a folder for transformers, or as ONNX.",
-    "lit_bert.serve": "Answer requests for predictions, with a page to try it on.",
-    "lit_bert.compare": "Tell whether one of two prediction files is better.",
-    "lit_bert.study": "Train over seeds and folds, compare variants, search for options.",
-}
-
-NAME_WIDTH, WIDTH = 28, 100
+COMMAND_WIDTH, NAME_WIDTH, WIDTH = 12, 28, 100
 
 SECTIONS = {
     "What to train on": r"data\.(?!tokenizer$)\w+",
     "The model and its training": r"model\.(?!optimizer|lr_scheduler)\w+|trainer\.max_(epochs|time)"
     r"|checkpoint\.monitor|distillation\.\w+",
     "The machine": r"trainer\.(accelerator|devices|num_nodes|precision|accumulate_grad_batches)",
-    "The run": r"config|ckpt_path|seed_everything|name|\w+_after_fit|projector|checkpoint_minutes|print_config"
+    "The run": r"config|ckpt_path|seed_everything|name|\w+_after_fit|checkpoint_minutes|print_config"
     r"|trainer\.default_root_dir",
-    "What to predict": r"input|output|format|backend|explain|keep|safe_csv|stream",
+    "What to predict": r"input|output|format|explain|keep",
 }
 """Patterns of the options in `--help`, by the title above them."""
 
@@ -72,31 +70,32 @@ class HelpAction(argparse.Action):
 
 
 def program() -> str:
-    """Return what follows "python" on the command line, before the command."""
+    """Return the program as argparse names it: a script, or "-m lit_bert"."""
     path = Path(sys.argv[0])
     ours = path.name == "__main__.py" and path.parent.name in ("lit_bert", "study")  # a study calls `fit`, too
     return "-m lit_bert" if ours else path.name
 
 
+def call() -> str:
+    """Return what a person types before a command, such as "python train.py"."""
+    return program() if Path(program()).stem == "lit-bert" else f"python {program()}"
+
+
 def overview() -> str:
     """Return the page above all commands."""
-    call = f"python {program()}"
     lines = [
-        f"usage: {call} COMMAND [--config FILE] [--OPTION VALUE ...]",
+        f"usage: {call()} COMMAND [--config FILE] [--OPTION VALUE ...]",
         "",
         "Fine-tune, evaluate and use BERT for sentence classification.",
         "",
-        f"    {call} fit                                        on Rotten Tomatoes",
-        f"    {call} fit --data.dataset reviews.csv             on your own data",
-        f"    {call} predict --ckpt_path best --input new.csv   with what was trained",
+        f"    {call()} fit                                        on Rotten Tomatoes",
+        f"    {call()} fit --data.dataset reviews.csv             on your own data",
+        f"    {call()} predict --ckpt_path best --input new.csv   with what was trained",
         "",
         "Commands:",
-        *(f"  {name:{NAME_WIDTH}}{text}" for name, text in COMMANDS.items()),
+        *(f"  {name:{COMMAND_WIDTH}}{text}" for name, (_, text) in COMMANDS.items()),
         "",
-        "Beside them, each with --help:",
-        *(f"  {f'python -m {name}':{NAME_WIDTH}}{text}" for name, text in MODULES.items()),
-        "",
-        f"Options of a command: {call} fit --help",
+        f"Options of a command: {call()} fit --help",
     ]
     return "\n".join(lines) + "\n"
 
@@ -119,7 +118,7 @@ def check_command(words: Sequence[str]) -> None:
     near = difflib.get_close_matches(first, COMMANDS, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     sys.stderr.write(f"error: {first}: the commands are {', '.join(COMMANDS)}{hint}\n")
-    sys.stderr.write(f"What they do: python {program()} --help\n")
+    sys.stderr.write(f"What they do: {call()} --help\n")
     raise SystemExit(2)
 
 

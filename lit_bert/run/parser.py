@@ -13,12 +13,20 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_bert.run.help import HelpAction, short_help
 
-register_type(torch.device)  # an argument of some of Lightning's callbacks, which could not be saved else
+register_type(torch.device)  # so that arguments of some of Lightning's callbacks can be saved
 
-_ELSEWHERE = {
+_LORA = "LoRA is a script now: examples/lora.py"
+_INSTEAD = {
     "model.class_path": "for a class of your own, call lit_bert.cli.main(model_class=YourClass) from a script",
     "data.class_path": "for a class of your own, call lit_bert.cli.main(datamodule_class=YourClass) from a script",
+    "model.lora_rank": _LORA,
+    "model.lora_targets": _LORA,
+    "projector": "it is gone; TensorBoard's page of errors lists the rows to look at",
+    "safe_csv": "it is gone; write --format jsonl, or import the text columns as text",
+    "stream": "it is gone; lines of a pipe (--input -) are answered as they come",
+    "backend": "it is gone; run the ONNX file of an exported folder with onnxruntime",
 }
+"""What to do instead of options that do not exist here, or no longer."""
 
 
 _FILES = {"yaml": "--config", "yml": "--config", "ckpt": "--ckpt_path"} | dict.fromkeys(
@@ -71,7 +79,7 @@ class Parser(LightningArgumentParser):
             key = next(group for group in unknown.groups() if group)
             known = {option.lstrip("-") for parser in parsers for option in parser._option_string_actions}
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; {_ELSEWHERE[key]}" if key in _ELSEWHERE else f"; did you mean {near[0]}?" if near else ""
+            hint = f"; {_INSTEAD[key]}" if key in _INSTEAD else f"; did you mean {near[0]}?" if near else ""
         elif (word := re.search(r"unrecognized arguments: ([^\s-]\S*)", message)) and (
             option := _FILES.get(word[1].removesuffix(".gz").rpartition(".")[2])
         ):
