@@ -53,8 +53,8 @@ class TextClassificationDataModule(LightningDataModule):
         batch_size: Training rows per batch, on each device.
         eval_batch_size: Rows per batch of validation, test and prediction, on each device.
         max_length: Tokens of a sequence at most, special tokens included; null takes what the encoder can take.
-        long_text: What is read of longer texts: their "head", "head_tail" (a quarter of the tokens from the beginning,
-            the rest from the end), or overlapping "windows" of `max_length`, whose logits are averaged.
+        long_text: What is read of longer texts: their "head", or "head_tail" (a quarter of the tokens from the
+            beginning, the rest from the end).
         padding: "longest" pads to the longest row of each batch, "max_length" pads every row to `max_length`; a rising
             list such as [16, 24, 32, 48, 80] pads to the first length that fits, so that batches have few shapes. Null
             takes such a list on a GPU, where training is faster for it, and elsewhere "longest".
@@ -190,8 +190,7 @@ class TextClassificationDataModule(LightningDataModule):
             sampler.resumed = self._position
             sampler.set_epoch(self._position[0])  # workers fetch their first batches before Lightning tells the epoch
         rows = rows.remove_columns([name for name in ("text", "text_pair") if name in rows.column_names])
-        shape = self._pad_token_id, cast(int, self.max_length), self.padded_lengths
-        return make_loader(rows, sampler, *shape, self.num_workers)
+        return make_loader(rows, sampler, self._pad_token_id, self.padded_lengths, self.num_workers)
 
     @property
     def padded_lengths(self) -> list[int]:

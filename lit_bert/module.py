@@ -20,7 +20,7 @@ from lit_bert.callbacks.step_logging import is_logged_step, log_immediately
 from lit_bert.errors import UserError
 from lit_bert.modeling import classes, dropout, encoder, lora, metrics
 from lit_bert.modeling import optimizer as optim
-from lit_bert.modeling.forward import logits_of, mean_over_windows
+from lit_bert.modeling.forward import logits_of
 from lit_bert.modeling.loss import ClassWeights, LossWeights
 from lit_bert.modeling.outputs import EpochOutputs, SplitOutputs, check_losses, predictions, with_index
 
@@ -132,18 +132,15 @@ class BertClassifier(LightningModule):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
-        windows: Tensor | None = None,
         **other_columns: Tensor,
     ) -> Tensor:
         """Return the logits, shape (B, C), of what batches of Hugging Face's collators hold.
 
         `input_ids` are token ids, `attention_mask` is 1 for tokens and 0 for padding (None: there is none), and
-        `token_type_ids` are 1 in a second sentence (None: all 0), each of shape (B, T). If a text may have several
-        windows, these have a row for each, and `windows` (B,) tells how many. Other columns are not used.
+        `token_type_ids` are 1 in a second sentence (None: all 0), each of shape (B, T). Other columns are not used.
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        logits = logits_of(self.model, self._graphed if self.training else None, inputs)
-        return mean_over_windows(logits, windows)
+        return logits_of(self.model, self._graphed if self.training else None, inputs)
 
     def compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return each row's loss, shape (B,) and not reduced, of logits (B, C) and labels (B,): cross-entropy."""

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from lit_bert.callbacks.loggers import log_figure, log_table, takes_figures
 from lit_bert.evaluation.calibration import apply_temperature
-from lit_bert.modeling.forward import mean_over_windows
 from lit_bert.modeling.outputs import SplitOutputs, gather_outputs
 
 TextsOf = Callable[[str, Tensor], tuple[list[str], list[int]]]
@@ -155,9 +154,7 @@ class CaptureEmbeddings(Callback):
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
         kept = outputs["index"] < self.limit
-        windows = batch.get("windows") if isinstance(batch, Mapping) else None
-        embeddings = mean_over_windows(self._cls, windows)
-        self.batches.append({"index": outputs["index"][kept].cpu(), "embeddings": embeddings[kept].cpu()})
+        self.batches.append({"index": outputs["index"][kept].cpu(), "embeddings": self._cls[kept].cpu()})
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._hook.remove()

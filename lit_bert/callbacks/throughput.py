@@ -59,10 +59,9 @@ class Throughput(Callback):
         lengths = sampler.lengths[sampler.rows()][: batches * sampler.batch_size]
         starts = np.arange(0, len(lengths), sampler.batch_size)
         padded_lengths = trainer.datamodule.padded_lengths  # type: ignore[attr-defined]
-        max_length = trainer.datamodule.max_length  # type: ignore[attr-defined]
-        sequences = np.add.reduceat(-(-lengths // max_length), starts)  # a row may have several windows
-        longest = np.minimum(np.maximum.reduceat(lengths, starts), max_length).tolist()
-        computed = (sequences * [padded_length(length, padded_lengths) for length in longest]).sum()
+        rows = np.diff([*starts, len(lengths)])
+        longest = np.maximum.reduceat(lengths, starts).tolist()
+        computed = (rows * [padded_length(length, padded_lengths) for length in longest]).sum()
         self.last = {"train/padding_waste": float(1 - lengths.sum() / computed)}
         lengths, seconds = lengths[before * sampler.batch_size :], self._seconds  # of these rows it knows the time
         if seconds:  # there is none if the epoch was resumed at its very end

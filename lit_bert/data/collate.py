@@ -23,45 +23,33 @@ def padded_length(longest: int, lengths: Sequence[int]) -> int:
     return next((length for length in lengths if length >= longest), longest)
 
 
-def collate(
-    rows: list[dict[str, Any]], pad_token_id: int, max_length: int, lengths: Sequence[int] = ()
-) -> dict[str, Tensor]:
+def collate(rows: list[dict[str, Any]], pad_token_id: int, lengths: Sequence[int] = ()) -> dict[str, Tensor]:
     """Stack tokenised rows into a batch, padded on the right.
 
     Args:
         rows: Each with `input_ids` (a list of token ids), `label` (class number) and `index` (row of its split); those
             of pairs may have `token_type_ids`, too.
         pad_token_id: The tokenizer's padding token.
-        max_length: Tokens of a sequence at most: a longer row has several windows of so many, which become a sequence
-            each.
         lengths: What T may be, rising: `padded_length` tells which it is. By default it is the longest row's length.
 
     Returns:
         `input_ids`, `attention_mask` and `token_type_ids`, shape (B, T); `labels` and `index`, shape (B,); all int64.
         There is no `attention_mask` if nothing is padded, unless `lengths` are given: a mask costs time, and a GPU
-        would have to be asked whether it masks anything. If rows have several windows, those of shape (B, T) have a
-        row for each window, and `windows` (B,) tells how many belong to a row.
+        would have to be asked whether it masks anything.
 
     Token ids `[5, 6, 7]` and `[8]`, padded with 0, become `[[5, 6, 7], [8, 0, 0]]`, the mask `[[1, 1, 1], [1, 0, 0]]`.
     """
-    windows = torch.tensor([-(-len(row["input_ids"]) // max_length) for row in rows])
-    sequences = {
-        name: [row[name][start : start + max_length] for row in rows for start in range(0, len(row[name]), max_length)]
-        for name in ("input_ids", "token_type_ids")
-        if name in rows[0]
-    }
-    sizes = torch.tensor([len(ids) for ids in sequences["input_ids"]])
+    sizes = torch.tensor([len(row["input_ids"]) for row in rows])
     width = padded_length(int(sizes.max()), lengths)
     attention_mask = (torch.arange(width) < sizes[:, None]).long()
     batch = {}
     for name, padding in (("input_ids", pad_token_id), ("token_type_ids", 0)):
-        if name in sequences:
-            batch[name] = torch.full((len(sizes), width), padding)
-            batch[name][attention_mask.bool()] = torch.tensor([id for ids in sequences[name] for id in ids])
+        if name in rows[0]:
+            batch[name] = torch.full((len(rows), width), padding)
+            batch[name][attention_mask.bool()] = torch.tensor([id for row in rows for id in row[name]])
     return {
         **batch,
         **({"attention_mask": attention_mask} if lengths or int(sizes.min()) < width else {}),
-        **({"windows": windows} if len(sizes) > len(rows) else {}),
         "labels": torch.tensor([row["label"] for row in rows]),
         "index": torch.tensor([row["index"] for row in rows]),
     }
@@ -71,7 +59,6 @@ def make_loader(
     rows: Any,
     sampler: LengthGroupedSampler,
     pad_token_id: int,
-    max_length: int,
     lengths: Sequence[int],
     num_workers: int,
 ) -> DataLoader[Any]:
@@ -80,7 +67,7 @@ def make_loader(
         rows,
         batch_size=sampler.batch_size,
         sampler=sampler,
-        collate_fn=partial(collate, pad_token_id=pad_token_id, max_length=max_length, lengths=lengths),
+        collate_fn=partial(collate, pad_token_id=pad_token_id, lengths=lengths),
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_ignore_signals,

@@ -6,7 +6,6 @@ Legend: B rows, T tokens, C classes.
 import inspect
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from lit_bert.callbacks.cuda_graphs import GraphedForward
@@ -38,13 +37,3 @@ def logits_of(model: Any, graphed: GraphedForward | None, inputs: dict[str, Tens
                 f"{encoder} failed with sentences of {tokens} tokens ({reason(error)}); lower --data.max_length"
             ) from error
         raise
-
-
-def mean_over_windows(values: Tensor, windows: Tensor | None) -> Tensor:
-    """Return the mean of the rows of `values` (W, ...) that belong to one text: so many as `windows` (B,) says.
-
-    None stands for one each.
-    """
-    if windows is None:
-        return values
-    return torch.segment_reduce(values.float(), "mean", lengths=windows)

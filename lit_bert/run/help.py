@@ -35,7 +35,7 @@ SECTIONS = {
     "The machine": r"trainer\.(accelerator|devices|num_nodes|precision|accumulate_grad_batches)",
     "The run": r"config|ckpt_path|seed_everything|name|\w+_after_fit|projector|checkpoint_minutes|print_config"
     r"|trainer\.default_root_dir",
-    "What to predict": r"input|output|format|backend|explain|keep|safe_csv|stream",
+    "What to predict": r"input|output|format|explain|keep",
 }
 """Patterns of the options in `--help`, by the title above them."""
 

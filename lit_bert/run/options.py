@@ -33,18 +33,12 @@ class PredictOptions:
         output: File for the predictions; - for standard output. By default it is in the run's folder, or beside the
             input if there is none, or, if --input is -, standard output.
         format: Format of --output; null goes by its name, and is csv for standard output.
-        backend: What computes: torch, or onnx for the ONNX file of an exported folder, on the CPU.
         keep: Columns of the input that are carried along, such as id,date.
-        safe_csv: Whether a cell of CSV that a spreadsheet would take for a formula begins with an apostrophe.
-        stream: Whether each text is answered on its own, as a reader at a pipe wants it: sooner, and slower in total.
         explain: Whether to add how much each word adds to the probability of the predicted class, to JSONL.
     """
 
     input: str | None = None
     output: str | None = None
     format: Literal["csv", "jsonl"] | None = None
-    backend: Literal["torch", "onnx"] = "torch"
     keep: str | None = None
-    safe_csv: bool = False
-    stream: bool = False
     explain: bool = False
