@@ -109,8 +109,8 @@ def predict_stream(job: TextJob, console: Console) -> None:
     stopped: BaseException | None = None
     with open_output(job.output) as file:
         try:
-            for window in _waiting_rows(job.read(), job.window):
-                counts.add(job.predict(window, counts.rows, file))
+            for rows in _waiting_rows(job.read(), job.window):
+                counts.add(job.predict((counts.rows, rows), file))
                 file.flush()
         except (UserError, KeyboardInterrupt, RuntimeError) as error:  # the last for want of memory
             stopped = error

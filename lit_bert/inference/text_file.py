@@ -3,39 +3,19 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from io import StringIO
-from itertools import count, islice, zip_longest
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import device, distributed
-from torch.utils.data import DataLoader, IterableDataset
+from torch import distributed
 
-from lit_bert.data.readers import Row
 from lit_bert.errors import UserError
 from lit_bert.inference.predictions import STDOUT, open_output
-from lit_bert.inference.texts import Counts, TextJob
-
-Window = tuple[int, list[Row]]
-"""The number of its first row in the file, from 0, and its rows."""
-
-_Item = TypeVar("_Item")
-
-
-class TextWindows(IterableDataset[Window]):
-    """The windows of a file that are a rank's: of each `world_size` it has one, so that long texts are spread."""
-
-    def __init__(self, job: TextJob, rank: int, world_size: int) -> None:
-        self.job = job
-        self.rank = rank
-        self.world_size = world_size
-
-    def __iter__(self) -> Iterator[Window]:
-        rows, size = self.job.read(), self.job.window
-        windows = iter(lambda: list(islice(rows, size)), [])
-        return islice(zip(count(step=size), windows, strict=False), self.rank, None, self.world_size)
+from lit_bert.inference.texts import Counts, TextJob, Window
 
 
 class TextFilePredictor(LightningModule):
@@ -65,17 +45,16 @@ class TextFilePredictor(LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         return [OrderedWriter(self.job, self.rows, self.console)]
 
-    def predict_dataloader(self) -> DataLoader[Window]:
-        windows = TextWindows(self.job, self.trainer.global_rank, self.trainer.world_size)
-        return DataLoader(windows, batch_size=None, collate_fn=_unchanged)
+    def predict_dataloader(self) -> Iterator[Window]:
+        return self.job.windows(self.trainer.global_rank, self.trainer.world_size)
 
-    def transfer_batch_to_device(self, batch: Window, device: device, dataloader_idx: int) -> Window:
+    def transfer_batch_to_device(self, batch: Window, device: torch.device, dataloader_idx: int) -> Window:
         return batch  # texts, through which Lightning would look for tensors
 
     def predict_step(self, batch: Window, batch_idx: int) -> tuple[str, Counts]:
         """Return what is to be written of a window, and its counts."""
-        (start, rows), text = batch, StringIO(newline="")
-        counts = self.job.predict(rows, start, text)
+        text = StringIO(newline="")
+        counts = self.job.predict(batch, text)
         return text.getvalue(), counts
 
 
@@ -148,7 +127,3 @@ class OrderedWriter(Callback):
         finally:
             for part in parts:
                 part.unlink(missing_ok=True)
-
-
-def _unchanged(window: _Item) -> _Item:
-    return window

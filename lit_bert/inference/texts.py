@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import count, islice, repeat
 from typing import TextIO
 
 from rich.console import Console
@@ -16,6 +16,9 @@ from lit_bert.inference.predictor import WINDOW, Predictor
 
 EXPLAINED_WINDOW = 64
 """Sentences that are explained before any is written: each takes some hundred times as long as its prediction."""
+
+Window = tuple[int, list[Row]]
+"""The number of its first row in the source, from 0, and its rows."""
 
 
 @dataclass
@@ -67,12 +70,19 @@ class TextJob:
         """Yield the rows of the source."""
         return read_texts(self.source, self.table, self.format.kept)
 
+    def windows(self, rank: int = 0, world_size: int = 1) -> Iterator[Window]:
+        """Yield the windows of a rank: of each `world_size` it has one, so that all ranks get long texts."""
+        rows, size = self.read(), self.window
+        windows = iter(lambda: list(islice(rows, size)), [])
+        return islice(zip(count(step=size), windows, strict=False), rank, None, world_size)
+
     def writer(self, file: TextIO, header: bool = True) -> PredictionWriter:
         """Return what writes rows to a file."""
         return PredictionWriter(file, self.predictor.class_names, self.format, header)
 
-    def predict(self, rows: list[Row], start: int, file: TextIO) -> Counts:
-        """Predict rows, of which the first is number `start` of the source, from 0, and write them to a file."""
+    def predict(self, window: Window, file: TextIO) -> Counts:
+        """Predict a window, and write its rows to a file."""
+        start, rows = window
         names = {str(number): name for number, name in enumerate(self.predictor.class_names)}
         names |= {name: name for name in self.predictor.class_names}
         texts = [row.content for row in rows if row.is_filled]

@@ -36,7 +36,7 @@ def test_head_and_tail(tokenizer: Any) -> None:
 
 
 def test_another_way_is_refused(tokenizer: Any) -> None:
-    with pytest.raises(UserError, match="--data.long_text windows: it must be head or head_tail; train with one of"):
+    with pytest.raises(UserError, match=r"--data.long_text windows: it must be head or head_tail; train with one of"):
         TextEncoder(tokenizer, 6, "windows")  # type: ignore[arg-type]
 
 

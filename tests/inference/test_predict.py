@@ -10,17 +10,21 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from conftest import QUIET
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
 from rich.console import Console
 from test_text_file import Constant
 
-from lit_bert import Predictor
+from lit_bert import BertClassifier, Predictor
 from lit_bert.cli import main
 from lit_bert.errors import UserError
 from lit_bert.inference import texts as texts_module
-from lit_bert.inference.predict import predict_stream
+from lit_bert.inference.predict import predict_split, predict_stream
 from lit_bert.inference.texts import TextJob
 
 
@@ -149,7 +153,6 @@ def test_a_lack_of_memory_is_explained(
         (["--ckpt_path={best}", "--input=ok.csv", "--keep=id,id"], "--keep id,id: a column comes twice; leave out one"),
         (["--ckpt_path={best}", "--input=ok.csv", "--keep=score"], "--keep score: predictions have a column of that"),
         (["--ckpt_path={best}", "--input=ok.csv", "--keep=prob_x"], "--keep prob_x: predictions have a column of that"),
-        (["--model.pretrained=packaged", "--keep=id"], "--keep id: it is for texts of a file or a pipe; name it with"),
     ],
 )
 def test_a_mistake(
@@ -168,6 +171,13 @@ def test_a_mistake(
     said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("options", "message"), [({"keep": "id"}, "--keep id"), ({"explain": True}, "--explain true")])
+def test_options_for_texts_are_refused_for_a_split(options: dict[str, object], message: str) -> None:
+    settings: Any = Namespace(**{"keep": None, "explain": False, **options})
+    with pytest.raises(UserError, match=f"{message}: it is for texts of a file or a pipe; name it with --input"):
+        predict_split(Trainer(**QUIET), BertClassifier, None, settings, Path())  # type: ignore[arg-type]
 
 
 # --- of the function alone --------------------------------------------------------------------------------------------

@@ -105,3 +105,13 @@ def test_a_model_with_a_forward_of_its_own_is_refused(best: Path, tmp_path: Path
         Predictor(path)
     with pytest.raises(UserError, match=message):
         export.export(path, tmp_path / "out", {})
+
+
+def test_a_model_with_lora_is_refused(best: Path, tmp_path: Path) -> None:
+    path = changed(
+        best, tmp_path / "lora.ckpt", hyper_parameters={**read_safely(best)["hyper_parameters"], "lora_rank": 8}
+    )
+    with pytest.raises(
+        UserError, match=r"lora.ckpt: it holds LoRA adapters \(--model.lora_rank\), which are now in ex"
+    ):
+        Predictor(path)

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +20,8 @@ from rich.console import Console
 from lit_bert.errors import UserError
 from lit_bert.inference import texts as texts_module
 from lit_bert.inference.predictions import RowFormat
-from lit_bert.inference.text_file import TextFilePredictor, TextWindows
-from lit_bert.inference.texts import TextJob
+from lit_bert.inference.text_file import TextFilePredictor
+from lit_bert.inference.texts import Counts, TextJob, Window
 
 TEXTS = ["great fun", "no fun", "a cold film", "awful", "", "lovely", "a warm and funny film", "great", "worst", "no"]
 
@@ -58,12 +59,12 @@ def fail_on_rank_one() -> None:
     small_windows()
     original = TextJob.predict
 
-    def predict(self: TextJob, rows: list[object], start: int, file: io.StringIO) -> object:
-        if start == 9:
+    def predict(self: TextJob, window: Window, file: TextIO) -> Counts:
+        if window[0] == 9:
             raise UserError("the second rank failed")
-        return original(self, rows, start, file)  # type: ignore[arg-type]
+        return original(self, window, file)
 
-    TextJob.predict = predict  # type: ignore[method-assign, assignment]
+    TextJob.predict = predict  # type: ignore[method-assign]
 
 
 def test_two_ranks_write_what_one_device_does_or_nothing(best: Path, tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ def test_ranks_share_the_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(texts_module, "WINDOW", 2)
     (tmp_path / "a.txt").write_text("".join(f"{number}\n" for number in range(7)))
     job = TextJob(Constant(), "a.txt", "out.csv")  # type: ignore[arg-type]
-    shares = [[(start, [row.text for row in rows]) for start, rows in TextWindows(job, rank, 2)] for rank in (0, 1)]
+    shares = [[(start, [row.text for row in rows]) for start, rows in job.windows(rank, 2)] for rank in (0, 1)]
     assert shares == [[(0, ["0", "1"]), (4, ["4", "5"])], [(2, ["2", "3"]), (6, ["6"])]]
 
 
