@@ -29,7 +29,6 @@ def test_a_card_says_what_the_model_is_how_it_was_made_and_how_good_it_is() -> N
         "| val | 1,066 | 0.8000 | 0.7500 to 0.8500 | 0.7900 | 0.1234 |",
         "| test | 1,066 | 0.8000 | 0.7500 to 0.8500 | 0.7900 | 0.1234 |",
     ]
-    assert lines[table + 4] == ""
     assert lines[table + 5].startswith("Its logits are divided by 1.500: temperature scaling, ")
     recipe = lines.index("- learning_rate: 5e-05")
     assert lines[recipe - 1 : recipe + 5] == [

@@ -1,4 +1,3 @@
-import csv
 from pathlib import Path
 
 import pytest
@@ -84,14 +83,10 @@ def test_other_rows_are_refused(tmp_path: Path, labels: list[str], classes: str,
         ("a.csv", b"row,label,pred\n" + b"9" * 5000 + b",a,a\n", "row 1: cannot be read"),
     ],
 )
-def test_what_is_no_predictions_file(
-    tmp_path: Path, name: str, content: bytes, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_no_predictions_file(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(SystemExit) as stop:
-        run_compare([str(tmp_path / name), str(tmp_path / name)])
-    assert stop.value.code == 2
-    assert message in capsys.readouterr().err
+    with pytest.raises(UserError, match=message):
+        read_predictions(tmp_path / name)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -103,5 +98,3 @@ def test_what_predict_writes_can_be_read(tmp_path: Path) -> None:
     result = read_predictions(write(tmp_path / "a.jsonl", {0}))
     assert (result.index[:2], result.labels[:2], result.preds[:2]) == ([0, 1], ["pos", "pos"], ["neg", "pos"])
     assert result.class_names == ["neg", "pos"]
-    with write(tmp_path / "a.csv", {0}).open(newline="") as file:
-        assert next(csv.reader(file)) == ["row", "text", "label", "pred", "score", "prob_neg", "prob_pos"]

@@ -108,15 +108,6 @@ def test_predict_writes_words_and_what_they_add(best: Path) -> None:
         assert row["attribution_error"] == pytest.approx(why.error, abs=1e-5)
 
 
-def test_csv_has_no_cell_for_it(best: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("a.txt").write_text("great fun\n")
-    with pytest.raises(SystemExit) as stop:
-        main(["predict", f"--ckpt_path={best}", "--input=a.txt", "--output=out.csv", "--explain=true"])
-    assert stop.value.code == 2
-    assert "--explain true: CSV has no cell for a list of words; set --format jsonl" in capsys.readouterr().err
-    assert not Path("out.csv").exists()
-
-
 def test_without_captum_it_says_what_to_install(best: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     with pytest.raises(UserError, match=r"explain: install what it needs with pip install '.\[explain\]'"):

@@ -95,11 +95,6 @@ def test_a_folder_is_refused(output: str) -> None:
         write(output)
 
 
-def test_a_full_device_is_explained() -> None:
-    with pytest.raises(UserError, match=r"--output /dev/full: cannot be written \(No space left on device\)"):
-        write("/dev/full")
-
-
 WRITE = """
 import os, sys
 from lit_bert.errors import exit_on_user_error
