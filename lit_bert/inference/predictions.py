@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from torch import Tensor
-
 from lit_bert.data.formats import DEFAULT_FORMAT, open_file, read_rows
 from lit_bert.errors import UserError, reason
 from lit_bert.files import atomic_write
-from lit_bert.inference.explain import WordScore
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # they take seconds
     from datasets import Dataset
+    from torch import Tensor
+
+    from lit_bert.inference.explain import WordScore
 
 STDOUT = "-"
 """The output that stands for standard output."""
@@ -72,7 +72,7 @@ class PredictionWriter:
         label: str | None,
         probs: Sequence[float] | None,
         kept: Sequence[Any] = (),
-        explanation: tuple[list[WordScore], float] | None = None,
+        explanation: "tuple[list[WordScore], float] | None" = None,
     ) -> str | None:
         """Write a row, whose `index` counts from 0, and return the predicted class; what is None is left empty."""
         texts = (text,) if isinstance(text, str) else text
@@ -137,7 +137,7 @@ def is_special(output: str) -> bool:
     return output == STDOUT or opened or (path.exists() and not path.is_file())
 
 
-def write_predictions(output: str, kind: str, outputs: Mapping[str, Tensor], rows: "Dataset") -> None:
+def write_predictions(output: str, kind: str, outputs: "Mapping[str, Tensor]", rows: "Dataset") -> None:
     """Write the predictions of a split: `outputs` has `index` (N,) and `probs` (N, C), the rows `text` and `label`."""
     class_names, pairs = rows.features["label"].names, "text_pair" in rows.column_names
     texts = zip(rows["text"], rows["text_pair"], strict=True) if pairs else rows["text"]

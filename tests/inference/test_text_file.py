@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from processes import finish, run, start
 from pyarrow import parquet
 from rich.console import Console
 
+from lit_bert.data.readers import Row
 from lit_bert.errors import UserError
 from lit_bert.inference import texts as texts_module
 from lit_bert.inference.predictions import RowFormat
@@ -42,8 +43,10 @@ class Constant:
         return iter([np.array([0.25, 0.75], dtype=np.float32)] * len(self.windows[-1]))
 
 
-def predict(source: str, output: str = "out.csv", format: RowFormat | None = None, stop_at: str = "") -> Constant:
-    predictor = Constant(stop_at)
+def predict(
+    source: str, output: str = "out.csv", format: RowFormat | None = None, predictor: Constant | None = None
+) -> Constant:
+    predictor = predictor or Constant()
     job = TextJob(predictor, source, output, format or RowFormat())  # type: ignore[arg-type]
     Trainer(**QUIET).predict(TextFilePredictor(job, Console(file=io.StringIO())), return_predictions=False)
     return predictor
@@ -109,9 +112,32 @@ def test_windows_are_of_limited_size_and_a_failure_leaves_no_file(
     ]
     before = Path("out.csv").read_text()
     with pytest.raises(UserError, match="stopped"):
-        predict("a.txt", stop_at="12")
+        predict("a.txt", predictor=Constant(stop_at="12"))
     assert Path("out.csv").read_text() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "out.csv"]
+
+
+def test_a_window_is_read_when_it_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts_module, "WINDOW", 2)
+    (tmp_path / "a.txt").write_text("text\n" * 20)
+    rows_read, ahead, original = 0, [], texts_module.read_texts
+
+    def read(*args: Any) -> Iterator[Row]:
+        nonlocal rows_read
+        rows_read = 0
+        for row in original(*args):
+            rows_read += 1
+            yield row
+
+    class Watching(Constant):
+        def stream(self, texts: Iterator[str]) -> Iterator[np.ndarray]:
+            ahead.append(rows_read - 2 * len(self.windows))
+            return super().stream(texts)
+
+    monkeypatch.setattr(texts_module, "read_texts", read)
+    predict("a.txt", predictor=Watching())
+    assert len(ahead) == 10
+    assert max(ahead) <= 4  # this window, and the next
 
 
 def test_a_label_with_very_many_digits_is_no_class(tmp_path: Path) -> None:
