@@ -115,11 +115,13 @@ def measure(folder: Path, encoder: str) -> dict[str, float]:
 def predict(folder: Path, encoder: str) -> dict[str, float]:
     """Return seconds to predict the training file as `predict --input` does, and the memory that took, in MiB."""
     import torch
+    from lightning.pytorch import Trainer
     from rich.console import Console
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
     from lit_bert import Predictor
-    from lit_bert.inference.predict import FilePrediction, TextJob
+    from lit_bert.inference.text_file import TextFilePredictor
+    from lit_bert.inference.texts import TextJob
     from lit_bert.modeling.encoder import find_encoder
 
     tokenizer = AutoTokenizer.from_pretrained(find_encoder(encoder))
@@ -133,9 +135,9 @@ def predict(folder: Path, encoder: str) -> dict[str, float]:
     console = Console(quiet=True)
     before = _memory()
     begun = time.perf_counter()
-    prediction = FilePrediction(predictor, TextJob(str(folder / "train.txt"), str(folder / "predictions.csv")), console)
-    prediction.predict()
-    prediction.finish()
+    job = TextJob(predictor, str(folder / "train.txt"), str(folder / "predictions.csv"))
+    options = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    Trainer(**options, accelerator="cpu").predict(TextFilePredictor(job, console), return_predictions=False)
     seconds = time.perf_counter() - begun
     return {"predict": seconds, "predict_mib": _memory() - before}
 

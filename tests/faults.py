@@ -125,17 +125,6 @@ class Campaign:
                 how(path, self.random)
         return struck
 
-    def export_damaged(self, how: Callable[[Path, random.Random], None]) -> bool:
-        """Damage a file of a finished run's export: to predict with it must be refused, and it can be made again."""
-        run(self.again(), self.log)
-        [export] = Path("runs").absolute().glob("*/export")
-        file = self.random.choice([file for file in export.iterdir() if file.name not in ("SHA256SUMS", "README.md")])
-        how(file, self.random)
-        words = ["predict", f"--ckpt_path={export}", "--input=reviews/test.csv", "--output=predictions.csv"]
-        refused = finish(start(words, self.log, 1), 30) == [2]
-        shutil.rmtree(export)
-        return refused
-
     def disturb(self, variant: str, ranks: int, tries: int, fault: Callable[["Campaign"], bool]) -> tuple[int, int]:
         """Let a fault happen `tries` times, up to 4 times to a run; return how many runs were lost, of how many."""
         whole = self.undisturbed(variant, ranks)
@@ -192,8 +181,6 @@ FAULTS: dict[str, Fault] = {  # how often, on how many ranks, in which variant, 
     "config.yaml cut short": (4, 1, "", lambda it: it.config_damaged(cut)),
     "config.yaml with other bytes": (4, 1, "", lambda it: it.config_damaged(flip)),
     "records with other bytes": (4, 1, "", lambda it: it.others_damaged(flip)),
-    "export cut short": (4, 1, "", lambda it: it.export_damaged(cut)),
-    "export with other bytes": (4, 1, "", lambda it: it.export_damaged(flip)),
     "SIGTERM to one rank of 2": (4, 2, "", lambda it: it.sent(signal.SIGTERM, 2)),
     "SIGKILL of one rank of 2": (4, 2, "", lambda it: it.sent(signal.SIGKILL, 2)),
     "exception on one rank of 2": (4, 2, "", lambda it: it.changed(sabotage.error_at(it.step(2), 1), 2)),

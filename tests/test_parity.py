@@ -67,7 +67,7 @@ def test_reference_recipe_equals_hf_trainer(still_bert: str, tmp_path: Path) -> 
     )
 
     def batch(sentences):
-        made = collate(sentences, pad_token_id=0, max_length=32, lengths=[32])
+        made = collate(sentences, pad_token_id=0, lengths=[32])
         made.pop("index")
         return made
 

@@ -1,18 +1,17 @@
 """Texts as token ids, and what becomes of those that are longer than the encoder, or `max_length`, allows."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
+
+from lit_bert.errors import UserError
 
 _Item = TypeVar("_Item")
 
-LongText = Literal["head", "head_tail", "windows"]
+LongText = Literal["head", "head_tail"]
 
 HEAD_SHARE = 0.25
 """Of the tokens that "head_tail" keeps, those of the beginning (Sun et al. 2019, "How to fine-tune BERT for text
 classification", section 5.3: 128 of 510)."""
-
-OVERLAP = 0.25
-"""Share of a window that the next one repeats."""
 
 
 class TextEncoder:
@@ -21,11 +20,16 @@ class TextEncoder:
     Args:
         tokenizer: One of transformers, which neither truncates nor pads on its own.
         max_length: Tokens of a sequence at most, special tokens included.
-        long_text: What is kept of a longer text: its "head", "head_tail" (its beginning and its end), or all of it, in
-            "windows" that overlap. Pairs keep their heads.
+        long_text: What is kept of a longer text: its "head", or "head_tail" (its beginning and its end). Pairs keep
+            their heads.
+
+    Raises:
+        UserError: `long_text` is none of these.
     """
 
     def __init__(self, tokenizer: Any, max_length: int, long_text: LongText = "head") -> None:
+        if long_text not in get_args(LongText):
+            raise UserError(f"--data.long_text {long_text}: it must be head or head_tail; train with one of these")
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.long_text = long_text
@@ -34,10 +38,7 @@ class TextEncoder:
         self.rows = self.tokens = self.cut_rows = self.cut_tokens = self.unknown_tokens = 0
 
     def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> dict[str, list[list[int]]]:
-        """Return `input_ids` of each text, and `token_type_ids` of pairs, if the encoder takes them.
-
-        A row of several windows has them one after the other, each of `max_length` tokens.
-        """
+        """Return `input_ids` of each text, and `token_type_ids` of pairs, if the encoder takes them."""
         encoded = self.tokenizer(list(texts), pairs and list(pairs), verbose=False)
         columns = ["input_ids", "token_type_ids"] if pairs and "token_type_ids" in encoded else ["input_ids"]
         rows = {column: encoded[column] for column in columns}
@@ -54,22 +55,15 @@ class TextEncoder:
                     rows[column][number] = cut[column]
             else:
                 rows["input_ids"][number] = self.shorten(ids)
-            if self.long_text != "windows":
-                self.cut_rows, self.cut_tokens = self.cut_rows + 1, self.cut_tokens + len(ids) - self.max_length
+            self.cut_rows, self.cut_tokens = self.cut_rows + 1, self.cut_tokens + len(ids) - self.max_length
         return rows
 
     def shorten(self, ids: list[_Item]) -> list[_Item]:
-        """Return what is kept of the tokens of a text that has more than `max_length`; or of something for each."""
+        """Return what is kept of a list with an item for each token of a text that has more than `max_length`."""
         end = len(ids) - self.after
         size = self.max_length - self.before - self.after
-        if self.long_text == "head":
-            return ids[: self.before + size] + ids[end:]
-        if self.long_text == "head_tail":
-            head = int(size * HEAD_SHARE)
-            return ids[: self.before + head] + ids[end - (size - head) :]
-        step = max(1, int(size * (1 - OVERLAP)))
-        starts = [*range(self.before, end - size, step), end - size]
-        return [id for start in starts for id in (*ids[: self.before], *ids[start : start + size], *ids[end:])]
+        head = size if self.long_text == "head" else int(size * HEAD_SHARE)
+        return ids[: self.before + head] + ids[end - (size - head) :]
 
     def counts(self) -> dict[str, float]:
         """Return what an audit says of tokens: the shares of rows and tokens that were cut, and of unknown tokens."""

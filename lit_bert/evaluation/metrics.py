@@ -21,19 +21,16 @@ from lit_bert.modeling.outputs import SplitOutputs
 if TYPE_CHECKING:
     from lit_bert.datamodule import TextClassificationDataModule
 
-Z95 = 1.959964
-"""Two-sided 95 % quantile of the normal distribution."""
-
 
 def wilson_interval(correct: int, rows: int) -> tuple[float, float]:
     """Return the 95 % interval of an accuracy, both ends in [0, 1]; there must be at least one row.
 
     Source: E. B. Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """
-    share, z2 = correct / rows, Z95**2
-    middle = (share + z2 / (2 * rows)) / (1 + z2 / rows)
-    half = Z95 / (1 + z2 / rows) * math.sqrt(share * (1 - share) / rows + z2 / (4 * rows**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    from scipy.stats import binomtest
+
+    interval = binomtest(correct, rows).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def _share(key: str, correct: int, rows: int) -> dict[str, float | None]:

@@ -26,7 +26,7 @@ _RECIPE = (
     *("learning_rate", "warmup_ratio", "weight_decay", "batch_size", "max_length", "train_rows"),
     *("optimizer", "lr_scheduler"),
 )
-_OPTIONS = ("class_weights", "pooling", "frozen_layers", "lora_rank", "lora_targets")
+_OPTIONS = ("class_weights", "pooling", "frozen_layers")
 """Settings that the recipe has only if they differ from the defaults of `BertClassifier`."""
 
 _VERSIONS = ("lit_bert", "torch", "lightning", "transformers", "tokenizers")

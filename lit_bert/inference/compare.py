@@ -3,15 +3,18 @@
 import math
 from operator import eq
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import torch
 from rich.console import Console
 
 from lit_bert.errors import UserError
-from lit_bert.evaluation.metrics import Z95, accuracy_metrics
+from lit_bert.evaluation.metrics import accuracy_metrics
 from lit_bert.evaluation.report import format_interval, make_table
 from lit_bert.inference.predictions import LabelledPredictions, read_predictions
+
+_Z95 = NormalDist().inv_cdf(0.975)
 
 
 def paired_interval(only_a: int, only_b: int, rows: int) -> tuple[float, float]:
@@ -23,7 +26,7 @@ def paired_interval(only_a: int, only_b: int, rows: int) -> tuple[float, float]:
     paired data" (Journal of Educational and Behavioral Statistics 37).
     """
     a, b = (only_a + 1) / (rows + 2), (only_b + 1) / (rows + 2)
-    half = Z95 * math.sqrt((a + b - (a - b) ** 2) / (rows + 2))
+    half = _Z95 * math.sqrt((a + b - (a - b) ** 2) / (rows + 2))
     return max(-1.0, a - b - half), min(1.0, a - b + half)
 
 

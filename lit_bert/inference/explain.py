@@ -4,7 +4,7 @@ Integrated gradients (Sundararajan et al. 2017, "Axiomatic attribution for deep 
 captum. The text is compared to one of as many tokens that are all [MASK], which a masked language model has learned to
 read as "a word stands here"; special tokens stay as they are. Where a tokenizer has no [MASK], it is the padding token.
 
-Legend: N steps, W windows of a text, T tokens, H hidden, C classes.
+Legend: N steps, T tokens, H hidden, C classes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -49,10 +49,7 @@ class Explanation(NamedTuple):
 
 
 class _Tokens(NamedTuple):
-    """Inputs of one text, shape (W, T), and for each of the W * T tokens the number of its word, None of special ones.
-
-    `words` are the words' texts.
-    """
+    """Inputs of one text, shape (1, T), the number of each token's word (None: a special token), and the words."""
 
     inputs: dict[str, Tensor]
     owners: list[int | None]
@@ -79,61 +76,56 @@ def explain(
         from captum.attr import IntegratedGradients
     except ImportError as missing:
         raise UserError("explain: install what it needs with pip install '.[explain]' -c constraints.txt") from missing
-    vectors = model.get_input_embeddings()
-    tokenizer, device = encode.tokenizer, vectors.weight.device
-    masked = tokenizer.pad_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+    embed = model.get_input_embeddings()
+    tokenizer, device = encode.tokenizer, embed.weight.device
+    mask_token_id = tokenizer.pad_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
     for text, target in zip(texts, targets, strict=True):
         tokens = _tokenise(encode, text)
         ids = tokens.inputs["input_ids"].to(device)
-        windows, length = ids.shape
         types = {name: value.to(device) for name, value in tokens.inputs.items() if name != "input_ids"}
-        is_special = torch.tensor([owner is None for owner in tokens.owners], device=device).view(windows, length)
+        is_special = torch.tensor([owner is None for owner in tokens.owners], device=device)
 
-        def probs_of(embeddings: Tensor, windows: int = windows, types: dict[str, Tensor] = types) -> Tensor:
-            """Return probabilities, shape (N, C), of embeddings, shape (N, W, T, H)."""
+        def probs_of(embeddings: Tensor, types: dict[str, Tensor] = types) -> Tensor:
+            """Return probabilities, shape (N, C), of embeddings, shape (N, T, H)."""
             more = {name: value.repeat(len(embeddings), 1) for name, value in types.items()}
-            logits = logits_of(model, None, {"inputs_embeds": embeddings.flatten(0, 1), **more})
-            return logits.view(len(embeddings), windows, -1).mean(dim=1).softmax(dim=-1)
+            return logits_of(model, None, {"inputs_embeds": embeddings, **more}).softmax(dim=-1)
 
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
             ids = ids.clone()  # one that was made in inference mode would have no gradient
-            given, baseline = (vectors(of)[None].detach() for of in (ids, torch.where(is_special, ids, masked)))
             for steps in STEPS:
                 attributions, error = IntegratedGradients(probs_of).attribute(
-                    *(given, baseline, target),
+                    embed(ids).detach(),
+                    embed(torch.where(is_special, ids, mask_token_id)).detach(),
+                    target,
                     n_steps=steps,
                     internal_batch_size=max(1, STEP_TOKENS // ids.numel()),
                     return_convergence_delta=True,
                 )
                 if abs(float(error)) <= TOLERANCE:
                     break
-        yield _sum_by_word(tokens, attributions.sum(dim=-1).flatten().tolist()), float(error)
+        yield _sum_by_word(tokens, attributions.sum(dim=-1)[0].tolist()), float(error)
 
 
 def _sum_by_word(tokens: _Tokens, scores: Sequence[float]) -> list[WordScore]:
-    """Return what the pieces of each word add together, in all windows that it is in."""
-    totals = [0.0] * len(tokens.words)
+    """Return what the pieces of each word add together; words of which no piece was kept are left out."""
+    totals: dict[int, float] = {}
     for owner, score in zip(tokens.owners, scores, strict=True):
         if owner is not None:
-            totals[owner] += score
-    present = {owner for owner in tokens.owners if owner is not None}
-    return [WordScore(tokens.words[number], totals[number]) for number in sorted(present)]
+            totals[owner] = totals.get(owner, 0.0) + score
+    return [WordScore(tokens.words[number], total) for number, total in sorted(totals.items())]
 
 
 def _tokenise(encode: TextEncoder, text: str | tuple[str, str]) -> _Tokens:
     """Return the tokens that `encode` makes of a text, with the words that the tokenizer found."""
-    parts = (text,) if isinstance(text, str) else text
-    columns = encode(*([part] for part in parts))
-    cut = {"truncation": True, "max_length": encode.max_length} if len(parts) > 1 else {}
-    encoded = encode.tokenizer(*parts, verbose=False, **cut)
+    texts = (text,) if isinstance(text, str) else text
+    columns = encode(*([part] for part in texts))
+    cut = {"truncation": True, "max_length": encode.max_length} if len(texts) > 1 else {}
+    encoded = encode.tokenizer(*texts, verbose=False, **cut)
     places = list(zip(encoded.sequence_ids(), encoded.word_ids(), strict=True))
     numbers = {place: number for number, place in enumerate(dict.fromkeys(p for p in places if p[1] is not None))}
     owners = [numbers.get(place) for place in places]
     if len(owners) > encode.max_length:
         owners = encode.shorten(owners)
-    words = []
-    for sequence, word in numbers:
-        span = encoded.word_to_chars(word, sequence_index=sequence)
-        words.append(parts[sequence][span.start : span.end].strip())
-    length = min(encode.max_length, len(owners))
-    return _Tokens({name: torch.tensor(rows[0]).view(-1, length) for name, rows in columns.items()}, owners, words)
+    spans = [(sequence, encoded.word_to_chars(word, sequence_index=sequence)) for sequence, word in numbers]
+    words = [texts[sequence][span.start : span.end].strip() for sequence, span in spans]
+    return _Tokens({name: torch.tensor(rows) for name, rows in columns.items()}, owners, words)

@@ -22,12 +22,11 @@ from lit_bert.evaluation.calibration import (
     helps,
 )
 from lit_bert.inference.card import render_model_card
-from lit_bert.inference.checksums import write_checksums
-from lit_bert.inference.onnx import INT8, ONNX, quantize, write_onnx
-from lit_bert.inference.predictor import SETTINGS, Backend, Predictor, restore_model
+from lit_bert.inference.onnx import INT8, ONNX, compare_accuracy, quantize, write_onnx
+from lit_bert.inference.predictor import SETTINGS, restore_model
 from lit_bert.modeling.checkpoint import Checkpoint
+from lit_bert.modeling.classes import class_names, name_classes
 from lit_bert.module import BertClassifier
-from lit_bert.modeling.classes import class_names
 from lit_bert.files import display_path, next_free_path
 from lit_bert.modeling.encoder import load_tokenizer, quiet_transformers
 from lit_bert.run import run_dir
@@ -72,7 +71,7 @@ def export(
     data = checkpoint.data_hyper_parameters
     if data.get("text_pair_column") or data.get("long_text", "head") != "head":
         names = ("max_length", "long_text", "text_pair_column")  # for `Predictor`; transformers passes them over
-        setattr(model.config, SETTINGS, {name: data.get(name) for name in names})
+        model.config.update({SETTINGS: {name: data.get(name) for name in names}})
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         for left in folder.parent.glob(f".{glob.escape(folder.name)}-*"):  # by an export that was killed
@@ -93,11 +92,10 @@ def export(
             (partial / "README.md").write_text(card, encoding="utf-8")
             for weights in partial.glob("*.safetensors"):  # safetensors makes them readable for their owner alone
                 shutil.copymode(partial / "README.md", weights)
-            write_checksums(partial)
             partial.replace(folder)
     except (OSError, SafetensorError) as error:
-        cause = getattr(error, "strerror", None) or reason(error)
-        raise UserError(f"--to {folder}: cannot be written ({cause})") from error
+        cause = error.strerror if isinstance(error, OSError) else None
+        raise UserError(f"--to {folder}: cannot be written ({cause or reason(error)})") from error
 
 
 def _calibrate(model: Any, checkpoint: Checkpoint) -> dict[str, float]:
@@ -144,7 +142,7 @@ def _write_onnx(
     if not int8:
         return None
     quantize(folder / ONNX, folder / INT8)
-    accuracy = _int8_accuracy(folder, checkpoint)
+    accuracy = _int8_accuracy(model, folder / INT8, checkpoint)
     before, after = accuracy["before"], accuracy["after"]
     status("int8", f"accuracy on {accuracy['rows']:,} validation rows {before:.4f} before, {after:.4f} after")
     if round(before - after, 6) > MAX_LOSS and not force:
@@ -157,31 +155,21 @@ def _write_onnx(
     return accuracy
 
 
-def _int8_accuracy(folder: Path, checkpoint: Checkpoint) -> dict[str, float]:
-    """Return the accuracy of a folder's weights and of its int8 file, on the checkpoint's validation rows."""
+def _int8_accuracy(model: Any, path: Path, checkpoint: Checkpoint) -> dict[str, float]:
+    """Return what `compare_accuracy` does, on the checkpoint's validation rows."""
+    arguments = {**checkpoint.data_hyper_parameters, "tokenizer": str(checkpoint.path)}
     try:
-        data = TextClassificationDataModule(**checkpoint.data_hyper_parameters)
+        data = TextClassificationDataModule(**arguments)
     except TypeError as error:  # it has other arguments
         kind = TextClassificationDataModule.__name__
         raise UserError(
             f"--int8: {checkpoint.path} was trained on another data module than {kind}, so its validation rows cannot "
             "be read; export with --onnx"
         ) from error
-    data.checkpoint = checkpoint
     data.prepare_data()
     data.setup("validate")
-    rows = data.rows("val")
-    pairs = "text_pair" in rows.column_names
-    texts = list(zip(rows["text"], rows["text_pair"], strict=True)) if pairs else list(rows["text"])
-    names = rows.features["label"].names
-    labels = [names[label] for label in rows["label"]]
-
-    def accuracy(backend: Backend) -> float:
-        predict = Predictor(folder, device="cpu", precision="32-true", backend=backend)
-        right = [answer.label == label for answer, label in zip(predict(texts), labels, strict=True)]
-        return float(sum(right) / len(right))
-
-    return {"rows": len(labels), "before": accuracy("torch"), "after": accuracy("onnx")}
+    name_classes(model.config, data, new_head=False)  # it refuses data whose classes are others by now
+    return compare_accuracy(model, path, data.val_dataloader())
 
 
 def export_best(trainer: Trainer, run: Path, results: Mapping[str, Any]) -> None:

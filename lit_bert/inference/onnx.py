@@ -1,11 +1,11 @@
-"""The classifier as an ONNX file, in float32 or int8: written from PyTorch's, and run by onnxruntime on a CPU.
+"""The classifier as an ONNX file for onnxruntime on a CPU, in float32 or int8: written, and compared with PyTorch.
 
 Legend: B rows, T tokens, C classes.
 """
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -15,50 +15,13 @@ import torch
 from torch import Tensor
 
 from lit_bert.errors import UserError, reason
+from lit_bert.modeling.forward import logits_of
 
 ONNX, INT8 = "model.onnx", "model_int8.onnx"
 """Names of the files in an exported folder."""
 
 TOLERANCE = 1e-4
 """How far a probability of the file in float32 may be from PyTorch's."""
-
-BATCH_TOKENS = 1024
-"""Tokens per batch, padding included, at most: more are not faster, and int8 has one scale for all of a batch."""
-
-
-class OnnxClassifier:
-    """Logits from the ONNX file of an exported folder; from the one in int8 if it has both.
-
-    Args:
-        folder: The folder.
-
-    Raises:
-        UserError: There is no such file, it cannot be read, or onnxruntime is not installed.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        files = [file for name in (INT8, ONNX) if (file := folder / name).is_file()]
-        if not files:
-            raise UserError(f"{folder}: it has neither {INT8} nor {ONNX}; export it with --int8 or --onnx")
-        onnxruntime = _import("onnxruntime", "--backend onnx")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other processes may want the cores
-        options.log_severity_level = 3  # errors
-        try:
-            providers = ["CPUExecutionProvider"]
-            self.session = onnxruntime.InferenceSession(str(files[0]), options, providers=providers)
-        except Exception as error:  # onnxruntime has a type of its own for each way a file can be damaged
-            raise UserError(f"{files[0]}: cannot be loaded ({reason(error)}); export it again") from error
-        self.names = [of.name for of in self.session.get_inputs()]
-
-    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return logits, shape (B, C), of inputs as `collate` makes them, each of shape (B, T)."""
-        like = inputs["input_ids"]
-        missing = {"attention_mask": torch.ones_like(like), "token_type_ids": torch.zeros_like(like)}
-        given = {**missing, **inputs}
-        [logits] = self.session.run(["logits"], {name: given[name].numpy() for name in self.names})
-        return torch.from_numpy(logits)
 
 
 def write_onnx(model: Any, path: Path, max_positions: int, pairs: bool) -> float:
@@ -73,13 +36,16 @@ def write_onnx(model: Any, path: Path, max_positions: int, pairs: bool) -> float
     Raises:
         UserError: What it needs is not installed, the model cannot be exported, or its probabilities differ.
     """
-    onnxruntime = _import("onnxruntime", "--onnx")
-    _import("onnxscript", "--onnx")
+    for package in ("onnxruntime", "onnxscript"):
+        try:
+            import_module(package)
+        except ImportError as error:
+            raise UserError("--onnx: install what it needs with pip install '.[onnx]' -c constraints.txt") from error
     ids = torch.randint(0, model.config.vocab_size, (3, 7), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     mask[1, 4:] = 0
-    inputs: dict[str, Tensor] = {"input_ids": ids, "attention_mask": mask}
-    if pairs and getattr(model.config, "type_vocab_size", 0) > 1:
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if pairs and model.config.to_dict().get("type_vocab_size", 0) > 1:
         inputs["token_type_ids"] = torch.zeros_like(ids)
         inputs["token_type_ids"][:, 3:] = 1
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=max_positions)}
@@ -90,14 +56,12 @@ def write_onnx(model: Any, path: Path, max_positions: int, pairs: bool) -> float
             torch.onnx.export(model, (), str(path), kwargs=inputs, **options)
         except Exception as error:  # the exporter raises many things at what it does not know
             raise UserError(f"--onnx: a {model.config.model_type} model cannot be exported: {reason(error)}") from error
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    difference = 0.0
+    session, difference = _open(path), 0.0
     for rows, tokens in ((3, 7), (1, 4)):
-        part = {name: value[:rows, :tokens] for name, value in inputs.items()}
-        [logits] = session.run(["logits"], {name: value.numpy() for name, value in part.items()})
+        batch = {name: value[:rows, :tokens] for name, value in inputs.items()}
         with torch.inference_mode():
-            expected = model(**part).logits.softmax(dim=-1)
-        difference = max(difference, float((torch.from_numpy(logits).softmax(dim=-1) - expected).abs().max()))
+            expected = model(**batch).logits.softmax(dim=-1)
+        difference = max(difference, float((_run(session, batch).softmax(dim=-1) - expected).abs().max()))
     if difference > TOLERANCE:
         raise UserError(f"--onnx: its probabilities differ by {difference:.1e} from PyTorch's; nothing was written")
     return difference
@@ -115,16 +79,39 @@ def quantize(source: Path, path: Path) -> None:
         quantize_dynamic(source, path, weight_type=QuantType.QInt8, per_channel=True)
 
 
-def _import(name: str, option: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise UserError(f"{option}: install what it needs with pip install '.[onnx]' -c constraints.txt") from error
+def compare_accuracy(model: Any, path: Path, batches: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
+    """Return the number of `rows`, and the accuracy of a model `before` and of an ONNX file `after`.
+
+    `batches` are as `collate` makes them.
+    """
+    session, rows, before, after = _open(path), 0, 0, 0
+    for batch in batches:
+        labels, inputs = batch["labels"], {name: batch[name] for name in batch.keys() - {"labels", "index"}}
+        with torch.inference_mode():
+            logits = logits_of(model, None, {**inputs})
+        rows += len(labels)
+        before += int((logits.argmax(dim=-1) == labels).sum())
+        after += int((_run(session, inputs).argmax(dim=-1) == labels).sum())
+    return {"rows": rows, "before": before / rows, "after": after / rows}
+
+
+def _open(path: Path) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def _run(session: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return logits, shape (B, C), of inputs of shape (B, T); a mask is all ones, and token types zeros, if missing."""
+    ids = inputs["input_ids"]
+    given = {"attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids), **inputs}
+    [logits] = session.run(["logits"], {node.name: given[node.name].numpy() for node in session.get_inputs()})
+    return torch.from_numpy(logits)
 
 
 @contextmanager
 def _quiet_exporters() -> Iterator[None]:
-    """Keep torch's exporter from warning about its own ways, and onnxruntime from advice on others of quantising."""
+    """Hide warnings of torch's exporter about itself, and advice of onnxruntime on other ways of quantising."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # or it says that there is no torchvision
     logging.disable(logging.WARNING)
     try:

@@ -10,20 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from torch import Tensor
-
+from lit_bert.data.formats import DEFAULT_FORMAT, open_file, read_rows
 from lit_bert.errors import UserError, reason
 from lit_bert.files import atomic_write
-from lit_bert.inference.explain import WordScore
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # they take seconds
     from datasets import Dataset
+    from torch import Tensor
+
+    from lit_bert.inference.explain import WordScore
 
 STDOUT = "-"
 """The output that stands for standard output."""
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +33,12 @@ class RowFormat:
         pairs: Whether each row has two texts.
         kept: Columns of the input that are carried along.
         explained: Whether rows end with `words`, their `attributions` and the `attribution_error`: JSONL only.
-        safe: Whether cells that a spreadsheet would take for a formula begin with an apostrophe: CSV only.
     """
 
     kind: str = "csv"
     pairs: bool = False
     kept: tuple[str, ...] = ()
     explained: bool = False
-    safe: bool = False
 
 
 class PredictionWriter:
@@ -56,18 +52,18 @@ class PredictionWriter:
 
     def __init__(self, file: TextIO, class_names: Sequence[str], format: RowFormat, header: bool = True) -> None:
         self.file = file
-        self.class_names = class_names
+        self.class_names = list(class_names)
         self.format = format
         texts = ["text", "text_pair"] if format.pairs else ["text"]
-        own = [*texts, "label", "pred", "score", *(f"prob_{name}" for name in class_names)]
-        own += ["words", "attributions", "attribution_error"] if format.explained else []
+        names = [*texts, "label", "pred", "score", *(f"prob_{name}" for name in class_names)]
+        names += ["words", "attributions", "attribution_error"] if format.explained else []
         for name in format.kept:
-            if name == "row" or name in own or name.startswith("prob_"):
+            if name == "row" or name in names or name.startswith("prob_"):
                 raise UserError(f"--keep {name}: predictions have a column of that name; rename it in the input")
-        self.columns = ["row", *format.kept, *own]
+        self.columns = ["row", *format.kept, *names]
         self.csv = csv.writer(file) if format.kind == "csv" else None
         if self.csv and header:
-            self.csv.writerow(self._cells(self.columns))
+            self.csv.writerow(self.columns)
 
     def write(
         self,
@@ -76,7 +72,7 @@ class PredictionWriter:
         label: str | None,
         probs: Sequence[float] | None,
         kept: Sequence[Any] = (),
-        why: tuple[list[WordScore], float] | None = None,
+        explanation: "tuple[list[WordScore], float] | None" = None,
     ) -> str | None:
         """Write a row, whose `index` counts from 0, and return the predicted class; what is None is left empty."""
         texts = (text,) if isinstance(text, str) else text
@@ -85,27 +81,19 @@ class PredictionWriter:
         if probs is not None:
             score = max(probs)
             pred, numbers = self.class_names[list(probs).index(score)], [score, *probs]
+        row = [index + 1, *kept, *texts, label, pred]
         if self.csv:
-            cells = self._cells([*kept, *texts, label, pred])
-            self.csv.writerow([index + 1, *cells, *("" if n is None else f"{n:.6f}" for n in numbers)])
-        else:
-            row = (index + 1, *kept, *texts, label, pred, *(n if n is None else round(n, 6) for n in numbers))
-            row += _explained(why) if self.format.explained else ()
-            named = dict(zip(self.columns, row, strict=True))
-            self.file.write(json.dumps(named, ensure_ascii=False, default=str) + "\n")
+            self.csv.writerow([*row, *("" if number is None else f"{number:.6f}" for number in numbers)])
+            return pred
+        row += [number if number is None else round(number, 6) for number in numbers]
+        if self.format.explained and explanation:
+            words, error = explanation
+            row += [[word.text for word in words], [round(word.score, 6) for word in words], round(error, 6)]
+        elif self.format.explained:
+            row += [None, None, None]
+        named = dict(zip(self.columns, row, strict=True))
+        self.file.write(json.dumps(named, ensure_ascii=False, default=str) + "\n")
         return pred
-
-    def _cells(self, values: Sequence[Any]) -> Sequence[Any]:
-        """Return cells, harmless if they are to be: OWASP, "CSV Injection"."""
-        if not self.format.safe:
-            return values
-        return [f"'{of}" if isinstance(of, str) and of.startswith(_FORMULA) else of for of in values]
-
-
-def _explained(why: tuple[list[WordScore], float] | None) -> tuple[Any, Any, Any]:
-    if why is None:
-        return None, None, None
-    return [word.text for word in why[0]], [round(word.score, 6) for word in why[0]], round(why[1], 6)
 
 
 @contextmanager
@@ -145,21 +133,17 @@ def open_output(output: str) -> Iterator[TextIO]:
 def is_special(output: str) -> bool:
     """Tell whether an output is standard output, a device, a pipe or the like, or an open file of this process."""
     path = Path(output)
-    if output == STDOUT:
-        return True
     opened = str(path.absolute()).startswith(("/dev/std", "/dev/fd/", "/proc/"))
-    return opened or (path.exists() and not path.is_file())
+    return output == STDOUT or opened or (path.exists() and not path.is_file())
 
 
-def write_predictions(
-    output: str, kind: str, outputs: Mapping[str, Tensor], rows: "Dataset", safe: bool = False
-) -> None:
+def write_predictions(output: str, kind: str, outputs: "Mapping[str, Tensor]", rows: "Dataset") -> None:
     """Write the predictions of a split: `outputs` has `index` (N,) and `probs` (N, C), the rows `text` and `label`."""
     class_names, pairs = rows.features["label"].names, "text_pair" in rows.column_names
     texts = zip(rows["text"], rows["text_pair"], strict=True) if pairs else rows["text"]
     labelled = dict(zip(rows["index"], zip(texts, rows["label"], strict=True), strict=True))
     with open_output(output) as file:
-        writer = PredictionWriter(file, class_names, RowFormat(kind, pairs, safe=safe))
+        writer = PredictionWriter(file, class_names, RowFormat(kind, pairs))
         for index, probs in zip(outputs["index"].tolist(), outputs["probs"].tolist(), strict=True):
             text, label = labelled[index]
             writer.write(index, text, class_names[label] if label >= 0 else None, probs)
@@ -177,37 +161,30 @@ class LabelledPredictions:
 
 
 def read_predictions(path: Path) -> LabelledPredictions:
-    """Read a predictions file that has labels: JSONL if its name ends in `.jsonl`, else CSV."""
-    predictions = LabelledPredictions(path, [], [], [], [])
-    number = 0
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            csv.field_size_limit(2**31 - 1)
-            rows = map(json.loads, file) if path.suffix == ".jsonl" else csv.DictReader(file, strict=True)
-            for number, row in enumerate(rows, 1):
-                _add_row(predictions, row, f"{path}, row {number}")
-    except UserError:
-        raise
-    except KeyError as error:
-        raise UserError(f"{path}: no column {error}; give a file that `train.py predict` wrote") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8; give a file that `train.py predict` wrote") from error
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, csv.Error) as error:
-        raise UserError(f"{path}, row {max(1, number)}: cannot be read ({reason(error)})") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    """Read a predictions file that has labels: JSONL if its name ends in `.jsonl`, else CSV.
+
+    Raises:
+        UserError: It cannot be read, has no rows, or is no file that `predict` writes for rows with labels.
+    """
+    predictions, number = LabelledPredictions(path, [], [], [], []), 0
+    with open_file(path, str(path)) as file:
+        suffix = ".jsonl" if path.suffix == ".jsonl" else ".csv"
+        for number, row in enumerate(filter(None, read_rows(file, str(path), suffix, DEFAULT_FORMAT)), 1):
+            where = f"{path}, row {number}"
+            if not predictions.index:
+                predictions.class_names.extend(name.removeprefix("prob_") for name in row if name.startswith("prob_"))
+            try:
+                index, label, pred = int(row["row"]) - 1, row["label"], row["pred"]
+                "".join([label or "", pred or "", *predictions.class_names]).encode()  # halves of characters fail
+            except KeyError as error:
+                raise UserError(f"{where}: no column {error}; give a file that `predict` wrote") from error
+            except (ValueError, TypeError, OverflowError) as error:
+                raise UserError(f"{where}: cannot be read ({reason(error)})") from error
+            if not label or not pred:
+                raise UserError(f"{where}: without label or prediction; only rows with both compare")
+            predictions.index.append(index)
+            predictions.labels.append(label)
+            predictions.preds.append(pred)
     if not number:
         raise UserError(f"{path}: the file has no rows")
     return predictions
-
-
-def _add_row(predictions: LabelledPredictions, row: dict[str, str], where: str) -> None:
-    if not predictions.index:
-        predictions.class_names.extend(name.removeprefix("prob_") for name in row if name.startswith("prob_"))
-    for name in ("label", "pred"):
-        if not row[name]:
-            raise UserError(f"{where}: no {name}; only rows with label and prediction compare")
-    "".join([row["label"], row["pred"], *predictions.class_names]).encode()  # neither numbers nor halves of characters
-    predictions.index.append(int(row["row"]) - 1 if "row" in row else int(row["index"]))  # which files had once
-    predictions.labels.append(row["label"])
-    predictions.preds.append(row["pred"])

@@ -102,16 +102,16 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
 
 def test_collate_pads_on_the_right() -> None:
     rows = [{"input_ids": [5, 6, 7], "label": 1, "index": 4}, {"input_ids": [8], "label": 0, "index": 2}]
-    batch = collate(rows, pad_token_id=9, max_length=8)
+    batch = collate(rows, pad_token_id=9)
     assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch["labels"].tolist() == [1, 0]
     assert batch["index"].tolist() == [4, 2]
-    assert collate(rows, 0, 8, lengths=[2, 4, 5])["input_ids"].shape == torch.Size([2, 4])
-    assert collate(rows, 0, 8, lengths=[2])["input_ids"].shape == torch.Size([2, 3])
+    assert collate(rows, 0, lengths=[2, 4, 5])["input_ids"].shape == torch.Size([2, 4])
+    assert collate(rows, 0, lengths=[2])["input_ids"].shape == torch.Size([2, 3])
 
 
 def test_a_mask_is_there_only_if_something_is_padded_or_shapes_are_fixed() -> None:
     row = {"input_ids": [5, 6, 7], "label": 1, "index": 4}
-    assert "attention_mask" not in collate([row, row], pad_token_id=0, max_length=8)
-    assert collate([row, row], pad_token_id=0, max_length=8, lengths=[3])["attention_mask"].all()
+    assert "attention_mask" not in collate([row, row], pad_token_id=0)
+    assert collate([row, row], pad_token_id=0, lengths=[3])["attention_mask"].all()

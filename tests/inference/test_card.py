@@ -29,7 +29,6 @@ def test_a_card_says_what_the_model_is_how_it_was_made_and_how_good_it_is() -> N
         "| val | 1,066 | 0.8000 | 0.7500 to 0.8500 | 0.7900 | 0.1234 |",
         "| test | 1,066 | 0.8000 | 0.7500 to 0.8500 | 0.7900 | 0.1234 |",
     ]
-    assert lines[table + 4] == ""
     assert lines[table + 5].startswith("Its logits are divided by 1.500: temperature scaling, ")
     recipe = lines.index("- learning_rate: 5e-05")
     assert lines[recipe - 1 : recipe + 5] == [
@@ -63,6 +62,6 @@ def test_of_other_data_a_card_says_less() -> None:
 
 
 def test_the_recipe_tells_the_options_of_the_model_that_are_not_as_always() -> None:
-    lines = render({}, pooling="mean", lora_rank=8, frozen_layers=0, lora_targets=None).splitlines()
-    assert {"- pooling: mean", "- lora_rank: 8"} <= set(lines)
-    assert not [line for line in lines if line.startswith(("- frozen_layers", "- lora_targets", "- class_weights"))]
+    lines = render({}, pooling="mean", frozen_layers=0).splitlines()
+    assert "- pooling: mean" in lines
+    assert not [line for line in lines if line.startswith(("- frozen_layers", "- class_weights"))]

@@ -1,4 +1,3 @@
-import csv
 from pathlib import Path
 
 import pytest
@@ -68,30 +67,26 @@ def test_other_rows_are_refused(tmp_path: Path, labels: list[str], classes: str,
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", b"index,text\n0,x\n", "no column 'label'"),
-        ("a.csv", b"index,label,pred\n0,,pos\n", "row 1: no label; only rows with label and prediction compare"),
-        ("a.csv", b"index,label,pred\nx,pos,pos\n", "row 1: cannot be read"),
-        ("a.csv", b"index,label,pred\n", "the file has no rows"),
-        ("a.csv", b"index,label,pred\n0,p\xff,pos\n", "not UTF-8"),
-        ("a.jsonl", b"{", "row 1: cannot be read"),
-        ("a.jsonl", b"5", "row 1: cannot be read"),
-        ("a.jsonl", b"[" * 100_000, "row 1: cannot be read"),
-        ("a.jsonl", b'{"index": ' + b"9" * 5000 + b', "label": "a", "pred": "a"}', "row 1: cannot be read"),
-        ("a.jsonl", b'{"index": 1e999, "label": "a", "pred": "a"}', "row 1: cannot be read"),
-        ("a.jsonl", b'{"index": 0, "label": "\\ud800", "pred": "a"}', "row 1: cannot be read"),
-        ("a.jsonl", b'{"index": 0, "label": "a", "pred": "a", "prob_\\ud800": 1}', "row 1: cannot be read"),
-        ("a.jsonl", b'{"index": 0, "label": 1, "pred": "a"}', "row 1: cannot be read"),
-        ("a.csv", b"index,label,pred\n" + b"9" * 5000 + b",a,a\n", "row 1: cannot be read"),
+        ("a.csv", b"row,text\n1,x\n", "no column 'label'; give a file that `predict` wrote"),
+        ("a.csv", b"row,label,pred\n1,,pos\n", "row 1: without label or prediction; only rows with both compare"),
+        ("a.csv", b"row,label,pred\nx,pos,pos\n", "row 1: cannot be read"),
+        ("a.csv", b"row,label,pred\n", "the file has no rows"),
+        ("a.csv", b"row,label,pred\n1,p\xff,pos\n", "not UTF-8"),
+        ("a.jsonl", b"{", "line 1: not JSON"),
+        ("a.jsonl", b"5", "line 1: not a JSON object"),
+        ("a.jsonl", b"[" * 100_000, "line 1: not JSON"),
+        ("a.jsonl", b'{"row": ' + b"9" * 5000 + b', "label": "a", "pred": "a"}', "line 1: not JSON"),
+        ("a.jsonl", b'{"row": 1e999, "label": "a", "pred": "a"}', "row 1: cannot be read"),
+        ("a.jsonl", b'{"row": 1, "label": "\\ud800", "pred": "a"}', "row 1: cannot be read"),
+        ("a.jsonl", b'{"row": 1, "label": "a", "pred": "a", "prob_\\ud800": 1}', "row 1: cannot be read"),
+        ("a.jsonl", b'{"row": 1, "label": 1, "pred": "a"}', "row 1: cannot be read"),
+        ("a.csv", b"row,label,pred\n" + b"9" * 5000 + b",a,a\n", "row 1: cannot be read"),
     ],
 )
-def test_what_is_no_predictions_file(
-    tmp_path: Path, name: str, content: bytes, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_no_predictions_file(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(SystemExit) as stop:
-        run_compare([str(tmp_path / name), str(tmp_path / name)])
-    assert stop.value.code == 2
-    assert message in capsys.readouterr().err
+    with pytest.raises(UserError, match=message):
+        read_predictions(tmp_path / name)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -103,5 +98,3 @@ def test_what_predict_writes_can_be_read(tmp_path: Path) -> None:
     result = read_predictions(write(tmp_path / "a.jsonl", {0}))
     assert (result.index[:2], result.labels[:2], result.preds[:2]) == ([0, 1], ["pos", "pos"], ["neg", "pos"])
     assert result.class_names == ["neg", "pos"]
-    with write(tmp_path / "a.csv", {0}).open(newline="") as file:
-        assert next(csv.reader(file)) == ["row", "text", "label", "pred", "score", "prob_neg", "prob_pos"]

@@ -31,13 +31,11 @@ def retrained(path: Path, to: Path, **data: Any) -> Path:
 def change(predictor: Predictor, text: str | tuple[str, str]) -> float:
     """How far the probability of a text's class is from that of the same tokens, all masked."""
     encoded = predictor.encode([text]) if isinstance(text, str) else predictor.encode([text[0]], [text[1]])
-    tokens = {
-        name: torch.tensor(rows[0]).view(-1, min(len(rows[0]), predictor.max_length)) for name, rows in encoded.items()
-    }
+    tokens = {name: torch.tensor(rows) for name, rows in encoded.items()}
     ids = tokens.pop("input_ids")
     masked = torch.where((ids == 2) | (ids == 3), ids, 4)  # [CLS] and [SEP]; [MASK]
     with torch.inference_mode():
-        both = [predictor.model(of, **tokens).logits.mean(dim=0).softmax(dim=-1) for of in (ids, masked)]
+        both = [predictor.model(given, **tokens).logits[0].softmax(dim=-1) for given in (ids, masked)]
     label = both[0].argmax()
     return float(both[0][label] - both[1][label])
 
@@ -47,12 +45,11 @@ def change(predictor: Predictor, text: str | tuple[str, str]) -> float:
     [
         ({}, "Great  fun, awful.", ["Great", "fun", ",", "awful", "."]),
         ({}, " ".join(["lovely film"] * 20), ["lovely", "film"] * 15),  # 30 words and two special tokens are kept
-        ({"long_text": "windows", "max_length": 5}, "great fun no film of the year", "great fun no film of the year"),
         ({"long_text": "head_tail", "max_length": 6}, "great fun no film of the year", "great of the year"),
         ({"text_pair_column": "other"}, ("great fun", "great awful"), "great fun great awful"),
         ({"text_pair_column": "other", "max_length": 6}, ("great fun no", "a cold"), "great fun a"),
     ],
-    ids=["short", "cut", "windows", "head and tail", "pair", "pair that is cut"],
+    ids=["short", "cut", "head and tail", "pair", "pair that is cut"],
 )
 def test_what_words_add_is_the_change_of_the_probability(
     best: Path, tmp_path: Path, settings: dict[str, Any], text: str | tuple[str, str], words: Any
@@ -109,26 +106,6 @@ def test_predict_writes_words_and_what_they_add(best: Path) -> None:
     ):
         assert row["attributions"] == pytest.approx([word.score for word in why.words], abs=1e-5)
         assert row["attribution_error"] == pytest.approx(why.error, abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--input=a.txt", "--output=out.csv"], "--explain true: CSV has no cell for a list of words; set --format"),
-        (
-            ["--model.pretrained=packaged"],
-            "--explain true: it is for texts of a file or a pipe; name it with --input",
-        ),
-    ],
-)
-def test_a_mistake(best: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("a.txt").write_text("great fun\n")
-    start = [] if "packaged" in words[0] else [f"--ckpt_path={best}"]
-    with pytest.raises(SystemExit) as stop:
-        main(["predict", *start, *words, "--explain=true"])
-    assert stop.value.code == 2
-    assert message in capsys.readouterr().err
-    assert not Path("out.csv").exists()
 
 
 def test_without_captum_it_says_what_to_install(best: Path, monkeypatch: pytest.MonkeyPatch) -> None:

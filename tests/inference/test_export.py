@@ -1,9 +1,8 @@
 import errno
 import json
+import re
 import shutil
-import subprocess
 import sys
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,15 @@ import torch
 from conftest import BAD, GOOD
 from huggingface_hub import ModelCard
 from safetensors import SafetensorError
+from test_predictor import expected
 from transformers import BertForSequenceClassification, pipeline
 
-from lit_bert import BertClassifier, Predictor
 from lit_bert.cli import main
 from lit_bert.errors import UserError
 from lit_bert.evaluation.calibration import apply_temperature, expected_calibration_error, fit_temperature
 from lit_bert.export import main as run_export
 from lit_bert.inference import export
 from lit_bert.modeling.checkpoint import Checkpoint, read_safely
-from lit_bert.modeling.encoder import load_tokenizer, tokenizer_from_files
 
 
 def probabilities(folder: Path) -> torch.Tensor:
@@ -34,19 +32,13 @@ def probabilities(folder: Path) -> torch.Tensor:
 
 def own(path: Path) -> torch.Tensor:
     """What the module says of them."""
-    module = BertClassifier.load_from_checkpoint(path).eval()
-    checkpoint = Checkpoint.read(path)
-    tokenizer, _ = tokenizer_from_files(checkpoint.tokenizer_files, checkpoint.encoder_config, "")
-    ids = [tokenizer(text).input_ids for text in (*GOOD, *BAD)]
-    with torch.inference_mode():
-        return torch.cat([module(torch.tensor([row])).softmax(dim=-1) for row in ids])
+    return torch.stack([expected(path, text) for text in (*GOOD, *BAD)])
 
 
 def test_fit_exports_what_the_pipeline_loads_and_answers_as_the_module_does(trained: Path, best: Path) -> None:
     folder = trained / "export"
     assert sorted(file.name for file in folder.iterdir()) == [
         "README.md",
-        "SHA256SUMS",
         "config.json",
         "model.safetensors",
         "tokenizer.json",
@@ -78,32 +70,25 @@ def test_the_card_has_metadata_for_the_hub_and_the_figures_of_the_run(trained: P
 
 
 @pytest.mark.parametrize(
-    ("start", "data", "named"),
+    ("start", "data", "base_model", "dataset"),
     [
-        (
-            "packaged",
-            "packaged",
-            ("sentence-transformers/all-MiniLM-L6-v2", "cornell-movie-review-data/rotten_tomatoes"),
-        ),
-        ("google-bert/bert-base-cased@main", "me/mine@1", ("google-bert/bert-base-cased", "me/mine")),
+        ("packaged", "packaged", "sentence-transformers/all-MiniLM-L6-v2", "cornell-movie-review-data/rotten_tomatoes"),
+        ("google-bert/bert-base-cased@main", "me/mine@1", "google-bert/bert-base-cased", "me/mine"),
     ],
 )
-def test_the_card_names_where_it_comes_from(
-    best: Path, tmp_path: Path, start: str, data: str, named: tuple[str, str]
-) -> None:
+def test_the_card_names_where_it_comes_from(best: Path, start: str, data: str, base_model: str, dataset: str) -> None:
     content = read_safely(best)
     content["hyper_parameters"]["pretrained"], content["datamodule_hyper_parameters"]["dataset"] = start, data
-    torch.save(content, tmp_path / "a.ckpt")
-    export.export(tmp_path / "a.ckpt", tmp_path / "out", {})
-    card = ModelCard.load(tmp_path / "out" / "README.md")
-    assert (card.data.base_model, card.data.datasets, card.data.license) == (named[0], [named[1]], "apache-2.0")
+    torch.save(content, "a.ckpt")
+    export.export(Path("a.ckpt"), Path("out"), {})
+    card = ModelCard.load("out/README.md")
+    assert (card.data.base_model, card.data.datasets, card.data.license) == (base_model, [dataset], "apache-2.0")
     assert card.data.eval_results is None
-    Path("google-bert/bert-base-cased").mkdir(parents=True)  # what has that name here is another
-    export.export(tmp_path / "a.ckpt", tmp_path / "again", {})
-    again = ModelCard.load(tmp_path / "again" / "README.md").data.base_model
-    assert again == (None if start.startswith("google") else named[0])
     assert "It was not evaluated." in card.text
     assert ("sentiment" in card.text) is (data == "packaged")
+    Path(start.partition("@")[0]).mkdir(parents=True)  # what has that name here is another
+    export.export(Path("a.ckpt"), Path("again"), {})
+    assert ModelCard.load("again/README.md").data.base_model == (None if start.startswith("google") else base_model)
 
 
 def overconfident(rows: int, sharpness: float) -> dict[str, torch.Tensor]:
@@ -129,18 +114,12 @@ def with_validation(monkeypatch: pytest.MonkeyPatch, rows: dict[str, torch.Tenso
     ids=["at its limit", "no gain"],
 )
 def test_calibration_that_does_not_help_is_refused(
-    rows: dict[str, torch.Tensor],
-    best: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    rows: dict[str, torch.Tensor], best: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_validation(monkeypatch, rows)
-    with pytest.raises(SystemExit) as stop:
-        run_export(["--ckpt_path", str(best), "--to", str(tmp_path / "out"), "--calibrate"])
-    assert stop.value.code == 2
-    assert "--calibrate: it would not help" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="--calibrate: it would not help"):
+        export.export(best, Path("out"), {}, calibrate=True)
+    assert not Path("out").exists()
 
 
 def test_calibration_is_folded_into_the_last_layer(
@@ -165,71 +144,35 @@ def test_calibration_is_folded_into_the_last_layer(
     assert "| test | 30 |" in card  # the run's figures, found beside the checkpoint
 
 
-def test_onnx_gives_the_same_probabilities(best: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    import onnxruntime
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        run_export(["--ckpt_path", str(best), "--to", str(tmp_path / "out"), "--onnx"])
-    said = capfd.readouterr()
-    assert "onnx     largest difference of a probability from PyTorch: " in said.out
-    assert len(said.out.splitlines()) == 2
-    assert not said.err
-    tokenizer, _ = load_tokenizer(tmp_path / "out", "")
-    inputs = tokenizer([*GOOD, *BAD], padding=True, return_tensors="np")
-    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"))
-    given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    [logits] = session.run(["logits"], given)
-    torch.testing.assert_close(torch.from_numpy(logits).softmax(dim=-1), own(best), rtol=0, atol=1e-5)
-
-
-def spoiled(path: Path, to: Path, **changes: Any) -> str:
-    torch.save({**read_safely(path), **changes}, to)
-    return str(to)
+def without_bias(content: dict[str, Any]) -> dict[str, Any]:
+    weights = {name: value for name, value in content["state_dict"].items() if name != "model.classifier.bias"}
+    return {**content, "state_dict": weights}
 
 
 @pytest.mark.parametrize(
-    ("case", "message"),
+    ("path", "to", "options", "message"),
     [
-        ("not empty", "--to out: it is not empty; give a folder that is new or empty"),
-        ("no checkpoint", "--ckpt_path nowhere.ckpt: there is no such file"),
-        ("not validated", "was not written right after a validation, so it has no rows to fit to; take the"),
-        ("other weights", "its weights are not those of the model that it describes (1 differ)"),
-        ("no onnx", "--onnx: install what it needs with pip install '.[onnx]'"),
-        ("in the way", "--to file/out: cannot be written ("),
+        ("best", "full", {}, "--to full: it is not empty; give a folder that is new or empty"),
+        ("nowhere.ckpt", "out", {}, "--ckpt_path nowhere.ckpt: there is no such file"),
+        ("early", "out", {"calibrate": True}, "was not written right after a validation, so it has no rows to fit to"),
+        ("other", "out", {}, "its weights are not those of the model that it describes (1 differ)"),
+        ("best", "out", {"onnx": True}, "--onnx: install what it needs with pip install '.[onnx]'"),
+        ("best", "file/out", {}, "--to file/out: cannot be written (File exists)"),
     ],
 )
-def test_a_mistake(
-    best: Path,
-    tmp_path: Path,
-    case: str,
-    message: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_mistake_leaves_everything_as_it_was(
+    best: Path, tmp_path: Path, path: str, to: str, options: dict[str, bool], message: str, monkeypatch: Any
 ) -> None:
-    path, to, more = str(best), "out", []
-    if case == "not empty":
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "thesis.txt").write_text("precious")
-    elif case == "no checkpoint":
-        path = "nowhere.ckpt"
-    elif case == "not validated":
-        path, more = spoiled(best, tmp_path / "early.ckpt", val_outputs={}), ["--calibrate"]
-    elif case == "other weights":
-        weights = {**read_safely(best)["state_dict"]}
-        weights.pop("model.classifier.bias")
-        path = spoiled(best, tmp_path / "other.ckpt", state_dict=weights)
-    elif case == "no onnx":
-        more = ["--onnx"]
-        monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    else:
-        (tmp_path / "file").write_text("")
-        to = "file/out"
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    Path("full").mkdir()
+    for file in ("full/thesis.txt", "file"):
+        Path(file).write_text("precious")
+    change = {"early": lambda content: {**content, "val_outputs": {}}, "other": without_bias}.get(path)
+    if change:
+        torch.save(change(read_safely(best)), path)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(SystemExit) as stop:
-        run_export(["--ckpt_path", path, "--to", to, *more])
-    assert stop.value.code == 2
-    assert message in capsys.readouterr().err
+    with pytest.raises(UserError, match=re.escape(message)):
+        export.export(best if path == "best" else Path(path), Path(to), {}, **options)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -253,25 +196,10 @@ def test_a_full_disk_is_explained_and_leaves_nothing(
         raise error
 
     monkeypatch.setattr(BertForSequenceClassification, "save_pretrained", full)
+    (tmp_path / ".out-killed").mkdir()  # left by an export that was killed
     with pytest.raises(UserError, match=r"--to .*out: cannot be written \(.*No space left on device"):
         export.export(best, tmp_path / "out", {})
     assert list(tmp_path.iterdir()) == []
-
-
-def test_damage_to_an_exported_folder_is_noticed(best: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    (tmp_path / ".out-killed").mkdir()
-    run_export(["--ckpt_path", str(best), "--to", str(folder)])
-    assert not (tmp_path / ".out-killed").exists()
-    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
-    Predictor(folder)
-    content = bytearray((folder / "model.safetensors").read_bytes())
-    content[-5] ^= 1
-    (folder / "model.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match=r"model.safetensors: it is not as it was exported"):
-        Predictor(folder)
-    (folder / "SHA256SUMS").unlink()
-    Predictor(folder)
 
 
 def test_the_best_checkpoint_of_the_newest_run_is_exported(recipe: str, tmp_path: Path) -> None:

@@ -1,78 +1,70 @@
-"""ONNX files in float32 and int8: written, judged and used."""
+"""ONNX files in float32 and int8: written, and judged."""
 
-import json
-import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 from conftest import BAD, GOOD
 
 from lit_bert import Predictor
-from lit_bert.cli import main
 from lit_bert.errors import UserError
 from lit_bert.export import main as run_export
 from lit_bert.inference import export
 from lit_bert.inference.onnx import INT8, ONNX
 from lit_bert.modeling.checkpoint import read_safely
+from lit_bert.modeling.encoder import load_tokenizer
+
+TEXTS = [*GOOD, *BAD, "great fun " * 12]
+"""Of lengths that the exporter has not seen."""
 
 
 @pytest.fixture(autouse=True)
-def _no_warnings_of_exporters() -> Any:
+def _no_warnings_of_exporters() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-@pytest.fixture(scope="module")
-def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with both files."""
-    folder = tmp_path_factory.mktemp("onnx") / "out"
-    [path] = trained.glob("checkpoints/epoch=*.ckpt")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        run_export(["--ckpt_path", str(path), "--to", str(folder), "--onnx", "--int8"])
-    return folder
+def probabilities(file: Path, *texts: list[str]) -> torch.Tensor:
+    """What onnxruntime alone says of texts, or of pairs."""
+    tokenizer, _ = load_tokenizer(file.parent, "")
+    inputs = tokenizer(*texts, padding=True, return_tensors="np")
+    session = onnxruntime.InferenceSession(str(file))
+    [logits] = session.run(["logits"], {node.name: inputs[node.name] for node in session.get_inputs()})
+    return torch.from_numpy(logits).softmax(dim=-1)
 
 
-def probabilities(predict: Predictor, texts: list[Any]) -> torch.Tensor:
-    return torch.tensor([list(answer.probs.values()) for answer in predict(texts)])
+def expected(path: Path, texts: list[Any]) -> torch.Tensor:
+    return torch.tensor([list(answer.probs.values()) for answer in Predictor(path, "cpu", "32-true")(texts)])
 
 
-def test_int8_is_written_judged_and_used(exported: Path, best: Path, tmp_path: Path) -> None:
-    texts = [*GOOD, *BAD, "great fun " * 12]  # lengths that the exporter has not seen
-    expected = probabilities(Predictor(best, precision="32-true"), texts)
-    assert Predictor(exported, backend="onnx").model.names == ["input_ids", "attention_mask"]
-    in_int8 = probabilities(Predictor(exported, backend="onnx"), texts)
-    assert 0 < (in_int8 - expected).abs().max() < 0.01
-    assert (exported / INT8).stat().st_size < (exported / ONNX).stat().st_size
-    card = (exported / "README.md").read_text()
-    assert "`model_int8.onnx` has the same model in int8, for onnxruntime on a CPU: on 20 validation rows" in card
-    assert {INT8, ONNX} < {line.split()[1] for line in (exported / "SHA256SUMS").read_text().splitlines()}
-    shutil.copytree(exported, tmp_path / "copy")
-    for name in (INT8, "SHA256SUMS"):
-        (tmp_path / "copy" / name).unlink()
-    in_float32 = probabilities(Predictor(tmp_path / "copy", backend="onnx"), texts)
-    torch.testing.assert_close(in_float32, expected, rtol=0, atol=1e-5)
-
-
-def test_int8_alone_leaves_no_other_file_and_says_its_accuracy(
-    best: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_both_files_are_written_judged_and_answer_as_the_model_does(
+    best: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run_export(["--ckpt_path", str(best), "--to", "out", "--int8"])
-    assert [path.name for path in Path("out").glob("*.onnx")] == [INT8]
+    run_export(["--ckpt_path", str(best), "--to", "out", "--onnx", "--int8"])
     said = capfd.readouterr()
+    assert "onnx     largest difference of a probability from PyTorch: " in said.out
     assert "int8     accuracy on 20 validation rows 0.6000 before, 0.6000 after" in said.out
     assert "WARNING" not in said.err
+    folder, wanted = Path("out"), expected(best, TEXTS)
+    torch.testing.assert_close(probabilities(folder / ONNX, TEXTS), wanted, rtol=0, atol=1e-5)
+    assert 0 < (probabilities(folder / INT8, TEXTS) - wanted).abs().max() < 0.01
+    assert (folder / INT8).stat().st_size < (folder / ONNX).stat().st_size
+    card = (folder / "README.md").read_text()
+    assert "`model_int8.onnx` has the same model in int8, for onnxruntime on a CPU: on 20 validation rows" in card
 
 
 def test_int8_that_loses_more_than_a_point_is_refused_unless_it_is_forced(
     best: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(export, "write_onnx", lambda *_: 0.0)
+    monkeypatch.setattr(export, "quantize", lambda source, path: (source.touch(), path.touch()))
     loss = {"rows": 1000, "before": 0.9, "after": 0.8}
-    monkeypatch.setattr(export, "_int8_accuracy", lambda folder, checkpoint: loss)
+    monkeypatch.setattr(export, "compare_accuracy", lambda *_: loss)
     words = ["--ckpt_path", str(best), "--to", "out", "--int8"]
     with pytest.raises(SystemExit):
         run_export(words)
@@ -81,6 +73,7 @@ def test_int8_that_loses_more_than_a_point_is_refused_unless_it_is_forced(
     assert not Path("out").exists()
     run_export([*words, "--force"])
     assert "its accuracy is 0.8000, that of the weights in float32 0.9000" in Path("out/README.md").read_text()
+    assert [path.name for path in Path("out").glob("*.onnx")] == [INT8]  # the other one was not asked for
 
 
 def test_files_for_pairs_tell_the_two_texts_apart(best: Path, tmp_path: Path) -> None:
@@ -88,62 +81,33 @@ def test_files_for_pairs_tell_the_two_texts_apart(best: Path, tmp_path: Path) ->
     content["datamodule_hyper_parameters"]["text_pair_column"] = "other"
     torch.save(content, tmp_path / "pairs.ckpt")
     export.export(tmp_path / "pairs.ckpt", tmp_path / "out", {}, onnx=True)
-    texts = [("great fun", "awful"), ("great", "fun awful")]
-    predict = Predictor(tmp_path / "out", backend="onnx")
-    assert predict.model.names == ["input_ids", "attention_mask", "token_type_ids"]
-    expected = probabilities(Predictor(tmp_path / "pairs.ckpt", precision="32-true"), texts)
-    torch.testing.assert_close(probabilities(predict, texts), expected, rtol=0, atol=1e-5)
+    first, second = ["great fun", "great"], ["awful", "fun awful"]
+    wanted = expected(tmp_path / "pairs.ckpt", list(zip(first, second, strict=True)))
+    torch.testing.assert_close(probabilities(tmp_path / "out" / ONNX, first, second), wanted, rtol=0, atol=1e-5)
 
 
-def test_predict_takes_the_onnx_file(exported: Path) -> None:
-    Path("a.txt").write_text("great fun\nawful\n")
-    words = ["predict", f"--ckpt_path={exported}", "--input=a.txt", "--trainer.accelerator=cpu", "--backend=onnx"]
-    main([*words, "--output=out.jsonl"])
-    rows = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
-    answers = Predictor(exported, backend="onnx")(["great fun", "awful"])
-    assert [row["prob_pos"] for row in rows] == pytest.approx([answer.probs["pos"] for answer in answers], abs=1e-6)
-
-
-def test_damage_and_what_has_no_file(exported: Path, trained: Path, best: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--backend onnx: .*ckpt is no exported folder; make one with python -m"):
-        Predictor(best, backend="onnx")
-    with pytest.raises(UserError, match=r"export: it has neither model_int8.onnx nor model.onnx; export it with"):
-        Predictor(trained / "export", backend="onnx")
-    with pytest.raises(UserError, match="--backend onnx: it runs on the CPU, not on cuda"):
-        Predictor(exported, "cuda", backend="onnx")
-    with pytest.raises(UserError, match="--backend onnx: it has no gradients, which explanations need; take torch"):
-        Predictor(exported, backend="onnx").explain(["great fun"])
-    shutil.copytree(exported, tmp_path / "copy")
-    content = bytearray((tmp_path / "copy" / INT8).read_bytes())
-    (tmp_path / "copy" / INT8).write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match=r"model_int8.onnx: it is not as it was exported"):
-        Predictor(tmp_path / "copy", backend="onnx")
-    (tmp_path / "copy" / "SHA256SUMS").unlink()
-    with pytest.raises(UserError, match=r"model_int8.onnx: cannot be loaded \(.*; export it again"):
-        Predictor(tmp_path / "copy", backend="onnx")
+def test_force_is_for_int8(best: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run_export([f"--ckpt_path={best}", "--to=out", "--force"])
+    assert stop.value.code == 2
+    assert "--force: it is for --int8; leave it out, or add --int8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("option", "value", "message"),
     [
-        (["predict", "--model.pretrained=packaged", "--backend=onnx"], "--backend onnx: it is for texts of a file"),
-        (["--force"], "--force: it is for --int8; leave it out, or add --int8"),
+        ("my_option", 1, r"--int8: .*own.ckpt was trained on another data module than TextClass"),
+        ("class_names", ["pos", "neg"], r"the model's classes are neg, pos, those of --data.dataset .* are pos, neg"),
     ],
 )
-def test_a_mistake(words: list[str], message: str, best: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command, words = (
-        (main, words) if words[0] == "predict" else (run_export, [f"--ckpt_path={best}", "--to=out", *words])
-    )
-    with pytest.raises(SystemExit) as stop:
-        command(words)
-    assert stop.value.code == 2
-    assert message in capsys.readouterr().err
-
-
-def test_rows_of_another_data_module_cannot_judge_int8(best: Path, tmp_path: Path) -> None:
+def test_rows_that_cannot_judge_int8(
+    best: Path, tmp_path: Path, option: str, value: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "write_onnx", lambda *_: 0.0)
+    monkeypatch.setattr(export, "quantize", lambda *_: None)
     content = read_safely(best)
-    content["datamodule_hyper_parameters"]["my_option"] = 1
+    content["datamodule_hyper_parameters"][option] = value
     torch.save(content, tmp_path / "own.ckpt")
-    with pytest.raises(UserError, match=r"--int8: .*own.ckpt was trained on another data module than TextClass"):
+    with pytest.raises(UserError, match=message):
         export.export(tmp_path / "own.ckpt", tmp_path / "out", {}, int8=True)
     assert not (tmp_path / "out").exists()

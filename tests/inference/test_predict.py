@@ -4,26 +4,28 @@ import csv
 import io
 import itertools
 import json
+import os
 import queue
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from conftest import QUIET
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
 from rich.console import Console
+from test_text_file import Constant
 
-from lit_bert import Predictor
+from lit_bert import BertClassifier, Predictor
 from lit_bert.cli import main
 from lit_bert.errors import UserError
-from lit_bert.inference import predict as predict_module
-from lit_bert.inference.predict import TextJob, predict_stream
-
-TRAIN = Path(__file__).parents[2] / "train.py"
+from lit_bert.inference import texts as texts_module
+from lit_bert.inference.predict import predict_split, predict_stream
+from lit_bert.inference.texts import TextJob
 
 
 @pytest.fixture
@@ -43,29 +45,27 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_files_predictions_stand_in_the_runs_folder_each_in_its_row(
-    best: Path, lines: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    best: Path, lines: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict_module, "WINDOW", 2)
+    monkeypatch.setattr(texts_module, "WINDOW", 2)
     words = ["predict", f"--ckpt_path={best}", f"--input={lines}", "--trainer.precision=32-true"]
-    cli = main(words)
-    path = cli.run_dir / "predictions-lines.csv"
+    path = main(words).run_dir / "predictions-lines.csv"
     rows = table(path)
     assert [row["text"] for row in rows] == lines.read_text().splitlines()
     assert [row["row"] for row in rows] == list("12345")
     assert [row["label"] for row in rows] == [""] * 5
     assert [row["pred"] == "" for row in rows] == [False, True, False, True, False]
-    for row, answer in zip(
-        [rows[0], rows[2], rows[4]], Predictor(best)(["great fun", rows[2]["text"], "awful"]), strict=True
-    ):
+    filled = [rows[0], rows[2], rows[4]]
+    for row, answer in zip(filled, Predictor(best)([row["text"] for row in filled]), strict=True):
         assert row["pred"] == answer.label
         assert float(row["score"]) == pytest.approx(answer.score, abs=5e-3)
         assert float(row["prob_pos"]) == pytest.approx(answer.probs["pos"], abs=5e-3)
-    said = capsys.readouterr()
+    said = capfd.readouterr()
     assert not said.out
     assert "5 predictions are in " in said.err
+    assert "5/5" in said.err
     assert "without a prediction, because they are empty: 2" in said.err
     main(words)  # older results are kept
-    assert path.with_stem("predictions-lines-2").is_file()
     path.with_stem("predictions-lines-2").unlink()
     path.unlink()
 
@@ -87,66 +87,22 @@ def test_labels_are_named_and_their_accuracy_is_said(
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize("format", ["csv", "jsonl"])
-def test_a_pipe(
-    best: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, lines: Path, format: str
-) -> None:
+def test_a_pipe(best: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, lines: Path) -> None:
     given(monkeypatch, lines.read_bytes())
-    main(["predict", f"--ckpt_path={best}", "--input=-", f"--format={format}"])
-    out = capsys.readouterr().out
-    rows = (
-        list(csv.DictReader(io.StringIO(out))) if format == "csv" else [json.loads(line) for line in out.splitlines()]
-    )
+    main(["predict", f"--ckpt_path={best}", "--input=-", "--format=jsonl"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["text"] for row in rows] == lines.read_text().splitlines()
 
 
-def test_a_reader_that_leaves_early_is_no_error(best: Path, tmp_path: Path) -> None:
-    (tmp_path / "many.txt").write_text("great fun\n" * 40_000)
-    words = f"{sys.executable} {TRAIN} predict --ckpt_path '{best}' --input many.txt --output - | head -n 2"
-    done = subprocess.run(["bash", "-c", f"{words}; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True)
-    assert len(done.stdout.splitlines()) == 2
-    assert done.returncode == 141
-    assert "Traceback" not in done.stderr
-    assert "Exception" not in done.stderr
-
-
-def test_what_was_predicted_before_a_fault_is_kept(
-    best: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given(monkeypatch, b"great fun\nawful\nb\xffad\n")
-    with pytest.raises(SystemExit) as stop:
-        main(["predict", f"--ckpt_path={best}", "--input=-", "--output=out.csv"])
-    assert stop.value.code == 2
-    assert [row["text"] for row in table(Path("out.csv"))] == ["great fun", "awful"]
-    said = capsys.readouterr().err
-    assert "2 predictions are in out.csv" in said
-    assert "error: --input standard input, line 3: not UTF-8 (byte 0xff at column 2)" in said
-
-
-def test_a_lack_of_memory_is_explained_and_loses_nothing_either(
+def test_a_lack_of_memory_is_explained(
     best: Path, lines: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(predict_module, "WINDOW", 1)
-    original = Predictor._predict_window
-
-    def devour(self: Predictor, texts: list[str]) -> object:
-        if texts == ["awful"]:
-            torch.empty(1 << 50)
-        return original(self, texts)
-
-    monkeypatch.setattr(Predictor, "_predict_window", devour)
-    words = ["predict", f"--ckpt_path={best}", f"--input={lines}", "--output=out.csv"]
+    monkeypatch.setattr(Predictor, "_predict_window", lambda self, texts: torch.empty(1 << 50))
     with pytest.raises(SystemExit) as stop:
-        main(words)
+        main(["predict", f"--ckpt_path={best}", f"--input={lines}", "--output=out.csv"])
     assert stop.value.code == 2
     assert not Path("out.csv").exists()
-    said = capsys.readouterr().err
-    assert "what is predicted is kept; the same command goes on from there" in said
-    assert "error: out of memory predicting texts; lower --data.max_length" in said
-    monkeypatch.setattr(Predictor, "_predict_window", original)
-    main(words)
-    assert "going on: 4 rows are done already" in capsys.readouterr().err
-    assert len(table(Path("out.csv"))) == 5
+    assert "error: out of memory predicting texts; lower --data.max_length" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -160,7 +116,6 @@ def test_a_lack_of_memory_is_explained_and_loses_nothing_either(
         (["--ckpt_path={best}", "--input=ok.txt", "--output=file/x.csv"], "cannot write file/x.csv: "),
         (["--ckpt_path={best}", "--input=ok.txt", "--format=xml"], "Given value: xml"),
         (["--ckpt_path={best}", "--input=ok.txt", "--output=folder"], "--output folder: this is a folder"),
-        (["--ckpt_path={best}", "--input=ok.txt", "--output=."], "--output .: this is a folder"),
         (["--ckpt_path={best}", "--input=ok.txt", "--output=./ok.txt"], "--output ./ok.txt: this is the input"),
         (["--ckpt_path={best}", "--input=ok.txt", "--trainer.precision=64-true"], "--trainer.precision 64-true: to"),
         (["--ckpt_path=folder"], "--ckpt_path folder: this is a folder, which only `predict --input` takes"),
@@ -176,17 +131,8 @@ def test_a_lack_of_memory_is_explained_and_loses_nothing_either(
         (["--ckpt_path={best}", "--input=ok.txt", "--keep=id"], "--keep id: a line of text has no columns; give a"),
         (["--ckpt_path={best}", "--input=ok.csv", "--keep=id,date"], "ok.csv, row 1: no column 'date'; correct --keep"),
         (["--ckpt_path={best}", "--input=ok.csv", "--keep=id,id"], "--keep id,id: a column comes twice; leave out one"),
+        (["--ckpt_path={best}", "--input=ok.txt", "--explain=true"], "--explain true: CSV has no cell for a list of"),
         (["--ckpt_path={best}", "--input=ok.csv", "--keep=score"], "--keep score: predictions have a column of that"),
-        (["--ckpt_path={best}", "--input=ok.csv", "--keep=prob_x"], "--keep prob_x: predictions have a column of that"),
-        (
-            ["--ckpt_path={best}", "--input=ok.csv", "--stream=true"],
-            "predictions-ok.csv is a file, which is written as a whole; give -",
-        ),
-        (
-            ["--ckpt_path={best}", "--input=ok.csv", "--safe_csv=true", "--format=jsonl"],
-            "--safe_csv true: jsonl has no cells; leave it out, or set --format csv",
-        ),
-        (["--model.pretrained=packaged", "--keep=id"], "--keep id: it is for texts of a file or a pipe; name it with"),
     ],
 )
 def test_a_mistake(
@@ -207,20 +153,14 @@ def test_a_mistake(
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize(("options", "message"), [({"keep": "id"}, "--keep id"), ({"explain": True}, "--explain true")])
+def test_options_for_texts_are_refused_for_a_split(options: dict[str, object], message: str) -> None:
+    settings: Any = Namespace(**{"keep": None, "explain": False, **options})
+    with pytest.raises(UserError, match=f"{message}: it is for texts of a file or a pipe; name it with --input"):
+        predict_split(Trainer(**QUIET), BertClassifier, None, settings, Path())  # type: ignore[arg-type]
+
+
 # --- of the function alone --------------------------------------------------------------------------------------------
-
-
-class Constant:
-    """A predictor that finds every sentence good, and remembers the windows that it got."""
-
-    class_names = ("bad", "good")
-
-    def __init__(self) -> None:
-        self.windows: list[list[str]] = []
-
-    def stream(self, texts: Iterator[str]) -> Iterator[np.ndarray]:
-        self.windows.append(list(texts))
-        return iter([np.array([0.25, 0.75], dtype=np.float32)] * len(self.windows[-1]))
 
 
 class Lines(io.RawIOBase):
@@ -240,10 +180,10 @@ class Lines(io.RawIOBase):
         return len(line)
 
 
-def predict(source: str = "-", output: str = "out.csv") -> Constant:
-    predictor = Constant()
-    console = Console(file=io.StringIO())
-    predict_stream(predictor, TextJob(source, output), console)  # type: ignore[arg-type]
+def stream(output: str = "out.csv", stop_at: str = "", console: Console | None = None) -> Constant:
+    predictor = Constant(stop_at)
+    job = TextJob(predictor, "-", output)  # type: ignore[arg-type]
+    predict_stream(job, console or Console(file=io.StringIO()))
     return predictor
 
 
@@ -251,8 +191,8 @@ def test_a_line_is_answered_before_the_next_one_is_there(monkeypatch: pytest.Mon
     lines = Lines()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(lines)))
     fifo = tmp_path / "answers"
-    subprocess.run(["mkfifo", fifo], check=True)
-    thread = threading.Thread(target=predict, kwargs={"output": str(fifo)})
+    os.mkfifo(fifo)
+    thread = threading.Thread(target=stream, args=(str(fifo),))
     thread.start()
     with fifo.open() as answers:
         for number in range(3):
@@ -265,67 +205,47 @@ def test_a_line_is_answered_before_the_next_one_is_there(monkeypatch: pytest.Mon
     assert not thread.is_alive()
 
 
-def test_what_is_there_is_predicted_together_in_windows_of_limited_size(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(predict_module, "WINDOW", 10)
+def test_what_waits_is_predicted_together_in_windows_of_limited_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts_module, "WINDOW", 10)
     given(monkeypatch, b"".join(b"text %d\n" % number for number in range(95)))
-    windows = predict().windows
+    windows = stream().windows
     assert list(itertools.chain(*windows)) == [f"text {number}" for number in range(95)]
     assert max(map(len, windows)) <= 10
-    (tmp_path / "a.txt").write_text("text\n" * 25)
-    assert list(map(len, predict("a.txt").windows)) == [10, 10, 5]
 
 
 def test_rows_before_a_fault_are_written_and_then_it_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO())
     given(monkeypatch, b"one\ntwo\nthr\xffee\nfour\n")
-    with pytest.raises(UserError, match="line 3: not UTF-8"):
-        predict()
+    with pytest.raises(UserError, match=r"--input standard input, line 3: not UTF-8 \(byte 0xff at column 4\)"):
+        stream(console=console)
     assert [row["text"] for row in table(Path("out.csv"))] == ["one", "two"]
-
-
-def test_a_label_with_very_many_digits_is_no_class(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text(f"text,label\na,{'9' * 5000}\nb,1\n")
-    predict("a.csv")
-    assert [row["label"] for row in table(Path("out.csv"))] == ["9" * 5000, "good"]
+    assert console.file.getvalue() == "2 predictions are in out.csv\n"  # type: ignore[attr-defined]
+    monkeypatch.setattr(texts_module, "WINDOW", 1)
+    given(monkeypatch, b"one\ntwo\n")
+    with pytest.raises(UserError, match="stopped"):
+        stream("again.csv", stop_at="two")
+    assert [row["text"] for row in table(Path("again.csv"))] == ["one"]
 
 
 READ = """
 import io, sys
 sys.path.insert(0, {folder!r})
-from rich.console import Console
-from test_predict import Constant
-from lit_bert.errors import UserError
-from lit_bert.inference.predict import TextJob, predict_stream
-
-class Faulty(Constant):
-    def stream(self, texts):
-        raise UserError("stopped")
+from test_predict import UserError, stream
 
 try:
-    predict_stream(Faulty(), TextJob("-", "-"), Console(file=io.StringIO()))
+    stream("-", stop_at="text")
 except UserError as error:
     sys.stderr.write(f"{{error}}\\n")
 """
 
 
 def test_python_can_exit_while_standard_input_is_still_open(tmp_path: Path) -> None:
-    script = tmp_path / "read.py"
-    script.write_text(READ.format(folder=str(Path(__file__).parent)))
+    script = READ.format(folder=str(Path(__file__).parent))
     environment = {"PYTHONPATH": ":".join([str(Path(__file__).parents[1]), *filter(None, sys.path)])}
-    process = subprocess.Popen(
-        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-    )
-    assert process.stdin is not None
-    process.stdin.write(b"text\n")
-    process.stdin.flush()
-    begun = time.monotonic()
-    process.wait(60)  # the pipe stays open
-    assert time.monotonic() - begun < 60
-    assert process.stderr is not None
-    assert process.stderr.read() == b"stopped\n"
-    assert process.returncode == 0
-    process.stdin.close()
-    process.stderr.close()
-    assert process.stdout is not None
-    process.stdout.close()
+    reading, writing = os.pipe()
+    os.write(writing, b"text\n")  # and the pipe stays open
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, stdin=reading, capture_output=True, timeout=60, env=environment)
+    os.close(reading)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"stopped\n")

@@ -5,14 +5,12 @@ from hub import Hub
 
 from lit_bert.errors import UserError
 from lit_bert.export import main
-from lit_bert.inference.export import export
 from lit_bert.inference.upload import push_to_hub
 
 
 @pytest.fixture
-def exported(trained: Path, tmp_path: Path) -> Path:
-    export(next(trained.glob("checkpoints/epoch*.ckpt")), tmp_path / "export", {})
-    return tmp_path / "export"
+def exported(trained: Path) -> Path:
+    return trained / "export"
 
 
 @pytest.mark.parametrize("public", [False, True])

@@ -31,8 +31,8 @@ def weights(root: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     "options",
-    [[], ["--model.class_weights=balanced", "--data.long_text=windows", "--data.max_length=5"]],
-    ids=["plain", "class weights and windows"],
+    [[], ["--model.class_weights=balanced", "--data.long_text=head_tail", "--data.max_length=5"]],
+    ids=["plain", "class weights and long texts"],
 )
 def test_ranks_and_accumulation_train_alike(options: list[str], still: str, reviews: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
