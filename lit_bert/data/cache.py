@@ -1,10 +1,10 @@
 """The folder for what is fetched or computed once, and how several processes share it."""
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,20 +25,20 @@ _CHECKSUMS = "checksums.json"
 _intact: set[tuple[Path, int]] = set()  # verified in this process: folder, and time of its checksums
 
 
-def _checksums(folder: Path) -> dict[str, int]:
-    """Return the CRC-32 of each file of a folder, by its name."""
-    checksums = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _CHECKSUMS):
-        checksum = 0
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                checksum = zlib.crc32(block, checksum)
-        checksums[str(path.relative_to(folder))] = checksum
-    return checksums
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a folder, by its name."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _CHECKSUMS)
+    return {str(path.relative_to(folder)): sha256_of(path) for path in files}
 
 
 def is_intact(folder: Path) -> bool:
-    """Tell whether a folder is as it was written; its files are read once in a process, 1 GB in about a second."""
+    """Tell whether a folder is as it was written. Its files are read once in a process, at about 1 GB a second."""
     try:
         path = folder / _CHECKSUMS
         known = folder, path.stat().st_mtime_ns

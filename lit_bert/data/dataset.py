@@ -17,8 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lit_bert.data import hub, packaged
+from lit_bert.data.cache import sha256_of
 from lit_bert.data.formats import DEFAULT_FORMAT, TABLE_SUFFIXES, TableFormat, check_columns, suffix_of
-from lit_bert.data.labels import check_filled, check_labelled, encode_labels, infer_class_names, plain_labels
+from lit_bert.data.labels import (
+    check_labelled,
+    class_names_of,
+    encode_labels,
+    infer_class_names,
+    plain_labels,
+)
 from lit_bert.data.readers import read_table
 from lit_bert.errors import UserError, reason
 
@@ -75,11 +82,7 @@ def _check_files(names: dict[str, str]) -> tuple[dict[str, str], str]:
 
 def _digest(names: dict[Path, str]) -> str:
     """Hash the names and contents of files."""
-    total = hashlib.sha256()
-    for path, name in names.items():
-        with path.open("rb") as file:
-            total.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
-    return total.hexdigest()
+    return hashlib.sha256("".join(f"{name}\0{sha256_of(path)}\0" for path, name in names.items()).encode()).hexdigest()
 
 
 def load(
@@ -98,9 +101,6 @@ def load(
 
     splits = {}
     for split, table, names, where in _read_splits(location, format):
-        for option, column in format.columns.items():
-            if option != "label_column":
-                check_filled(table[option.removesuffix("_column")], where, column, option)
         labels = plain_labels(table["label"], names, where, format.label_column)
         table = table.append_column("index", pa.array(range(len(table)), pa.int64()))
         if split != "test" and drop_unlabelled:
@@ -111,11 +111,10 @@ def load(
             check_labelled(labels, where, format.label_column)
         class_names = class_names or names or infer_class_names(labels, where, format.label_column)
         numbers = encode_labels(labels, class_names, where, format.label_column)
-        texts = [option.removesuffix("_column") for option in format.columns][:-1]
-        types = {"index": Value("int64"), **dict.fromkeys(texts, Value("string"))}
-        features = Features(types | {"label": ClassLabel(names=class_names)})
-        columns = {name: table[name] for name in types} | {"label": numbers}
-        splits[split] = Dataset(pa.table(columns).cast(features.arrow_schema))
+        types = dict.fromkeys(table.column_names, Value("string"))
+        types |= {"index": Value("int64"), "label": ClassLabel(names=class_names)}
+        table = table.set_column(table.column_names.index("label"), "label", numbers)
+        splits[split] = Dataset(table.cast(Features(types).arrow_schema))
     return splits
 
 
@@ -135,7 +134,7 @@ def _read_splits(
     for split in (split for split in SPLITS if split in files):
         table, names = read_table(files[split], format, labelled=split != "test")
         where = str(files[split][0]) if len(files[split]) == 1 else f"{location} ({split})"
-        yield split, table, getattr(features.get(format.label_column), "names", None) or names, where
+        yield split, table, class_names_of(features.get(format.label_column)) or names, where
 
 
 def _find_files(location: str) -> tuple[dict[str, list[Path]], dict[str, Any]]:

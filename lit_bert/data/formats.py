@@ -13,7 +13,7 @@ import json
 import lzma
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -26,6 +26,9 @@ STDIN = "-"
 INPUT_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
 TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 _COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+RawRow = dict[str, Any] | None
+"""The values of a row by column, those within objects by names with dots; None for a blank line."""
 
 
 class TableFormat(NamedTuple):
@@ -40,23 +43,57 @@ class TableFormat(NamedTuple):
     delimiter: str | None = None
 
     @property
-    def columns(self) -> dict[str, str]:
-        """The columns that a table must have, by option; the labels' is the last."""
+    def text_columns(self) -> dict[str, str]:
+        """The columns of the texts, by option."""
         pair = {"text_pair_column": self.text_pair_column} if self.text_pair_column else {}
-        return {"text_column": self.text_column, **pair, "label_column": self.label_column}
+        return {"text_column": self.text_column, **pair}
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns of the texts and, last, of the labels, by option."""
+        return {**self.text_columns, "label_column": self.label_column}
 
 
 DEFAULT_FORMAT = TableFormat()
 
 
 def suffix_of(path: Path) -> str:
-    """Return the suffix that tells a file's format: that before `.gz`, `.bz2` or `.xz`."""
+    """Return the suffix that tells a file's format, which is that before `.gz`, `.bz2` or `.xz`; `.txt` for STDIN."""
+    if str(path) == STDIN:
+        return ".txt"
     return path.with_suffix("").suffix if path.suffix in _COMPRESSED else path.suffix
+
+
+def read_rows(
+    path: Path, where: str, format: TableFormat, required: dict[str, str], keep: Sequence[str] = ()
+) -> Iterator[RawRow]:
+    """Yield the rows of a file, or of standard input.
+
+    Args:
+        path: The file, or STDIN. A `.json` file has an object a line, or is one array of objects.
+        where: What it is called in messages.
+        format: Columns to read, and what separates them.
+        required: Columns, by option, that it must have; those of JSON are not known before its rows.
+        keep: Further columns of a Parquet file to read.
+
+    Raises:
+        UserError: It cannot be read, or not as what its name says.
+    """
+    suffix = suffix_of(path)
+    with open_file(path, where) as file:
+        if suffix == ".parquet":
+            yield from _read_parquet(file, where, [*format.columns.values(), *keep], required)
+        elif suffix == ".txt":
+            yield from ({format.text_column: line.rstrip("\r\n")} for line in _read_lines(file, where))
+        elif suffix in (".csv", ".tsv"):
+            yield from _read_csv(file, where, format.delimiter or ("," if suffix == ".csv" else "\t"), required)
+        else:
+            yield from _read_json(file, where, may_be_array=suffix == ".json")
 
 
 @contextmanager
 def open_file(path: Path, where: str) -> Iterator[BinaryIO]:
-    """Open a file, or standard input, and say of what goes wrong while it is read which file it is."""
+    """Open a file, or standard input; a UserError names it if it cannot be read to the end."""
     try:
         if str(path) == STDIN and sys.stdin is None:
             raise UserError(f"{where}: it is closed; name a file")
@@ -66,10 +103,11 @@ def open_file(path: Path, where: str) -> Iterator[BinaryIO]:
     except pa.ArrowException as error:
         raise UserError(f"{where}: not a Parquet file that can be read ({reason(error)})") from error
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise UserError(f"{where}: cannot be read ({getattr(error, 'strerror', None) or reason(error)})") from error
+        problem = (isinstance(error, OSError) and error.strerror) or reason(error)
+        raise UserError(f"{where}: cannot be read ({problem})") from error
 
 
-def read_lines(lines: Iterable[bytes], where: str) -> Iterator[str]:
+def _read_lines(lines: Iterable[bytes], where: str) -> Iterator[str]:
     """Yield lines as text."""
     for number, line in enumerate(lines, 1):
         try:
@@ -79,22 +117,17 @@ def read_lines(lines: Iterable[bytes], where: str) -> Iterator[str]:
             raise UserError(f"{where}, line {number}: not UTF-8 ({fault}); save the file as UTF-8") from bad
 
 
-def read_rows(file: BinaryIO, where: str, suffix: str, format: TableFormat) -> Iterator[dict[str, Any] | None]:
-    """Yield the rows of a CSV or JSON file, None for a blank line; a `.json` file may be one array of objects."""
-    if suffix in (".csv", ".tsv"):
-        return _read_csv(file, where, format.delimiter or ("," if suffix == ".csv" else "\t"), format)
-    return _read_json(file, where, may_be_array=suffix == ".json")
-
-
-def _read_csv(file: BinaryIO, where: str, delimiter: str, format: TableFormat) -> Iterator[dict[str, Any] | None]:
+def _read_csv(file: BinaryIO, where: str, delimiter: str, required: dict[str, str]) -> Iterator[RawRow]:
     csv.field_size_limit(2**31 - 1)
-    lines = csv.reader(read_lines(file, where), strict=True, delimiter=delimiter)
+    lines = csv.reader(_read_lines(file, where), strict=True, delimiter=delimiter)
     try:
         header = next(filter(None, lines), [])
-        marks = [mark for mark in ",;\t|" if header and format.text_column in header[0].split(mark)]
-        if len(header) == 1 and header != [format.text_column] and marks:
-            raise UserError(f"{where}: its columns are separated by {marks[0]!r}; set --data.delimiter {marks[0]!r}")
-        check_unique(header, where)
+        text = required["text_column"]
+        for mark in ",;\t|" if len(header) == 1 and header != [text] else "":
+            if text in header[0].split(mark):
+                raise UserError(f"{where}: its columns are separated by {mark!r}; set --data.delimiter {mark!r}")
+        _check_unique(header, where)
+        check_columns(where, header, **required if header else {})
         for values in lines:
             if len(values) > len(header):
                 fault = f"{len(values)} values, but the header names {len(header)}"
@@ -104,16 +137,16 @@ def _read_csv(file: BinaryIO, where: str, delimiter: str, format: TableFormat) -
         raise UserError(f"{where}, line {lines.line_num}: not CSV ({error})") from error
 
 
-def _read_json(file: BinaryIO, where: str, may_be_array: bool) -> Iterator[dict[str, Any] | None]:
-    lines = read_lines(file, where)
+def _read_json(file: BinaryIO, where: str, may_be_array: bool) -> Iterator[RawRow]:
+    lines = _read_lines(file, where)
     for number, line in enumerate(lines, 1):
         whole = may_be_array and number == 1 and line.lstrip().startswith("[")
         text = line + "".join(lines) if whole else line
         try:
-            content: Any = json.loads(text) if text.strip() else None
+            content = json.loads(text if text.strip() else "null")
         except (ValueError, RecursionError) as error:
-            line_number = getattr(error, "lineno", number) if whole else number
-            raise UserError(f"{where}, line {line_number}: not JSON ({reason(error)})") from error
+            place = error.lineno if whole and isinstance(error, json.JSONDecodeError) else number
+            raise UserError(f"{where}, line {place}: not JSON ({reason(error)})") from error
         for place, row in enumerate(content if whole else [content], number):
             if not isinstance(row, dict | None):
                 fault = "not a JSON object with a column for the text"
@@ -130,21 +163,19 @@ def _flatten(row: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield f"{prefix}{name}", value
 
 
-def read_parquet(file: BinaryIO, where: str, wanted: Iterable[str], **required: str) -> Iterator[pa.RecordBatch]:
-    """Yield the wanted columns of a Parquet file that it has; those `required` by the options of that name it must."""
+def _read_parquet(file: BinaryIO, where: str, wanted: list[str], required: dict[str, str]) -> Iterator[RawRow]:
     from pyarrow.parquet import ParquetFile
 
     parquet = ParquetFile(file)
-    check_unique(parquet.schema_arrow.names, where)
-    names = {*parquet.schema_arrow.names, *(parquet.schema.column(i).path for i in range(len(parquet.schema)))}
+    top = parquet.schema_arrow.names
+    _check_unique(top, where)
+    names = {*top, *(parquet.schema.column(i).path for i in range(len(parquet.schema)))}
     check_columns(where, sorted(names), **required)
     columns = [name for name in dict.fromkeys(wanted) if name in names]
     for batch in parquet.iter_batches(batch_size=1024, columns=columns):
         batch.validate(full=True)  # that text is UTF-8
-        if set(columns) <= set(batch.schema.names):
-            yield batch
-        else:
-            yield from pa.Table.from_batches([batch]).flatten().to_batches()
+        for row in batch.to_pylist():
+            yield row if set(columns) <= set(top) else {**dict.fromkeys(columns), **dict(_flatten(row))}
 
 
 def check_columns(where: str, names: Iterable[str], **columns: str) -> None:
@@ -154,7 +185,7 @@ def check_columns(where: str, names: Iterable[str], **columns: str) -> None:
             raise UserError(f"{where}: no column {column!r}, only {', '.join(names)}; name it with --data.{option}")
 
 
-def check_unique(names: list[str], where: str) -> None:
+def _check_unique(names: list[str], where: str) -> None:
     """Check that no two columns have the same name."""
     twice = next((name for place, name in enumerate(names) if name and name in names[:place]), None)
     if twice is not None:

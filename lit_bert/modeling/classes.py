@@ -1,24 +1,27 @@
 """Names of a classifier's classes, which its config holds in the order of their numbers."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lit_bert.errors import UserError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
-def class_names(config: Any) -> list[str]:
+
+def class_names(config: "PreTrainedConfig") -> list[str]:
     """Return the names of a classifier's classes, in the order of their numbers."""
     return [str(config.id2label[number]) for number in range(config.num_labels)]
 
 
-def set_class_names(config: Any, class_names: Sequence[str]) -> None:
+def set_class_names(config: "PreTrainedConfig", class_names: Sequence[str]) -> None:
     """Give a classifier's config classes of these names."""
     config.num_labels = len(class_names)
     config.id2label = dict(enumerate(class_names))
     config.label2id = {name: number for number, name in enumerate(class_names)}
 
 
-def name_classes(config: Any, data: Any, new_head: bool) -> bool:
+def name_classes(config: "PreTrainedConfig", data: object, new_head: bool) -> bool:
     """Name the classes of a new head in its config as a data module does; return whether that changed anything.
 
     Raises:
@@ -38,7 +41,7 @@ def name_classes(config: Any, data: Any, new_head: bool) -> bool:
     return True
 
 
-def untrained(source: str, config: Any) -> UserError:
+def untrained(source: str, config: "PreTrainedConfig") -> UserError:
     """Return the error that a classifier, whose head is new, cannot be used yet."""
     problem = f"it has no trained classifier for {', '.join(class_names(config))}"
     return UserError(f"{source}: {problem}; give a fine-tuned checkpoint with --ckpt_path")

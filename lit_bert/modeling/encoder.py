@@ -1,6 +1,5 @@
 """Encoders of `transformers`: found by name, checked, and loaded without ever running code that comes with them."""
 
-import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,20 +13,19 @@ from lit_bert.data import hub, packaged
 from lit_bert.errors import UserError, reason
 from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.modeling.classes import set_class_names
+from lit_bert.modeling.config import config_content as config_content
+from lit_bert.modeling.config import load_config as load_config
+from lit_bert.modeling.config import make_config
 from lit_bert.modeling.pooling import add_mean_layer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _OFFSET_POSITIONS = {
     *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"),
     *("xlm-roberta", "xlm-roberta-xl", "xmod"),
 }
 """Types of encoders that count positions from after the padding token's number, and so take fewer tokens."""
-
-
-_LARGEST = {"num_hidden_layers": 1_000, "hidden_size": 100_000, "vocab_size": 10_000_000, "num_labels": 100_000}
-"""Sizes beyond which a config is taken for damaged: to build such an encoder would take minutes, or all memory."""
 
 
 def find_encoder(name: str) -> Path:
@@ -49,60 +47,32 @@ def find_encoder(name: str) -> Path:
     elif not (path / "config.json").is_file():
         problem = "the folder has no config.json, so it holds no transformers model"
     elif not hub.has_weights(path):
-        problem = "the folder has a config.json but no weights (model.safetensors)"
-        problem += "; save the model into it with save_pretrained"
+        problem = "the folder has a config.json but no weights (model.safetensors); save_pretrained writes them"
     elif not hub.has_tokenizer(path):
-        problem = "the folder has a model but no tokenizer (tokenizer.json or vocab.txt)"
-        problem += "; save the model's tokenizer into it with save_pretrained"
+        problem = "the folder has a model but no tokenizer (tokenizer.json or vocab.txt); save_pretrained writes one"
     else:
         return path
     raise UserError(f"--model.pretrained {name}: {problem}")
 
 
-def load_config(folder: Path, source: str) -> Any:
-    """Return the config of the encoder in a folder; `source` is how a message begins: "--model.pretrained packaged"."""
-    from transformers import PreTrainedConfig
+def find_tokenizer(name: str) -> "PreTrainedTokenizerBase":
+    """Return the tokenizer of an encoder, named as for `find_encoder`, or of a checkpoint file.
 
-    try:
-        content, _ = PreTrainedConfig.get_config_dict(folder, local_files_only=True)
-        if not isinstance(content, dict) or "model_type" not in content:
-            raise ValueError("it names no model_type")
-        return make_config(content, source)
-    except UserError:
-        raise
-    except Exception as error:  # a damaged file makes transformers raise many things
-        raise UserError(f"{source}: its config.json cannot be used: {reason(error)}") from error
-
-
-def make_config(content: Mapping[str, Any], source: str) -> Any:
-    """Return a config from the content of a config.json, without what it says of code to run.
-
-    transformers would ask standard input whether to run code that comes with a model, and fetch attention kernels.
+    It neither truncates nor pads on its own, and its `model_max_length` is how many tokens the encoder takes at most.
     """
-    from transformers import CONFIG_MAPPING, AutoConfig
-    from transformers.models.auto import modeling_auto
-
-    model_type = content.get("model_type")
-    if model_type not in CONFIG_MAPPING:
-        raise UserError(
-            f"{source}: its config.json names the model type {model_type!r}, which transformers does not have; code "
-            "that comes with a model is never run"
-        )
-    for name, most in _LARGEST.items():
-        if isinstance(value := content.get(name), int) and value > most:
-            raise UserError(f"{source}: its config.json says {name} {value:,}; no encoder has more than {most:,}")
-    config = AutoConfig.for_model(**{name: value for name, value in content.items() if name != "auto_map"})
-    if config._attn_implementation not in (None, "eager", "sdpa"):
-        config._attn_implementation = None
-    masked_lm = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    classifiers = modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-    if model_type not in masked_lm or model_type not in classifiers or config.is_encoder_decoder:
-        raise UserError(f"{source}: a {model_type} model is not an encoder; give a BERT-like one")
-    return config
+    if not name.endswith(".ckpt"):
+        return load_tokenizer(find_encoder(name), f"--model.pretrained {name}")[0]
+    checkpoint = Checkpoint.read(name)
+    if not checkpoint.tokenizer_files:
+        problem = "it has no tokenizer, because it was trained on another data module; name one with --data.tokenizer"
+        raise UserError(f"--ckpt_path {name}: {problem}")
+    return tokenizer_from_files(checkpoint.tokenizer_files, checkpoint.encoder_config, f"--ckpt_path {name}")[0]
 
 
-def load_tokenizer(folder: Path, source: str, config: Any = None) -> tuple[Any, int]:
-    """Return a tokenizer that neither truncates nor pads on its own, and how many tokens its encoder takes at most.
+def load_tokenizer(
+    folder: Path, source: str, config: "PreTrainedConfig | None" = None
+) -> tuple["PreTrainedTokenizerBase", int]:
+    """Return a folder's tokenizer as `find_tokenizer` does, and its `model_max_length`.
 
     `config` is the encoder's, if it is not in the folder.
     """
@@ -117,12 +87,10 @@ def load_tokenizer(folder: Path, source: str, config: Any = None) -> tuple[Any, 
         raise UserError(f"{source}: its tokenizer cannot be used: {reason(error)}") from error
     if tokenizer.pad_token_id is None:
         raise UserError(f"{source}: its tokenizer has no padding token; set one with save_pretrained")
-    tokens = 1 + max(tokenizer.get_vocab().values(), default=0)  # ids need not be without a gap
-    if max(tokens, len(tokenizer)) > config.vocab_size:
-        raise UserError(
-            f"{source}: its tokenizer has {max(tokens, len(tokenizer))} tokens, its encoder {config.vocab_size}; "
-            "they do not belong together"
-        )
+    tokens = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))  # ids may have gaps
+    if tokens > config.vocab_size:
+        problem = f"its tokenizer has {tokens} tokens, its encoder {config.vocab_size}; they do not belong together"
+        raise UserError(f"{source}: {problem}")
     positions = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
     if config.model_type in _OFFSET_POSITIONS:
         positions -= config.pad_token_id + 1
@@ -130,26 +98,9 @@ def load_tokenizer(folder: Path, source: str, config: Any = None) -> tuple[Any, 
     return tokenizer, tokenizer.model_max_length
 
 
-def find_tokenizer(name: str) -> "PreTrainedTokenizerBase":
-    """Return the tokenizer of an encoder or a checkpoint, which neither truncates nor pads on its own.
-
-    Its `model_max_length` is how many tokens the encoder takes at most.
-
-    Args:
-        name: As for `find_encoder`, or a checkpoint file.
-    """
-    if not name.endswith(".ckpt"):
-        tokenizer, _ = load_tokenizer(find_encoder(name), f"--model.pretrained {name}")
-        return tokenizer
-    checkpoint, source = Checkpoint.read(name), f"--ckpt_path {name}"
-    if not checkpoint.tokenizer_files:
-        problem = "it has no tokenizer, because it was trained on another data module; name one with --data.tokenizer"
-        raise UserError(f"{source}: {problem}")
-    tokenizer, _ = tokenizer_from_files(checkpoint.tokenizer_files, checkpoint.encoder_config, source)
-    return tokenizer
-
-
-def tokenizer_from_files(files: Mapping[str, str], config: Mapping[str, Any], source: str) -> tuple[Any, int]:
+def tokenizer_from_files(
+    files: Mapping[str, str], config: Mapping[str, Any], source: str
+) -> tuple["PreTrainedTokenizerBase", int]:
     """Return what `load_tokenizer` does, of the texts of a tokenizer's files by name, as a checkpoint holds them."""
     with tempfile.TemporaryDirectory() as folder:  # transformers reads nothing but files
         for name, text in files.items():
@@ -157,7 +108,7 @@ def tokenizer_from_files(files: Mapping[str, str], config: Mapping[str, Any], so
         return load_tokenizer(Path(folder), source, make_config(config, source))
 
 
-def tokenizer_files(tokenizer: Any) -> dict[str, str]:
+def tokenizer_files(tokenizer: "PreTrainedTokenizerBase") -> dict[str, str]:
     """Return the texts of a tokenizer's files by name."""
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -168,7 +119,21 @@ def tokenizer_files(tokenizer: Any) -> dict[str, str]:
         return {file.name: file.read_text("utf-8") for file in sorted(Path(folder).iterdir())}
 
 
-def load_classifier(folder: Path, source: str, class_names: Sequence[str] | None = None) -> tuple[Any, bool]:
+def make_classifier(
+    pretrained: str, class_names: Sequence[str] | None, pooling: str, config: Mapping[str, Any] | None
+) -> tuple["PreTrainedModel", bool]:
+    """Return a classifier as `BertClassifier` is told to make it, and whether its head is new and to be trained."""
+    if config is not None:
+        return build_classifier(config, "encoder_config"), False
+    model, head_is_new = load_classifier(find_encoder(pretrained), f"--model.pretrained {pretrained}", class_names)
+    if pooling == "mean" and head_is_new:  # a classifier that is trained on has its own
+        add_mean_layer(model, pretrained)
+    return model, head_is_new
+
+
+def load_classifier(
+    folder: Path, source: str, class_names: Sequence[str] | None = None
+) -> tuple["PreTrainedModel", bool]:
     """Return an encoder with a classification head, in float32 and evaluation mode, and whether the head is a new one.
 
     `class_names` are in the order of the classes' numbers; None takes the model's own.
@@ -182,16 +147,13 @@ def load_classifier(folder: Path, source: str, class_names: Sequence[str] | None
         raise UserError(f"{source}: cannot be loaded: {reason(error)}") from error
     new = [key for key in loading["missing_keys"] if ".pooler." not in key]
     new += [str(key[0] if isinstance(key, tuple) else key) for key in loading["mismatched_keys"]]
-    encoder = [key for key in new if key.startswith(f"{model.base_model_prefix}.")]
-    if encoder:
-        raise UserError(
-            f"{source}: its weights are not those of a {config.model_type} encoder "
-            f"({len(encoder)} missing, among them {encoder[0]})"
-        )
+    if encoder := [key for key in new if key.startswith(f"{model.base_model_prefix}.")]:
+        problem = f"its weights are not those of a {config.model_type} encoder"
+        raise UserError(f"{source}: {problem} ({len(encoder)} missing, among them {encoder[0]})")
     return model, bool(new)
 
 
-def restore_classifier(config: Mapping[str, Any], state_dict: Mapping[str, Tensor], source: str) -> Any:
+def restore_classifier(config: Mapping[str, Any], state_dict: Mapping[str, Tensor], source: str) -> "PreTrainedModel":
     """Return the classifier of a checkpoint, in evaluation mode, its weights mapped from the file.
 
     `config` is the encoder's, and of `state_dict` names outside "model." are passed over.
@@ -203,17 +165,20 @@ def restore_classifier(config: Mapping[str, Any], state_dict: Mapping[str, Tenso
     return model
 
 
-def _from_pretrained(config: Any, folder: Path | None, **options: Any) -> tuple[Any, dict[str, Any]]:
+def _from_pretrained(
+    config: "PreTrainedConfig", folder: Path | None, **options: Any
+) -> tuple["PreTrainedModel", dict[str, Any]]:
     """Return the classifier that a config describes, and which weights were missing, unexpected or mismatched."""
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as CLASSES
 
-    model_class: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
-    options |= {"config": config, "dtype": torch.float32, "output_loading_info": True}
     with quiet_transformers():
-        return model_class.from_pretrained(folder, **options)  # type: ignore[no-any-return]
+        model, loading = CLASSES[type(config)].from_pretrained(
+            folder, config=config, dtype=torch.float32, output_loading_info=True, **options
+        )
+    return model, loading
 
 
-def build_classifier(config: Mapping[str, Any], source: str) -> Any:
+def build_classifier(config: Mapping[str, Any], source: str) -> "PreTrainedModel":
     """Return a classifier with random weights, to be replaced by those of a checkpoint."""
     from transformers import AutoModelForSequenceClassification
 
@@ -221,35 +186,17 @@ def build_classifier(config: Mapping[str, Any], source: str) -> Any:
         return AutoModelForSequenceClassification.from_config(make_config(config, source), dtype=torch.float32)
 
 
-def make_classifier(
-    pretrained: str, class_names: Sequence[str] | None, pooling: str, config: Mapping[str, Any] | None
-) -> tuple[Any, bool]:
-    """Return a classifier as `BertClassifier` is told to make it, and whether its head is new and to be trained."""
-    if config is not None:
-        return build_classifier(config, "encoder_config"), False
-    model, head_is_new = load_classifier(find_encoder(pretrained), f"--model.pretrained {pretrained}", class_names)
-    if pooling == "mean" and head_is_new:  # a classifier that is trained on has its own
-        add_mean_layer(model, pretrained)
-    return model, head_is_new
-
-
-def freeze_layers(model: Any, number: int) -> None:
+def freeze_layers(model: "PreTrainedModel", number: int) -> None:
     """Leave the embeddings and the first layers of a classifier as they are in training."""
     base, most = model.base_model, model.config.num_hidden_layers
     if not 0 <= number <= most:
         raise UserError(f"--model.frozen_layers {number}: it must be between 0 and the encoder's {most}")
     lists = (part for part in base.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == most)
-    layers, embeddings = next(lists, None), getattr(base, "embeddings", None)
+    layers, embeddings = next(lists, None), dict(base.named_children()).get("embeddings")
     if layers is None or embeddings is None:
         raise UserError(f"--model.frozen_layers {number}: a {model.config.model_type} encoder has no layers of its own")
     for part in (embeddings, *layers[:number]):
         part.requires_grad_(False)
-
-
-def config_content(config: Any) -> dict[str, Any]:
-    """Return a config as plain values, as config.json has them."""
-    content: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
-    return content
 
 
 @contextmanager
