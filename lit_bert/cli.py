@@ -94,7 +94,7 @@ class BertCLI(LightningCLI):
         return {command: LightningCLI.subcommands()[command] | {"weights_only", "verbose", "return_predictions"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add this project's options, checkpoints, optimizers and links; make what the command starts from the defaults."""
+        """Add this project's options and links, and the defaults that come from a checkpoint or a recipe."""
         command, checkpoint = self.start.command, self.start.checkpoint
         self._subparser = parser
         for kind, group in option_groups(command):
@@ -114,6 +114,7 @@ class BertCLI(LightningCLI):
             parser.default_config_files = [str(self.start.config)]
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        assert isinstance(args, list)
         self.config = parser.parse_args(args)
         self.config[self.config.subcommand].ckpt_path = None  # LightningCLI would let the checkpoint's settings win
 

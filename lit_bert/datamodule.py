@@ -17,6 +17,7 @@ from lit_bert.modeling.encoder import find_tokenizer
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
     from lit_bert.data.tokenized import TokenizedSplits
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -46,7 +45,7 @@ class BertClassifier(LightningModule):
             weigh the same, however many rows they have.
         pooling: "cls" classifies the last layer's first token, as BERT does; "mean" adds a layer to BERT in which this
             token starts as the mean of all tokens, for encoders that were trained so (sentence-transformers).
-        frozen_layers: Number of the encoder's first layers that are not trained; above 0, the embeddings are frozen too.
+        frozen_layers: Number of the encoder's first layers that are not trained; above 0, nor are the embeddings.
         cuda_graphs: Whether the command line trains through CUDA graphs on a GPU (the callback `CudaGraphs`). Set it to
             false if you use forward hooks in the encoder: they are not called when a graph is replayed.
         optimizer: `class_path` and `init_args` (such as learning rate and weight decay) of an optimizer to use in place
@@ -160,7 +159,7 @@ class BertClassifier(LightningModule):
         return {"loss": loss, "losses": losses.detach(), "labels": labels, "preds": preds}
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        every = self.trainer.log_every_n_steps
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:
             self.log("train/grad_norm", optim.gradient_norm(optimizer))
 
@@ -203,7 +202,7 @@ class BertClassifier(LightningModule):
 
     def _match_data(self) -> None:
         """Name and weigh the classes as the data module does; refuse data with other classes."""
-        data = self.trainer.datamodule
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
         if classes.name_classes(self.model.config, data, self.head_is_new and not self.hparams.get("class_names")):
             self.hparams["encoder_config"] = encoder.config_content(self.model.config)
         self.loss_weights.update(data, self.trainer.training)
@@ -218,7 +217,7 @@ class BertClassifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the tokenizer, so that a checkpoint suffices to predict."""
-        data = self.trainer.datamodule
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
         checkpoint["tokenizer_files"] = getattr(data, "tokenizer_files", None) or self.tokenizer_files
         checkpoint["own_forward"] = type(self).forward is not BertClassifier.forward
 

@@ -50,7 +50,7 @@ class FiniteGuard(Callback):
         finite = bool(self._finite) and weights_are_finite
         if not trainer.strategy.reduce_boolean_decision(finite, all=True):
             raise UserError(
-                f"the loss or its gradient is not a finite number, at step {trainer.global_step} or up to {CHECK_STEPS} "
-                "steps before; lower --model.learning_rate, or raise --model.warmup_ratio or the precision "
+                f"the loss or its gradient is not a finite number, at step {trainer.global_step} or up to {CHECK_STEPS}"
+                " steps before; lower --model.learning_rate, or raise --model.warmup_ratio or the precision "
                 f"(--trainer.precision {trainer.precision} now); checkpoints written before are intact"
             )

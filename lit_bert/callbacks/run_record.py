@@ -30,8 +30,8 @@ class RunRecord(Callback):
     """Writes a run's files when training starts, not before: a run that cannot be resumed keeps its last config.
 
     `config` has the settings, with what Lightning's LearningRateFinder and BatchSizeFinder chose, which is printed too;
-    `provenance` has the command, the code, the data, the versions and the hardware; that of a run that is resumed stands
-    beside the one before, with a number.
+    `provenance` has the command, the code, the data, the versions and the hardware. A run that is resumed gets another
+    provenance file, with a number.
 
     Args:
         config: A YAML file.

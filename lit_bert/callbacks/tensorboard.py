@@ -43,7 +43,7 @@ _LAYOUT = {
 class ScalarLogger(TensorBoardLogger):
     """TensorBoard's logger without the scalar `epoch` that Lightning adds to all others, several times a step."""
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:  # type: ignore[override]
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
 
 

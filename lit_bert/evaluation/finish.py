@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
@@ -24,6 +24,7 @@ from lit_bert.module import BertClassifier
 from lit_bert.run import run_dir
 from lit_bert.run.checkpoint_io import AtomicCheckpointIO
 from lit_bert.run.rooms import import_if_present
+
 
 def finish_fit(
     trainer: Trainer,
@@ -50,14 +51,16 @@ def finish_fit(
     outputs = _evaluate_best(trainer, module, data, best, averaged, test)
     if not trainer.is_global_zero:
         return {}
-    splits = {}
     print_best(trainer, best)
+    splits = {}
     if outputs and isinstance(module, BertClassifier) and isinstance(data, TextClassificationDataModule):
         splits = evaluate_splits(module.class_names, data, outputs)
         report.print_results(splits)
     calibration = calibration_metrics(outputs["val"], outputs["test"]) if len(outputs) == 2 else {}
     throughput = import_if_present("callbacks.throughput")
-    speeds = [callback.summary(trainer) for callback in callbacks_of(trainer, throughput.Throughput)] if throughput else []
+    speeds = (
+        [callback.summary(trainer) for callback in callbacks_of(trainer, throughput.Throughput)] if throughput else []
+    )
     results = {
         **splits,
         "calibration": calibration,
@@ -69,10 +72,10 @@ def finish_fit(
         "seed": seed,
     }
     report.write_json(folder / run_dir.METRICS, results)
-    if splits:
+    if isinstance(module, BertClassifier) and isinstance(data, TextClassificationDataModule) and splits:
         _log(trainer, module, data, outputs, results, seed)
     print_summary(trainer, results, folder, averaged)
-    if splits:
+    if isinstance(module, BertClassifier) and isinstance(data, TextClassificationDataModule) and splits:
         print_hints(trainer, module, data, results, best)
     return results
 
@@ -93,7 +96,7 @@ def _evaluate_best(
     if averaged:
         evaluator.validate(module, datamodule=data, verbose=False)
     val = Checkpoint.read(best).val_outputs if best else recorded_rows(evaluator).get("val")
-    outputs = {"val": val} if val else {}
+    outputs: dict[str, SplitOutputs] = {"val": cast(SplitOutputs, val)} if val else {}
     if test and (not isinstance(data, TextClassificationDataModule) or "test" in data.splits):
         # Test points belong to the last step and epoch. If a run is resumed that max_steps has ended, Lightning counts
         # one step less.
@@ -107,7 +110,7 @@ def _evaluate_best(
 
 
 def recorded_rows(trainer: Trainer) -> dict[str, SplitOutputs]:
-    """Return the rows of the last whole epochs, as the Trainer's `RowRecorder` has them; none if there is no recorder."""
+    """Return the rows of the last whole epochs by split, which a `RowRecorder` among the callbacks has kept."""
     room = import_if_present("callbacks.row_recorder")
     recorders = callbacks_of(trainer, room.RowRecorder) if room else []
     return recorders[0].rows if recorders else {}

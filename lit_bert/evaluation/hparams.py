@@ -1,4 +1,4 @@
-"""What runs are compared by on TensorBoard's HParams page: what is tuned first, and hyperparameters that differ from their defaults."""
+"""TensorBoard's HParams page: what is tuned first, and hyperparameters that differ from their defaults."""
 
 import inspect
 from typing import Any

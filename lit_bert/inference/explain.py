@@ -88,7 +88,7 @@ def explain(
         def probs_of(embeddings: Tensor, types: dict[str, Tensor] = types) -> Tensor:
             """Return probabilities, shape (N, C), of embeddings, shape (N, T, H)."""
             more = {name: value.repeat(len(embeddings), 1) for name, value in types.items()}
-            return logits_of(model, None, {"inputs_embeds": embeddings, **more}).softmax(dim=-1)
+            return logits_of(model, {"inputs_embeds": embeddings, **more}).softmax(dim=-1)
 
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
             ids = ids.clone()  # one that was made in inference mode would have no gradient

@@ -21,14 +21,14 @@ from lit_bert.evaluation.calibration import (
     fit_temperature,
     helps,
 )
+from lit_bert.files import display_path, next_free_path
 from lit_bert.inference.card import render_model_card
 from lit_bert.inference.onnx import INT8, ONNX, compare_accuracy, quantize, write_onnx
 from lit_bert.inference.predictor import SETTINGS, restore_model
 from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.modeling.classes import class_names, name_classes
-from lit_bert.module import BertClassifier
-from lit_bert.files import display_path, next_free_path
 from lit_bert.modeling.encoder import load_tokenizer, quiet_transformers
+from lit_bert.module import BertClassifier
 from lit_bert.run import run_dir
 from lit_bert.run.checkpoint_io import find_named_checkpoint
 

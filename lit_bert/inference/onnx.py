@@ -86,9 +86,9 @@ def compare_accuracy(model: Any, path: Path, batches: Iterable[Mapping[str, Tens
     """
     session, rows, before, after = _open(path), 0, 0, 0
     for batch in batches:
-        labels, inputs = batch["labels"], {name: batch[name] for name in batch.keys() - {"labels", "index"}}
+        labels, inputs = batch["labels"], {name: batch[name] for name in batch.keys() - {"labels", "index", "weights"}}
         with torch.inference_mode():
-            logits = logits_of(model, None, {**inputs})
+            logits = logits_of(model, {**inputs})
         rows += len(labels)
         before += int((logits.argmax(dim=-1) == labels).sum())
         after += int((_run(session, inputs).argmax(dim=-1) == labels).sum())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from lit_bert.data.formats import DEFAULT_FORMAT, open_file, read_rows
+from lit_bert.data.formats import DEFAULT_FORMAT, read_rows
 from lit_bert.errors import UserError, reason
 from lit_bert.files import atomic_write
 
@@ -167,24 +167,22 @@ def read_predictions(path: Path) -> LabelledPredictions:
         UserError: It cannot be read, has no rows, or is no file that `predict` writes for rows with labels.
     """
     predictions, number = LabelledPredictions(path, [], [], [], []), 0
-    with open_file(path, str(path)) as file:
-        suffix = ".jsonl" if path.suffix == ".jsonl" else ".csv"
-        for number, row in enumerate(filter(None, read_rows(file, str(path), suffix, DEFAULT_FORMAT)), 1):
-            where = f"{path}, row {number}"
-            if not predictions.index:
-                predictions.class_names.extend(name.removeprefix("prob_") for name in row if name.startswith("prob_"))
-            try:
-                index, label, pred = int(row["row"]) - 1, row["label"], row["pred"]
-                "".join([label or "", pred or "", *predictions.class_names]).encode()  # halves of characters fail
-            except KeyError as error:
-                raise UserError(f"{where}: no column {error}; give a file that `predict` wrote") from error
-            except (ValueError, TypeError, OverflowError) as error:
-                raise UserError(f"{where}: cannot be read ({reason(error)})") from error
-            if not label or not pred:
-                raise UserError(f"{where}: without label or prediction; only rows with both compare")
-            predictions.index.append(index)
-            predictions.labels.append(label)
-            predictions.preds.append(pred)
+    for number, row in enumerate(filter(None, read_rows(path, str(path), DEFAULT_FORMAT, {})), 1):
+        where = f"{path}, row {number}"
+        if not predictions.index:
+            predictions.class_names.extend(name.removeprefix("prob_") for name in row if name.startswith("prob_"))
+        try:
+            index, label, pred = int(row["row"]) - 1, row["label"], row["pred"]
+            "".join([label or "", pred or "", *predictions.class_names]).encode()  # halves of characters fail
+        except KeyError as error:
+            raise UserError(f"{where}: no column {error}; give a file that `predict` wrote") from error
+        except (ValueError, TypeError, OverflowError) as error:
+            raise UserError(f"{where}: cannot be read ({reason(error)})") from error
+        if not label or not pred:
+            raise UserError(f"{where}: without label or prediction; only rows with both compare")
+        predictions.index.append(index)
+        predictions.labels.append(label)
+        predictions.preds.append(pred)
     if not number:
         raise UserError(f"{path}: the file has no rows")
     return predictions

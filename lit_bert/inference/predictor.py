@@ -139,7 +139,7 @@ class Predictor:
             batch = collate(chosen, self.encode.tokenizer.pad_token_id)
             inputs = {name: batch[name].to(self.device) for name in batch.keys() - {"labels", "index"}}
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-                logits = logits_of(self.model, None, dict(inputs))
+                logits = logits_of(self.model, dict(inputs))
             batches.append(logits.float().softmax(dim=-1))
             start += size
         probs = np.empty((len(texts), len(self.class_names)), dtype=np.float32)

@@ -121,7 +121,9 @@ def total_steps(trainer: Trainer) -> int:
 
 def gradient_norm(optimizer: Optimizer) -> Tensor:
     """Return the 2-norm of all gradients together."""
-    return nn.utils.get_total_norm([parameter.grad for parameter in _parameters(optimizer) if parameter.grad is not None])
+    return nn.utils.get_total_norm(
+        [parameter.grad for parameter in _parameters(optimizer) if parameter.grad is not None]
+    )
 
 
 def clip_gradients(optimizer: Optimizer, value: float | None, algorithm: str | None) -> None:

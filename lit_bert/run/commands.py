@@ -37,9 +37,7 @@ def evaluate(
     return dict(results)
 
 
-def predict(
-    trainer: Trainer, module: LightningModule | None, data: LightningDataModule | None, folder: Path, settings: Any
-) -> None:
+def predict(trainer: Trainer, module: LightningModule | None, data: Any, folder: Path, settings: Any) -> None:
     """Predict the rows of a split, or the texts of `--input`."""
     from lit_bert.inference.predict import predict_split, predict_texts
 

@@ -60,7 +60,9 @@ def explain_out_of_memory(data: LightningDataModule | None, training: bool) -> U
     """
     if data is None:
         return UserError("out of memory predicting texts; lower --data.max_length, or use --trainer.accelerator cpu")
-    option, advice = ("batch_size", " and set --trainer.accumulate_grad_batches 2") if training else ("eval_batch_size", "")
+    option, advice = (
+        ("batch_size", " and set --trainer.accumulate_grad_batches 2") if training else ("eval_batch_size", "")
+    )
     what = f"--data.{option}"
     if isinstance(data, TextClassificationDataModule) and data.splits:
         longest = max(int(max(lengths(rows))) for rows in data.splits.values())

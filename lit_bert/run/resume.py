@@ -1,6 +1,7 @@
 """Which checkpoint a command starts from, and which settings that brings."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,8 @@ def stored_settings(checkpoint: Checkpoint, command: str) -> dict[str, Any]:
                 raise UserError(f"--ckpt_path {checkpoint.path}: it was trained with {path}; name it with --{name}")
         stored |= specs
     if command != "fit" and run:
-        try:
+        with suppress(OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
             stored["trainer.precision"] = str(_read_config(run)["trainer"]["precision"])
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
-            pass
     for linked in ("model.class_names", "data.tokenizer"):
         stored.pop(linked, None)
     return stored
@@ -95,7 +94,9 @@ def exit_if_finished(checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
         return
     try:
         results, stored = json.loads((run / run_dir.METRICS).read_text("utf-8")), _read_config(run)
-        same = all(stored["trainer"][end] == trainer[end] for end in ("max_epochs", "max_steps", "max_time", "callbacks"))
+        same = all(
+            stored["trainer"][end] == trainer[end] for end in ("max_epochs", "max_steps", "max_time", "callbacks")
+        )
         same &= all(stored[after] == settings[after] for after in ("test_after_fit", "export_after_fit"))
         exported = not settings["export_after_fit"] or not results["checkpoint"] or (run / run_dir.EXPORT).is_dir()
         if results["steps"] != checkpoint.global_step or not same or not exported:

@@ -50,7 +50,10 @@ def find_start(words: Sequence[str]) -> Start:
         raise UserError(f"{what}: give a checkpoint with --ckpt_path (best is that of the newest run in runs/)")
     if command == "predict" and source and Path(ckpt_path or "").is_dir():
         return Start(command, None, ckpt_path, None, "export")
-    checkpoint, config = find_checkpoint(ckpt_path, command, Path(given.get("trainer.default_root_dir") or "runs")), None
+    checkpoint, config = (
+        find_checkpoint(ckpt_path, command, Path(given.get("trainer.default_root_dir") or "runs")),
+        None,
+    )
     run = run_dir.run_dir_of(checkpoint.path) if checkpoint else None
     if run and command == "fit":
         config = run / run_dir.CONFIG

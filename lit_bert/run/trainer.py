@@ -61,7 +61,7 @@ def own_callbacks(
     """Yield this project's callbacks; to leave one out, delete its lines here, or its file.
 
     Args:
-        settings: Of the command: `trainer`, `checkpoint`, `checkpoint_minutes`, and of `fit` `distillation` and `model`.
+        settings: Of the command: `trainer`, `model`, `checkpoint`, `checkpoint_minutes`, and of `fit` `distillation`.
         given: Callbacks that the Trainer has already.
         fit: Whether it is to train.
         folder: The run's folder.
@@ -75,9 +75,9 @@ def own_callbacks(
         yield (recorder := room.RowRecorder())
     if room := import_if_present("callbacks.progress"):
         yield room.RunSummary()
-        if options.enable_progress_bar is not False and not options.barebones:
-            if not any(isinstance(item, ProgressBar) for item in given):
-                yield room.ProgressBar()
+        has_bar = options.enable_progress_bar is False or any(isinstance(item, ProgressBar) for item in given)
+        if not has_bar and not options.barebones:
+            yield room.ProgressBar()
     if not fit:
         return
     if room := import_if_present("callbacks.finite_guard"):
