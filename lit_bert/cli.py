@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple
@@ -24,6 +25,11 @@ from lit_bert.run.resume import exit_if_finished, stored_settings
 from lit_bert.run.run_dir import open_run_dir
 from lit_bert.run.start import Start, find_start
 from lit_bert.run.trainer import make_trainer
+
+
+def as_dict(spec: Namespace | None) -> dict[str, Any] | None:
+    """Return a class and its arguments as the module's hyperparameters have them."""
+    return spec and dict(spec.as_dict())
 
 
 def main(
@@ -68,7 +74,7 @@ class BertCLI(LightningCLI):
         model_class: type[LightningModule],
         datamodule_class: type[LightningDataModule],
     ) -> None:
-        self.start, self._stack, self._classes = start, stack, (model_class, datamodule_class)
+        self.start, self._stack = start, stack
         self.results: dict[str, Any] = {}
         try:
             super().__init__(
@@ -104,7 +110,7 @@ class BertCLI(LightningCLI):
         parser.add_optimizer_args((Optimizer,))
         parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
         for name in ("optimizer", "lr_scheduler"):
-            parser.link_arguments(name, f"model.{name}", lambda spec: spec and dict(spec.as_dict()))
+            parser.link_arguments(name, f"model.{name}", as_dict)
         parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
         parser.link_arguments("model.pretrained", "data.tokenizer")
         if checkpoint:
@@ -126,8 +132,13 @@ class BertCLI(LightningCLI):
         if checkpoint:
             if self.subcommand == "fit":
                 exit_if_finished(checkpoint, yaml.safe_load(self._config_text()))
-            self.settings.data.tokenizer = str(checkpoint.path)
-            self.settings.model.encoder_config = checkpoint.encoder_config
+            if checkpoint.tokenizer_files:
+                self.settings.data.tokenizer = str(checkpoint.path)
+            self.parser.add_instantiator(
+                lambda kind, *args, **kwargs: kind(*args, **kwargs, encoder_config=checkpoint.encoder_config),
+                self._model_class,
+                subclasses=True,
+            )
 
     def instantiate_classes(self) -> None:
         """Make data module, module and trainer; to predict texts, a trainer alone, for its devices."""

@@ -32,6 +32,7 @@ def silence_chatter() -> None:
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
+        ".*callbacks used to create the checkpoint need to be provided.*",  # they mean nothing to an evaluation
         ".*does not have many workers.*",  # batches this small are made faster in the training process
         ".*isinstance.treespec, LeafSpec.*",
         ".*Checkpoint directory .* exists and is not empty.*",  # it does when a run is resumed

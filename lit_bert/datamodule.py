@@ -101,6 +101,7 @@ class TextClassificationDataModule(LightningDataModule):
         format = TableFormat(text_column, label_column, text_pair_column, delimiter)
         rows = (train_rows, val_rows, test_rows, sample_seed, holdout, folds, fold, drop_unlabelled, drop_leaked)
         self.options = DataOptions(dataset, format, class_names, *rows, val_split, max_length, long_text)
+        self.dataset = dataset
         self.tokenizer = tokenizer
         self.predict_split = predict_split
         self.batch_size = batch_size

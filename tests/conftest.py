@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,7 @@ WORDS = sorted({word for text in GOOD + BAD for word in text.split()})
 @pytest.fixture(autouse=True)
 def _clean_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
     monkeypatch.delenv("LIT_BERT_RECIPE", raising=False)
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
     before = dict(os.environ)
@@ -175,7 +177,7 @@ def trained(tiny_bert: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("trained")
     config = make_recipe(folder / "tiny.yaml", tiny_bert, make_reviews(folder / "reviews"))
-    words = ["--trainer.max_epochs=4", f"--trainer.default_root_dir={folder / 'runs'}", "--projector=true"]
+    words = ["--trainer.max_epochs=4", f"--trainer.default_root_dir={folder / 'runs'}"]
     run: Path = main(["fit", "--config", config, *words]).run_dir
     return run
 

@@ -101,7 +101,7 @@ def test_the_batch_size_found_is_told_and_saved_and_the_schedule_fits_it(
     assert cli.datamodule.batch_size == 10
     assert "tuned    --data.batch_size 10\n" in capsys.readouterr().out
     assert yaml.safe_load((cli.run_dir / "config.yaml").read_text())["data"]["batch_size"] == 10
-    assert events(cli.run_dir)["train/lr"] == pytest.approx([0.003 * (12 - step) / 12 for step in range(12)])
+    assert events(cli.run_dir)["train/lr/pg1"] == pytest.approx([0.003 * (12 - step) / 12 for step in range(12)])
     assert cli.trainer.optimizers[0].param_groups[0]["lr"] == 0
 
 
@@ -280,7 +280,7 @@ def test_csv_logger(recipe: str) -> None:
     cli = main(["fit", "--config", recipe, *words])
     assert isinstance(cli.trainer.logger, CSVLogger)
     header, *rows = (Path(cli.trainer.logger.log_dir) / "metrics.csv").read_text().splitlines()
-    assert {"train/loss", "val/acc", "train/lr"} <= set(header.split(","))
+    assert {"train/loss", "val/acc", "train/lr/pg1"} <= set(header.split(","))
     assert len(rows) >= 10
 
 
@@ -315,7 +315,7 @@ def test_another_optimizer_has_decay_groups_and_the_linear_schedule(recipe: str)
     assert type(optimizer) is torch.optim.SGD
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.2, 0.0]
     assert [group["momentum"] for group in optimizer.param_groups] == [0.9, 0.9]
-    assert events(cli.run_dir)["train/lr"] == pytest.approx([0.1 * (10 - step) / 10 for step in range(10)])
+    assert events(cli.run_dir)["train/lr/pg1"] == pytest.approx([0.1 * (10 - step) / 10 for step in range(10)])
     again = main(["fit", "--ckpt_path=last", "--trainer.max_epochs=3"])
     assert type(again.trainer.optimizers[0]) is torch.optim.SGD
     assert again.trainer.global_step == 15
@@ -324,7 +324,7 @@ def test_another_optimizer_has_decay_groups_and_the_linear_schedule(recipe: str)
 def test_another_schedule_is_stepped_with_the_optimizer(recipe: str) -> None:
     words = ["--lr_scheduler=torch.optim.lr_scheduler.StepLR", "--lr_scheduler.step_size=2", "--lr_scheduler.gamma=0.5"]
     cli = main(["fit", "--config", recipe, *words, "--trainer.log_every_n_steps=1"])
-    assert events(cli.run_dir)["train/lr"] == pytest.approx([0.003 * 0.5 ** (step // 2) for step in range(10)])
+    assert events(cli.run_dir)["train/lr/pg1"] == pytest.approx([0.003 * 0.5 ** (step // 2) for step in range(10)])
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------

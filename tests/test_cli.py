@@ -44,8 +44,8 @@ def test_fit_leaves_a_whole_run(recipe: str, capsys: pytest.CaptureFixture[str])
     assert config["trainer"]["precision"] == "32-true"
 
     scalars = events(run)
-    assert {"train/loss", "train/lr", "train/grad_norm", "train/acc", "val/loss", "val/acc", "val/f1"} <= set(scalars)
-    assert scalars["when finished/test_acc"] == [pytest.approx(metrics["test"]["acc"])]
+    assert {"train/loss", "train/lr/pg1", "train/grad_norm", "train/acc", "val/loss", "val/acc", "val/f1"} <= set(scalars)
+    assert scalars["final/test_acc"] == [pytest.approx(metrics["test"]["acc"])]
     assert len(scalars["val/acc"]) == 2
     accumulator = EventAccumulator(str(run))
     accumulator.Reload()
@@ -92,7 +92,7 @@ def test_last_is_the_last_epoch_though_an_earlier_one_is_best(recipe: str) -> No
     assert read_safely(cli.run_dir / "checkpoints" / "last.ckpt")["epoch"] == 2
     cli = main(["fit", f"--ckpt_path={cli.run_dir}/checkpoints/last.ckpt", "--trainer.max_epochs=4"])
     assert cli.trainer.global_step == 20
-    assert len(list((cli.run_dir / "checkpoints").iterdir())) == 2
+    assert sorted(file.name for file in (cli.run_dir / "checkpoints").iterdir()) == ["epoch=0-val_acc=0.5000.ckpt", "last.ckpt"]
 
 
 def test_a_checkpoint_beside_a_config_of_something_else_stands_alone(recipe: str, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_flag_beats_what_the_checkpoint_stored(recipe: str, tmp_path: Path, mo
     assert cli.datamodule.batch_size == 10  # stored, and not overruled
     assert (cli.run_dir == fit.run_dir) is not moved
     assert cli.trainer.global_step == 16
-    rates = events(cli.run_dir)["train/lr"]
+    rates = events(cli.run_dir)["train/lr/pg1"]
     assert len(rates) == 8 if moved else 9  # the first step, of the run before
     assert rates[-8:] == pytest.approx([0.001 * (16 - step) / 16 for step in range(8, 16)])
     assert [group["weight_decay"] for group in cli.trainer.optimizers[0].param_groups] == [0.5, 0.0]

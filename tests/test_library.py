@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from lit_bert import BertClassifier, RottenTomatoesDataModule, TextClassificationDataModule
+from lit_bert.callbacks.row_recorder import RowRecorder
 from lit_bert.errors import UserError
 
 
@@ -142,8 +143,8 @@ def test_batches_of_hugging_face_collators(tiny_bert: str, as_loaders: bool) -> 
     data = HuggingFaceData(tiny_bert)
     [batch, *_] = data.loader()
     assert {"input_ids", "attention_mask", "token_type_ids", "labels"} == set(batch)
-    model = BertClassifier(tiny_bert, learning_rate=0.003)
-    trainer = Trainer(max_epochs=1, **QUIET)
+    model, recorder = BertClassifier(tiny_bert, learning_rate=0.003), RowRecorder()
+    trainer = Trainer(max_epochs=1, callbacks=[recorder], **QUIET)
     if as_loaders:
         trainer.fit(model, data.loader(shuffle=True), data.loader())
     else:
@@ -155,7 +156,7 @@ def test_batches_of_hugging_face_collators(tiny_bert: str, as_loaders: bool) -> 
     preds = torch.cat([batch["preds"] for batch in predictions])  # type: ignore[index, union-attr]
     labels = torch.tensor([row["label"] for row in data.rows])
     assert metrics["test/acc"] == pytest.approx((preds == labels).float().mean().item())
-    assert len(model.epoch_outputs["test"]["labels"]) == 60
+    assert len(recorder.rows["test"]["labels"]) == 60
 
 
 def test_token_types_reach_the_encoder(tiny_bert: str) -> None:
@@ -166,11 +167,11 @@ def test_token_types_reach_the_encoder(tiny_bert: str) -> None:
 
 
 def test_an_index_that_begins_anew_in_each_batch_loses_no_row(tiny_bert: str) -> None:
-    model = BertClassifier(tiny_bert)
-    trainer = Trainer(max_epochs=1, **QUIET)
+    model, recorder = BertClassifier(tiny_bert), RowRecorder()
+    trainer = Trainer(max_epochs=1, callbacks=[recorder], **QUIET)
     trainer.fit(model, HuggingFaceData(tiny_bert, index=True))
     trainer.test(model, HuggingFaceData(tiny_bert, index=True), verbose=False)
-    assert {split: len(outputs["labels"]) for split, outputs in model.epoch_outputs.items()} == dict.fromkeys(
+    assert {split: len(outputs["labels"]) for split, outputs in recorder.rows.items()} == dict.fromkeys(
         ("train", "val", "test"), 60
     )
 
@@ -189,8 +190,8 @@ class Weighted(BertClassifier):
     def forward(self, input_ids: Any, **kwargs: Any) -> Any:
         return self.extra(super().forward(input_ids, **kwargs))
 
-    def compute_loss(self, logits: Any, labels: Any) -> Any:
-        return nn.functional.cross_entropy(logits, labels, self.class_weights, reduction="none")
+    def compute_loss(self, logits: Any, batch: Any) -> Any:
+        return nn.functional.cross_entropy(logits, batch["labels"], self.class_weights, reduction="none")
 
 
 @pytest.mark.filterwarnings("ignore:Found keys that are in the model state dict")
@@ -215,8 +216,8 @@ def test_a_subclass_with_a_buffer_and_a_head_is_saved_and_loaded(tiny_bert: str,
 
 
 class Reduced(BertClassifier):
-    def compute_loss(self, logits: Any, labels: Any) -> Any:
-        return nn.functional.cross_entropy(logits, labels)
+    def compute_loss(self, logits: Any, batch: Any) -> Any:
+        return nn.functional.cross_entropy(logits, batch["labels"])
 
 
 def test_a_loss_that_is_reduced_is_refused(tiny_bert: str, data: Any) -> None:
@@ -225,14 +226,23 @@ def test_a_loss_that_is_reduced_is_refused(tiny_bert: str, data: Any) -> None:
 
 
 def test_what_a_broken_off_epoch_left_is_forgotten(tiny_bert: str, data: Any) -> None:
-    model = BertClassifier(tiny_bert)
-    trainer = Trainer(max_epochs=1, **QUIET)
-    trainer.fit(model, data)
-    [first] = trainer.validate(model, data, verbose=False)
-    model.validation_step(
-        {"input_ids": torch.tensor([[2, 3]]), "labels": torch.tensor([1]), "index": torch.tensor([0])}, 0
-    )
-    assert trainer.validate(model, data, verbose=False) == [first]
+    class BreaksOff(BertClassifier):
+        breaks = True
+
+        def validation_step(self, batch: Any, batch_idx: int) -> Any:
+            outputs = super().validation_step(batch, batch_idx)
+            if self.breaks:
+                raise ZeroDivisionError
+            return outputs
+
+    model, recorder = BreaksOff(tiny_bert), RowRecorder()
+    trainer = Trainer(max_epochs=1, callbacks=[recorder], **QUIET)
+    with pytest.raises(ZeroDivisionError):
+        trainer.fit(model, data)
+    model.breaks = model.head_is_new = False
+    [metrics] = trainer.validate(model, data, verbose=False)
+    assert len(recorder.rows["val"]["labels"]) == 20
+    assert metrics["val/loss"] == pytest.approx(recorder.rows["val"]["loss"].mean().item())
 
 
 class Workers(TextClassificationDataModule):

@@ -79,6 +79,7 @@ class PreemptionCheckpoint(Checkpoint):
         for progress in (fit["epoch_progress"], fit["epoch_loop.batch_progress"]):
             for counts in (progress["total"], progress["current"]):
                 counts["ready"] = counts["started"]
+        checkpoint["epoch"] = max(0, fit["epoch_progress"]["current"]["started"] - 1)  # as ModelCheckpoint has it
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore random states, stay stopped if training had stopped early, and listen to signals."""

@@ -42,7 +42,9 @@ def find_start(words: Sequence[str]) -> Start:
     Raises:
         UserError: A checkpoint is missing or cannot be read.
     """
-    command = next(word for word in words if word in COMMANDS)
+    command = next((word for word in words if word in COMMANDS), "fit")
+    if any(word in ("-h", "--help") or word.startswith("--help=") for word in words):
+        return Start(command, None, None, None, "run")
     given, configs = _first_look(words)
     ckpt_path, source, pretrained = given.get("ckpt_path"), given.get("input"), given.get("model.pretrained")
     if command != "fit" and not ckpt_path and (source or not (configs or pretrained)):

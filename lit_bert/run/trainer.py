@@ -88,7 +88,7 @@ def own_callbacks(
         yield LearningRateMonitor()
         if room := import_if_present("callbacks.tensorboard"):
             yield room.TensorBoardCallback(recorder)
-    if (room := import_if_present("callbacks.cuda_graphs")) and settings.model.get("cuda_graphs"):
+    if (room := import_if_present("callbacks.cuda_graphs")) and settings.model.hparams.get("cuda_graphs"):
         yield room.CudaGraphs()
     if (room := import_if_present("callbacks.distillation")) and settings.distillation.teacher:
         yield room.Distillation(**settings.distillation.as_dict())

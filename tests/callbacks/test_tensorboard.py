@@ -38,7 +38,7 @@ def test_a_run_fills_the_page(trained: Path) -> None:
         steps = [event.step for event in events.Scalars(tag)]
         assert len(steps) == len(set(steps)), tag
     final = {f"{split}_{key}" for split in ("val", "test") for key in ("acc", "f1", "ece")}
-    assert {f"when finished/{name}" for name in final} <= set(tags["scalars"])
+    assert {f"final/{name}" for name in final} <= set(tags["scalars"])
     assert "epoch" not in tags["scalars"]
     groups = [tag.partition("/")[0] for tag in sorted(tags["scalars"])]
     assert list(dict.fromkeys(groups)) == ["train", "val", "when finished", "when tested"]
@@ -166,7 +166,7 @@ def test_figures_hyperparameters_and_vectors(board: TensorBoardLogger) -> None:
     tensorboard.log_final(trainer, results, {"rate": 0.5, "none": None, "list": [1]}, 3)
     events = accumulated(Path("events"))
     assert sorted(events.Tags()["images"]) == [f"test/{name}" for name in FIGURES]
-    assert [event.value for event in events.Scalars("when finished/test_ece")] == [0.125]
+    assert [event.value for event in events.Scalars("final/test_ece")] == [0.125]
     [vectors] = Path("events").glob("*/CLS/tensors.tsv")
     assert [[float(x) for x in line.split()] for line in vectors.read_text().splitlines()] == [[1, 2], [5, 6]]
     [lines] = Path("events").glob("*/CLS/metadata.tsv")
