@@ -88,7 +88,7 @@ def prepare(options: DataOptions, tokenizer: "PreTrainedTokenizerBase") -> str:
                 batched=True,
                 input_columns=[column for column in ("text", "text_pair") if column in rows.column_names],
                 desc=f"Tokenising {split} rows",
-                new_fingerprint=f"{key}-{split}",  # or `datasets` would pickle the tokenizer for one
+                new_fingerprint=f"{key}-{split}",  # without it, `datasets` pickles the tokenizer to make one
             )
         manifest["audit"] |= encode.counts()
         manifest |= {"max_length": max_length, "pad_token_id": tokenizer.pad_token_id}

