@@ -18,19 +18,16 @@ def _check_text(text: str) -> str:
     return text
 
 
+Text = Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_check_text)]
+
+
 class PredictRequest(BaseModel):
     """Either `text` or `texts`; with `explain`, words come with how much they speak for the answer."""
 
     model_config = ConfigDict(extra="forbid")
 
-    text: Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_check_text)] | None = None
-    texts: (
-        Annotated[
-            list[Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_check_text)]],
-            Field(min_length=1, max_length=MAX_TEXTS),
-        ]
-        | None
-    ) = None
+    text: Text | None = None
+    texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
     explain: StrictBool = False
 
     @model_validator(mode="after")
