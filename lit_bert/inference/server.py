@@ -212,11 +212,11 @@ def serve(source: Path, listener: socket.socket, token: str | None, max_queue: i
     def stop() -> None:
         server.should_exit = True
 
-    # uvicorn handles both signals while it runs, and raises them again when it has ended.
+    path = resolve_checkpoint(source)
+    # uvicorn handles SIGTERM and Ctrl-C while it runs, and raises them again when it has ended.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), LoadMonitor():
         limit_threads()
-        path = resolve_checkpoint(source)
         batcher = Batcher(path, max_queue)
         if batcher.predictor.text_pair_column:
             raise UserError(f"--ckpt_path {path}: it was trained on pairs of texts, which the server does not take")
