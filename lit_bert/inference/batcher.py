@@ -122,7 +122,7 @@ class Batcher:
         responses = []
         for request in requests:
             texts = request.all_texts()
-            answers = [Answer(**prediction._asdict()) for prediction in islice(predictions, len(texts))]
+            answers = [Answer.model_validate(each, from_attributes=True) for each in islice(predictions, len(texts))]
             if request.explain:
                 for answer, explanation in zip(answers, self.predictor.explain(texts), strict=True):
                     answer.words = [Word(text=text, score=score) for text, score in explanation.words]

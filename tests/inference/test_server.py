@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import signal
@@ -258,6 +259,23 @@ def test_health_info_openapi_and_a_token(trained: Path, best: Path, client: http
         assert guarded.post("/predict", json={"text": "fun"}).status_code == 200
         assert guarded.get("/info").json()["metrics"]["test"]["acc_low"] == metrics["acc_low"]
     assert not model.running
+
+
+def test_ctrl_c_ends_it_when_what_was_asked_is_answered(sharp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(2) as pool:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+        def interrupt() -> httpx2.Response:
+            with httpx2.Client(base_url=address, timeout=60, trust_env=False) as client:
+                asked = pool.submit(client.post, "/predict", json={"texts": ["great fun"] * 64, "explain": True})
+                until_waiting(client, 1)
+                os.kill(os.getpid(), signal.SIGINT)
+                return asked.result()
+
+        reply = pool.submit(interrupt)
+        server.serve(sharp, listener, None, 8)
+    assert len(reply.result().json()["predictions"]) == 64
+    assert capsys.readouterr().out == f"serve    {address} (Ctrl-C ends it)\nserve    stopped\n"
 
 
 def test_a_signal_while_it_loads_ends_it_and_a_model_of_pairs_is_refused(
