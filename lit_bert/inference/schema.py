@@ -3,7 +3,8 @@
 from importlib.util import find_spec
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
+from fastapi import HTTPException
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 MAX_TEXTS, MAX_CHARACTERS = 128, 20_000
@@ -63,3 +64,19 @@ class PredictResponse(BaseModel):
     """An answer to each text, in their order."""
 
     predictions: list[Answer]
+
+
+def parse(content_type: str, body: bytes) -> PredictRequest:
+    """Return the request that a body holds.
+
+    Raises:
+        HTTPException: 422 with the place and the reason of each problem, without repeating what was sent.
+    """
+    if not content_type.startswith("application/json"):
+        message = "Send JSON, with the header Content-Type: application/json"
+        raise HTTPException(422, [{"loc": ["body"], "msg": message, "type": "content_type"}])
+    try:
+        return PredictRequest.model_validate_json(body)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        raise HTTPException(422, [{**each, "loc": ["body", *each["loc"]]} for each in problems]) from None

@@ -17,7 +17,6 @@ import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
-from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,7 +26,7 @@ from lit_bert.errors import UserError
 from lit_bert.inference.batcher import Batcher
 from lit_bert.inference.card import read_card_metrics
 from lit_bert.inference.export import load_metrics, resolve_checkpoint
-from lit_bert.inference.schema import CAN_EXPLAIN, MAX_CHARACTERS, MAX_TEXTS, PredictRequest, PredictResponse
+from lit_bert.inference.schema import CAN_EXPLAIN, MAX_CHARACTERS, MAX_TEXTS, PredictRequest, PredictResponse, parse
 from lit_bert.run.openmp import LoadMonitor, limit_threads
 
 MAX_BODY = 1 << 20
@@ -160,22 +159,6 @@ async def read_body(request: Request) -> bytes:
     if size > MAX_BODY:
         raise too_large
     return bytes(body)
-
-
-def parse(content_type: str, body: bytes) -> PredictRequest:
-    """Return the request that a body holds.
-
-    Raises:
-        HTTPException: 422 with the place and the reason of each problem, without repeating what was sent.
-    """
-    if not content_type.startswith("application/json"):
-        message = "Send JSON, with the header Content-Type: application/json"
-        raise HTTPException(422, [{"loc": ["body"], "msg": message, "type": "content_type"}])
-    try:
-        return PredictRequest.model_validate_json(body)
-    except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False, include_input=False)
-        raise HTTPException(422, [{**each, "loc": ["body", *each["loc"]]} for each in problems]) from None
 
 
 def read_page() -> tuple[str, dict[str, str]]:
