@@ -2,8 +2,9 @@
 
     ours     python -m lit_bert.serve
     plain    FastAPI and uvicorn, an endpoint that calls pipeline("text-classification") with the text of the request
+    before   python -m lit_bert.serve of another checkout, that of --before
 
-Both serve one exported folder, in turn, for some rounds; all requests are of this machine to itself, one text each, no
+All serve one exported folder, in turn, for some rounds; all requests are of this machine to itself, one text each, no
 two alike, over so many connections at a time. Each answer is compared with that of `Predictor`, in this process. Then
 ours is asked beside clients that are slow, leave, or send what it must refuse, and with a queue that is too short.
 """
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1000, help="requests of a round (default: 1000)")
     parser.add_argument("--connections", type=int, default=16, help="at a time (default: 16)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each server is asked (default: 3)")
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="compare with the server of this checkout, too")
     parser.add_argument("--plain", type=int, metavar="PORT", help="serve plainly on this port")
     options = parser.parse_args()
     if options.plain:
@@ -71,16 +73,16 @@ def serve_plainly(folder: Path, port: int) -> None:
 
 
 async def benchmark(options: argparse.Namespace) -> None:
-    """Ask both servers, then what ours stands."""
+    """Ask all servers, then what ours stands."""
     texts = unique_texts(options.requests)
     expected = predict(options.folder, texts)
     print(f"machine  {cpu()}, {os.cpu_count()} cores; Python {platform.python_version()}")
     print(f"asked    {options.requests:,} requests a round over {options.connections} connections\n")
     print("server  round  requests/s  p50 ms  p95 ms  p99 ms   right   wrong")
-    rates: dict[str, list[float]] = {"ours": [], "plain": []}
+    rates: dict[str, list[float]] = {"ours": [], "plain": []} | ({"before": []} if options.before else {})
     for number in range(1, options.rounds + 1):
         for name in rates:
-            async with started(name, options.folder) as port:
+            async with started(name, options.folder, checkout=options.before) as port:
                 await load(port, dict(list(expected.items())[:50]), options.connections)  # warm-up
                 begin = time.perf_counter()
                 replies = await load(port, expected, options.connections)
@@ -91,8 +93,11 @@ async def benchmark(options: argparse.Namespace) -> None:
             times = "".join(f"{cuts[percent - 1]:8.0f}" for percent in (50, 95, 99))
             counts = f"{outcome['right']:8,}{len(replies) - outcome['right']:8,}"
             print(f"{name:7} {number:5} {rate:11.1f}{times}{counts}", flush=True)
-    ratios = [ours / plain for ours, plain in zip(*rates.values(), strict=True)]
-    print(f"\nours answers {statistics.median(ratios):.2f} times as many requests per second (median of the rounds)\n")
+    print()
+    for name in rates.keys() - {"ours"}:
+        ratio = statistics.median(ours / other for ours, other in zip(rates["ours"], rates[name], strict=True))
+        print(f"ours answers {ratio:.2f} times as many requests per second as {name} (median of the rounds)")
+    print()
     await endure(options, expected)
 
 
@@ -130,16 +135,18 @@ def predict(folder: Path, texts: list[str]) -> dict[str, float]:
 
 
 @asynccontextmanager
-async def started(name: str, folder: Path, *words: str) -> AsyncIterator[int]:
+async def started(name: str, folder: Path, *words: str, checkout: Path | None = None) -> AsyncIterator[int]:
     """Start a server, yield its port when it answers, and end it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = {
-        "ours": ["-m", "lit_bert.serve", "--ckpt_path", str(folder), "--port", str(port), *words],
-        "plain": [__file__, str(folder), "--plain", str(port)],
-    }
-    process = subprocess.Popen([sys.executable, *command[name]], stdout=subprocess.DEVNULL)
+    folder = folder.resolve()
+    command = ["-m", "lit_bert.serve", "--ckpt_path", str(folder), "--port", str(port), *words]
+    if name == "plain":
+        command = [str(Path(__file__).resolve()), str(folder), "--plain", str(port)]
+    # `python -m` takes the package of the folder that it is started in.
+    where = checkout if name == "before" else Path(__file__).parent.parent
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, cwd=where)
     try:
         while not await answers(port):
             if process.poll() is not None:
@@ -152,13 +159,15 @@ async def started(name: str, folder: Path, *words: str) -> AsyncIterator[int]:
 
 
 async def answers(port: int) -> bool:
-    """Tell whether somebody listens."""
+    """Tell whether the server is ready."""
     try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
         return False
+    writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    status = await reader.readline()
     writer.close()
-    return True
+    return b" 200 " in status
 
 
 def head(length: int) -> bytes:

@@ -10,39 +10,36 @@ from pathlib import Path
 
 from lit_bert.errors import UserError, exit_on_user_error
 
-HOSTS = ("127.0.0.1", "0.0.0.0", "::")
-"""The addresses that LitServe binds to."""
-
 TOKEN_VARIABLE = "LIT_BERT_TOKEN"
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line, until a signal ends it; None takes the process's arguments.
+    """Run the command line until a signal ends it; None takes the process's arguments.
 
     Raises:
         SystemExit: With status 2 after a user's mistake.
     """
     options = _parser().parse_args(args)
     with exit_on_user_error():
-        _check_address(options.host, options.port)
-        token = _check_token(options.host, options.token)
         if options.max_queue < 1:
             raise UserError(f"--max_queue {options.max_queue}: it must be at least 1")
+        listener = _listen(options.host, options.port)
+        token = _check_token(options.host, options.token)
         try:
-            from lit_bert.inference.server import serve  # which takes seconds: torch and LitServe
+            from lit_bert.inference.server import serve  # imports torch, which takes seconds
         except ModuleNotFoundError as error:
-            if error.name not in ("fastapi", "litserve"):
+            if error.name not in ("fastapi", "prometheus_client", "uvicorn"):
                 raise
-            raise UserError("a server needs LitServe: pip install -e '.[serve]' -c constraints.txt") from error
-        serve(options.ckpt_path, options.host, options.port, token, options.max_queue)
+            raise UserError("a server needs FastAPI: pip install -e '.[serve]' -c constraints.txt") from error
+        serve(options.ckpt_path, listener, token, options.max_queue)
 
 
 def _check_token(host: str, token: str | None) -> str | None:
     """Return the token that requests have to bring: that of `--token`, or of the environment."""
-    where = f"the environment's {TOKEN_VARIABLE}" if token is None else "--token"
+    source = f"the environment's {TOKEN_VARIABLE}" if token is None else "--token"
     token = os.environ.get(TOKEN_VARIABLE) or None if token is None else token
     if token is not None and not re.fullmatch(r"[\w.~+/-]+=*", token, re.ASCII):
-        raise UserError(f"{where}: use letters, digits and . _ ~ + / - =, for it stands in a header; at least one")
+        raise UserError(f"{source}: use letters, digits and . _ ~ + / - =, for it stands in a header; at least one")
     if token is None and not ip_address(host).is_loopback:
         raise UserError(
             f"--host {host}: others can reach it; give them a token to bring, with {TOKEN_VARIABLE} or --token"
@@ -50,23 +47,29 @@ def _check_token(host: str, token: str | None) -> str | None:
     return token
 
 
-def _check_address(host: str, port: int) -> None:
-    if host not in HOSTS:
-        raise UserError(f"--host {host}: it must be one of {', '.join(HOSTS)}")
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens: connections wait in its backlog while the model is loaded."""
+    try:
+        version = ip_address(host).version
+    except ValueError as error:
+        raise UserError(f"--host {host}: it must be an IP address, such as 127.0.0.1, 0.0.0.0 or ::") from error
     if not 1024 <= port <= 65535:
         raise UserError(f"--port {port}: it must be between 1024 and 65535")
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise UserError(f"--port {port}: cannot listen on {host} ({error.strerror}); give another one") from error
+    listener = socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise UserError(f"--port {port}: cannot listen on {host} ({error.strerror}); give another one") from error
+    return listener
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lit_bert.serve",
-        description="Serve a trained classifier: POST /predict, GET /health, GET /info, and a page at / to try it on.",
+        description="Serve a trained classifier: POST /predict, GET /health, /info, /metrics, and a page at /.",
     )
     where = "a checkpoint that `fit` wrote, or an exported folder; best or last takes that of the newest run in runs/"
     parser.add_argument("--ckpt_path", metavar="X", type=Path, required=True, help=where)

@@ -49,7 +49,7 @@ def private_names(tree: ast.AST) -> Iterator[str]:
 def defined_names(tree: ast.AST) -> Iterator[str]:
     """Yield the names that code defines: functions, classes, variables, and attributes of `self` that it assigns."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id

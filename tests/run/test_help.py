@@ -10,7 +10,7 @@ from lit_bert.cli import BertCLI, main
 from lit_bert.run.help import COMMANDS, MODULES
 
 ROOT = Path(__file__).parent.parent.parent
-HEAVY = ("torch", "lightning", "transformers", "optuna", "litserve")
+HEAVY = ("torch", "lightning", "transformers", "optuna", "fastapi")
 
 
 def answered(program: str, *words: str) -> tuple[int, str, str]:
