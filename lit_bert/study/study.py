@@ -144,12 +144,8 @@ def _conclude(trials: dict[int, FrozenTrial], plan: Plan, runner: Runner, worker
     chosen = [run for name in dict.fromkeys((BASELINE, best)) for run in runs.get(name, [])]
     with ThreadPoolExecutor(workers) as pool:
         test = dict(tested for tested in pool.map(lambda run: _test(run, runner), chosen) if tested)
-    content = {
-        "command": shlex.join(sys.argv),
-        "best": best,
-        "candidates": candidates,
-        "failed": failed,
-    }
+    candidates = summarise(runs, val, test)
+    content = {"command": shlex.join(sys.argv), "best": best, "candidates": candidates, "failed": failed}
     if plan.space:
         pruned = {place: trial for place, trial in trials.items() if trial.state == TrialState.PRUNED}
         first = [plan.runs(place, trial.params)[0] for place, trial in pruned.items()]

@@ -6,7 +6,7 @@ import signal
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import matplotlib.pyplot as plt
 import optuna
@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from lit_bert.errors import UserError
 from lit_bert.study.__main__ import main
 from lit_bert.study.runner import RunFailed, Runner, RunStopped
-from lit_bert.study.space import Plan
+from lit_bert.study.space import Plan, Run
 from lit_bert.study.study import environments
 from lit_bert.study.trials import latest_trials, open_study
 
@@ -48,7 +48,7 @@ class Processes:
             return
         (run / "config.yaml").write_text("trainer: {accelerator: cpu, devices: 1}")
         accuracy = 1.0 if "frozen" not in run.name else 0.5
-        if "trial" in run.name:
+        if command == "fit" and "trial" in run.name:
             accuracy = zlib.crc32(" ".join(words).split("--seed")[0].encode()) / 2**32
         split = {"fit": "val"}.get(command, command)
         output.write_text(json.dumps({split: {"acc": accuracy - 0.1 * ("seed2" in run.name)}, "checkpoint": None}))
@@ -120,6 +120,36 @@ def test_a_run_that_fails_is_listed_and_the_others_count(
     assert "failed   explodes-seed1: the loss" in capsys.readouterr().out
     again = main(words)
     assert (list(again["candidates"]), again["failed"]) == (["baseline", "explodes"], [])
+
+
+def test_a_trial_that_falls_behind_is_given_up(
+    recipe: str, space: str, processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(self: Runner, words: Sequence[str], log: BinaryIO, output: Path, should_prune: Any = bool) -> None:
+        if should_prune():
+            raise optuna.TrialPruned
+        processes(words, log, output)
+
+    monkeypatch.setattr(Runner, "_call", call)
+    monkeypatch.setattr("lit_bert.study.trials._val_accuracies", lambda run: [0.2 if "trial006" in run.name else 0.5])
+    found = main(["--config", recipe, "--search", space, "--trials=8"])
+    assert list(found["given_up"]) == ["trial006"]
+    assert "trial006" not in found["candidates"]
+
+
+def test_a_run_is_tested_on_the_device_that_it_was_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[Sequence[str]] = []
+    monkeypatch.setattr(Runner, "_call", lambda self, words, *_: called.append(words))
+    folder, runner = tmp_path / "baseline-seed1", Runner(tmp_path, [{}], lambda: False)
+    folder.mkdir()
+    (folder / "metrics.json").write_text('{"checkpoint": "checkpoints/best.ckpt"}')
+    with pytest.raises(RunFailed, match="its config cannot be read"):
+        runner.test(Run("baseline", 1))
+    (folder / "config.yaml").write_text("trainer: {accelerator: cpu, devices: 1}")
+    with pytest.raises(FileNotFoundError):  # the results of a test that was only called
+        runner.test(Run("baseline", 1))
+    checkpoint = folder / "checkpoints" / "best.ckpt"
+    assert called == [["test", f"--ckpt_path={checkpoint}", "--trainer.accelerator=cpu", "--trainer.devices=1"]]
 
 
 def test_a_run_that_is_killed_is_tried_three_times(recipe: str, processes: Processes) -> None:
