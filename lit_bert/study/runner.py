@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 
 import yaml
 from optuna import TrialPruned
+from optuna.trial import Trial
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_bert.errors import reason
 from lit_bert.run.run_dir import CHECKPOINTS, CONFIG, LAST, METRICS
@@ -148,3 +150,26 @@ class Runner:
         lines = [line for line in log.read().decode("utf-8", errors="replace").splitlines() if line.strip()]
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         raise RunFailed([*(lines or ["it printed nothing"]), *errors][-1])
+
+
+def pruner(trial: Trial) -> Callable[[Path], bool]:
+    """Return a function that reports a run's new validation accuracies, and tells whether to prune the trial."""
+    reported = 0
+
+    def should_prune(folder: Path) -> bool:
+        nonlocal reported
+        new = _val_accuracies(folder)[reported:]
+        for accuracy in new:
+            trial.report(accuracy, reported)
+            reported += 1
+        return bool(new) and trial.should_prune()
+
+    return should_prune
+
+
+def _val_accuracies(folder: Path) -> list[float]:
+    """Return the validation accuracy of each epoch, as TensorBoard has it."""
+    if not any(folder.glob("events.*")):
+        return []
+    events = EventAccumulator(str(folder), {"scalars": 0}).Reload()
+    return [scalar.value for scalar in events.Scalars("val/acc")] if "val/acc" in events.Tags()["scalars"] else []

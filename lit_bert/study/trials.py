@@ -7,7 +7,6 @@ import sys
 import time
 import uuid
 import zlib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -20,11 +19,10 @@ from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import event
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_bert.console import status
 from lit_bert.errors import UserError
-from lit_bert.study.runner import RunFailed, Runner, RunStopped
+from lit_bert.study.runner import RunFailed, Runner, RunStopped, pruner
 from lit_bert.study.space import Plan, suggest
 
 PLACE, BEGUN, REASON = "place", "begun", "reason"
@@ -205,7 +203,7 @@ def _run_trial(trial: Trial, plan: Plan, runner: Runner) -> float:
     trial.set_user_attr(REASON, None)
     accuracies: list[float] = []
     for run in plan.runs(place, suggest(trial, plan.space)):
-        should_prune = _pruner(trial) if plan.space and not accuracies else lambda _: False
+        should_prune = pruner(trial) if plan.space and not accuracies else lambda _: False
         try:
             accuracies.append(runner.fit(run, plan.arguments(run), should_prune))
             if run.fold is not None:
@@ -215,26 +213,3 @@ def _run_trial(trial: Trial, plan: Plan, runner: Runner) -> float:
                 trial.set_user_attr(REASON, f"{run.name}: {error}")
             raise
     return fmean(accuracies)
-
-
-def _pruner(trial: Trial) -> Callable[[Path], bool]:
-    """Return a function that reports a run's new validation accuracies, and tells whether to prune the trial."""
-    reported = 0
-
-    def should_prune(folder: Path) -> bool:
-        nonlocal reported
-        new = _val_accuracies(folder)[reported:]
-        for accuracy in new:
-            trial.report(accuracy, reported)
-            reported += 1
-        return bool(new) and trial.should_prune()
-
-    return should_prune
-
-
-def _val_accuracies(folder: Path) -> list[float]:
-    """Return the validation accuracy of each epoch, as TensorBoard has it."""
-    if not any(folder.glob("events.*")):
-        return []
-    events = EventAccumulator(str(folder), {"scalars": 0}).Reload()
-    return [scalar.value for scalar in events.Scalars("val/acc")] if "val/acc" in events.Tags()["scalars"] else []
