@@ -22,6 +22,7 @@ from sqlalchemy import event
 
 from lit_bert.console import status
 from lit_bert.errors import UserError
+from lit_bert.files import atomic_write
 from lit_bert.study.runner import RunFailed, Runner, RunStopped, pruner
 from lit_bert.study.space import Plan, suggest
 
@@ -91,7 +92,8 @@ def _study_name(folder: Path, options: str) -> str:
     """Return the name of a folder's study in the storage, where others may have folders of the same name."""
     file, checksum = folder / "study.id", hashlib.sha256(options.encode()).hexdigest()
     if not file.is_file():
-        file.write_text(f"{folder.name}-{uuid.uuid4().hex[:8]} {checksum}", "utf-8")
+        with atomic_write(file) as partial:
+            partial.write_text(f"{folder.name}-{uuid.uuid4().hex[:8]} {checksum}", "utf-8")
     name, _, begun_with = file.read_text("utf-8").rpartition(" ")
     if begun_with != checksum:
         raise UserError(
