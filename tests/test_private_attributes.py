@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import optuna
 import pytest
 from conftest import make_bert
 from jsonargparse import ArgumentParser
@@ -23,7 +22,6 @@ USED = {
     "_PATH": {"run/checkpoint_io.py"},
     "_subcommands_action": {"run/parser.py"},
     "_trainer": {"module.py"},
-    "_trial_id": {"study/trials.py"},
 }
 """Private attributes of other libraries, and the files that use them."""
 
@@ -112,13 +110,6 @@ def test_that_of_transformers_exists(tmp_path: Path) -> None:
     assert config._attn_implementation in (None, "eager", "sdpa")
     config._attn_implementation = "eager"
     assert config._attn_implementation == "eager"
-
-
-def test_that_of_optuna_exists() -> None:
-    study = optuna.create_study()
-    study.ask()
-    again = optuna.trial.Trial(study, study.trials[0]._trial_id)
-    assert again.number == 0
 
 
 @pytest.mark.parametrize("name", sorted(USED))

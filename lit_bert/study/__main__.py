@@ -19,7 +19,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the command line; None takes the process's arguments.
 
     Returns:
-        What `study.json` holds, or nothing of it if other workers are not done yet.
+        The content of `study.json`, or nothing if other workers are not done yet.
 
     Raises:
         SystemExit: With status 2 after a user's mistake, with 130 or 143 after a signal.
@@ -27,21 +27,21 @@ def main(args: Sequence[str] | None = None) -> dict[str, Any]:
     options, shared = _parser().parse_known_args(_quoted(sys.argv[1:] if args is None else args))
     with exit_on_user_error():
         try:
-            from lit_bert.study.command import run_study  # which takes seconds: torch
+            from lit_bert.study.study import run_study
+
+            return run_study(options, shared)
         except ModuleNotFoundError as error:
             if error.name != "optuna":
                 raise
             raise UserError("a study needs Optuna: pip install -e '.[study]' -c constraints.txt") from error
-    return run_study(options, shared)
+        except KeyboardInterrupt:  # before its runs, or after them
+            sys.stderr.write("stopped by SIGINT; the same command goes on\n")
+            raise SystemExit(130) from None
 
 
 def _quoted(words: Sequence[str]) -> list[str]:
-    """Begin the options of each `--variant` with a space, or argparse would take a single one for its own."""
-    listed = list(words)
-    for place, word in enumerate(listed[:-2]):
-        if word == "--variant":
-            listed[place + 2] = f" {listed[place + 2]}"
-    return listed
+    """Put a space before the options of each `--variant`, or argparse would take a single one for its own."""
+    return [*words[:2], *(f" {word}" if words[place] == "--variant" else word for place, word in enumerate(words[2:]))]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,8 +72,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:  # before its runs, or after them
-        sys.stderr.write("stopped by SIGINT; the same command goes on\n")
-        raise SystemExit(130) from None
+    main()

@@ -1,240 +1,217 @@
-"""The trials of a study: an Optuna storage that workers share, here and on other machines."""
+"""The trials of a study in an Optuna storage, which workers share, here and on other machines."""
 
-import contextlib
-import json
-import statistics
-import threading
+import functools
+import hashlib
+import signal
+import sys
+import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import OptunaError
+from filelock import FileLock
+from optuna.distributions import BaseDistribution
+from optuna.samplers import TPESampler
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from sqlalchemy import event
 
-from lit_bert.errors import UserError, reason
-from lit_bert.evaluation.report import write_json
-from lit_bert.study import runner
-from lit_bert.study.plan import Plan, Run
+from lit_bert.console import status
+from lit_bert.errors import UserError
+from lit_bert.files import atomic_write
+from lit_bert.study.runner import RunFailed, Runner, RunStopped, pruner
+from lit_bert.study.space import Plan, suggest
 
-REASON = "reason"
-"""Attribute of a trial that failed: why."""
+PLACE, BEGUN, REASON = "place", "begun", "reason"
+"""Attributes of a trial: its place in the plan, its number once it has begun, and why it failed.
 
-GIVEN_UP_AFTER = 3
+A trial without a place came when all places were taken."""
+
+LOCK = ".study.lock"
+"""File in a study's folder: its lock is held where two workers must not do the same."""
+
+HEARTBEAT, GRACE = 5, 30
+"""Seconds between a trial's signs of life, and without one until it counts as lost."""
+
+MAX_RETRIES = 2
+"""Number of times that a run is started again after something killed its process."""
+
+GIVE_UP_AFTER = 3
 """The study ends if so many trials, the first ones, failed: the next would fail, too."""
 
-PRUNED_AFTER = 5
-"""Trials that are done before any is given up."""
+PRUNE_AFTER = 5
+"""Number of trials that end before any is given up."""
 
 
-def open_study(folder: Path, storage: str | None, plan: Plan, config: str = "") -> optuna.Study:
-    """Return a study, a new one or the one that there is; what failed in it is to be tried again.
+def open_study(folder: Path, url: str | None, plan: Plan, config: str = "") -> optuna.Study:
+    """Return a study, a new one or the one that there is; its trials that failed or were lost wait to be run again.
 
     Args:
-        folder: The study's; its name is the study's name.
-        storage: URL of an Optuna storage; None keeps it in a file of the folder.
-        plan: What is to be done.
-        config: The settings of the baseline's runs.
+        folder: The study's folder.
+        url: Optuna storage; None is a file in the folder.
+        plan: What is to be run.
+        config: The settings of the first candidate.
 
     Raises:
-        UserError: The folder or the storage cannot be used, or holds another study of this name.
+        UserError: The folder has another study.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    url = storage or f"sqlite:///{folder / 'study.db'}"
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=PRUNED_AFTER)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: there can be no folder ({reason(error)}); see --root and --name") from error
-    with FileLock(folder / ".study.lock"), explained(url):
+    with FileLock(folder / LOCK):
         study = optuna.create_study(
-            storage=url, study_name=folder.name, direction="maximize", load_if_exists=True, pruner=pruner
+            storage=_storage(url or f"sqlite:///{folder / 'study.db'}"),
+            study_name=_study_name(folder, f"{url} {replace(plan, trials=0)} {config}"),
+            direction="maximize",
+            load_if_exists=True,
+            sampler=PlaceSampler(multivariate=False),  # otherwise it draws before the trial has its place
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=PRUNE_AFTER),
         )
-        _check_identity(study, folder, [plan.identity(), config])
-        for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            if trial.user_attrs.get(REASON):
-                Trial(study, trial._trial_id).set_user_attr(REASON, None)
+    _fail_lost_trials(study)
+    with FileLock(folder / LOCK):
+        for trial in latest_trials(study).values():
+            if trial.state == TrialState.FAIL:
+                RetryHeartbeatStaleTrialCallback()(study, trial)
     return study
 
 
-def _check_identity(study: optuna.Study, folder: Path, identity: list[str]) -> None:
-    """Check that a folder and a storage belong together, and to what is asked for."""
-    file = folder / "identity.json"
-    in_folder, in_storage = json.loads(file.read_text("utf-8")) if file.is_file() else None, study.user_attrs.get("id")
-    if in_folder is None and in_storage is None:
-        in_folder = {"id": uuid.uuid4().hex, "identity": identity}
-        write_json(file, in_folder)
-        study.set_user_attr("id", in_folder["id"])
-    elif in_folder is None or in_folder["id"] != in_storage:
-        raise UserError(
-            f"--name {folder.name}: {folder} is not the folder of the study in the storage; choose another name"
-        )
-    if in_folder["identity"] != identity:
+def _storage(url: str) -> RDBStorage:
+    is_sqlite = url.startswith("sqlite")
+    engine = {"connect_args": {"timeout": 60, "isolation_level": None}} if is_sqlite else None
+    retry = RetryHeartbeatStaleTrialCallback()
+    storage = RDBStorage(
+        url, engine, heartbeat_interval=HEARTBEAT, grace_period=GRACE, heartbeat_stale_trial_callback=retry
+    )
+    if is_sqlite:  # otherwise two workers can take the same waiting trial: it ignores SELECT ... FOR UPDATE
+        event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return storage
+
+
+def _study_name(folder: Path, options: str) -> str:
+    """Return the name of a folder's study in the storage, where others may have folders of the same name."""
+    file, checksum = folder / "study.id", hashlib.sha256(options.encode()).hexdigest()
+    if not file.is_file():
+        with atomic_write(file) as partial:
+            partial.write_text(f"{folder.name}-{uuid.uuid4().hex[:8]} {checksum}", "utf-8")
+    name, _, begun_with = file.read_text("utf-8").rpartition(" ")
+    if begun_with != checksum:
         raise UserError(
             f"--name {folder.name}: there is another study of this name, with other options; give the options it "
             "was begun with, or choose another name"
         )
+    return name
 
 
-@contextlib.contextmanager
-def explained(storage: str) -> Iterator[None]:
-    """Turn what a database raises into an error that its user can mend."""
-    try:
-        yield
-    except (OptunaError, SQLAlchemyError, ImportError) as error:
-        raise UserError(f"--storage {storage}: cannot be used ({reason(error)}); the same command goes on") from error
+def _fail_lost_trials(study: optuna.Study) -> None:
+    """Wait for signs of life from running trials, and let those of killed workers fail.
+
+    Otherwise a search would draw its next trial before it has the results of the lost one.
+    """
+    running = functools.partial(study.get_trials, deepcopy=False, states=[TrialState.RUNNING])
+    end = time.monotonic() + GRACE + HEARTBEAT
+    if running():
+        status("study", f"waits up to {GRACE + HEARTBEAT} s for signs of life from other workers")
+    while running() and time.monotonic() < end:
+        time.sleep(1)
+        fail_stale_trials(study)
+    for trial in running():
+        if trial.user_attrs.get(BEGUN) != trial.number:  # its worker was killed before the first sign of life
+            study.tell(trial.number, state=TrialState.FAIL)
 
 
-class Worker(threading.Thread):
-    """Does trials, one after the other, until all are done.
+def latest_trials(study: optuna.Study) -> dict[int, FrozenTrial]:
+    """Return the last trial at each place of the plan, in their order: one that was lost has others after it."""
+    trials = [trial for trial in study.get_trials(deepcopy=False) if PLACE in trial.user_attrs]
+    latest = {trial.user_attrs[PLACE]: trial for trial in trials}
+    return {place: latest[place] for place in sorted(latest)}
 
-    A trial belongs to the worker that holds its lock; where a worker was killed, the lock is free, and another one
-    takes the trial up.
+
+def failures(trials: dict[int, FrozenTrial]) -> list[str]:
+    """Return the reasons of trials that failed."""
+    failed = [trial for trial in trials.values() if trial.state == TrialState.FAIL]
+    return [trial.user_attrs.get(REASON) or f"trial {trial.user_attrs[PLACE]}: it was killed" for trial in failed]
+
+
+class PlaceSampler(TPESampler):
+    """TPE whose draws depend on the trial's place and the results so far, so that a killed study repeats them."""
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        seed = zlib.crc32(f"{trial.user_attrs[PLACE]} {param_name}".encode())
+        sampler = TPESampler(seed=seed, constant_liar=True)
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+
+def run_trials(study: optuna.Study, plan: Plan, runner: Runner, workers: int, signals: list[int]) -> None:
+    """Run the trials that wait and those that are new, until none is left or a signal comes.
 
     Args:
-        study: The study.
-        plan: What is to be done.
-        folder: The study's.
-        variables: Of the environment of its runs, such as the GPU that they see.
-        stop: Set when the study is to stop.
+        study: What `open_study` returned.
+        plan: What is to be run.
+        runner: Starts the runs. It is to stop once there are `signals`.
+        workers: Number of trials at a time.
+        signals: List that a signal to stop is added to.
+
+    Raises:
+        UserError: The first trials all failed.
+        SystemExit: With 128 and the signal's number after a signal.
     """
 
-    def __init__(
-        self, study: optuna.Study, plan: Plan, folder: Path, variables: Mapping[str, str], stop: threading.Event
-    ) -> None:
-        super().__init__(daemon=True)
-        self.study, self.plan, self.folder, self.variables, self.stop = study, plan, folder, variables, stop
-        self.error: BaseException | None = None
+    def stop(number: int, frame: Any) -> None:
+        signals.append(number)
+        signal.signal(number, signal.SIG_DFL)  # another one ends the study at once, but not its runs
 
-    def run(self) -> None:
-        """Do trials, until none is left."""
+    def after_trial(study: optuna.Study, trial: FrozenTrial) -> None:
+        if trial.state == TrialState.FAIL and PLACE in trial.user_attrs and not trial.user_attrs.get(REASON):
+            RetryHeartbeatStaleTrialCallback(None if signals else MAX_RETRIES)(study, trial)
+        if signals or len(_first_failures(study)) == GIVE_UP_AFTER:
+            study.stop()
+
+    objective = functools.partial(_run_trial, plan=plan, runner=runner)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        while not signals and (left := _count_left(study, plan)):
+            jobs, callbacks = min(workers, left), [after_trial]
+            study.optimize(objective, left, None, jobs, (RunFailed,), callbacks, show_progress_bar=True)
+            if len(failed := _first_failures(study)) == GIVE_UP_AFTER:
+                raise UserError(f"the first {GIVE_UP_AFTER} trials failed: {failed[0]}")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if signals:
+        sys.stderr.write(f"stopped by {signal.Signals(signals[0]).name}; the same command goes on\n")
+        raise SystemExit(128 + signals[0])
+
+
+def _count_left(study: optuna.Study, plan: Plan) -> int:
+    states = [trial.state for trial in latest_trials(study).values()]
+    return max(0, plan.size - len(states)) + states.count(TrialState.WAITING)
+
+
+def _first_failures(study: optuna.Study) -> list[str]:
+    return failures({place: trial for place, trial in latest_trials(study).items() if place < GIVE_UP_AFTER})
+
+
+def _run_trial(trial: Trial, plan: Plan, runner: Runner) -> float:
+    """Return the mean validation accuracy of a trial's runs."""
+    with FileLock(runner.folder / LOCK):
+        place = trial.user_attrs.get(PLACE, len(latest_trials(trial.study)))
+        if place >= plan.size or runner.should_stop():
+            raise RunStopped
+        trial.set_user_attr(PLACE, place)
+    trial.set_user_attr(BEGUN, trial.number)
+    trial.set_user_attr(REASON, None)
+    accuracies: list[float] = []
+    for run in plan.runs(place, suggest(trial, plan.space)):
+        should_prune = pruner(trial) if plan.space and not accuracies else lambda _: False
         try:
-            while not self.stop.is_set() and self._do_next():
-                pass
-        except BaseException as error:
-            self.error = error
-            self.stop.set()
-
-    def _do_next(self) -> bool:
-        """Do a trial that was left, or else a new one; return whether there was any."""
-        for trial in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            if not trial.user_attrs.get(REASON) and self._do(trial.number):
-                return True
-        with FileLock(self.folder / ".study.lock"):
-            number = len(self.study.get_trials(deepcopy=False))
-            if number >= self.plan.size:
-                return False
-            first = [trial.user_attrs.get(REASON) for trial in self.study.get_trials(deepcopy=False)[:GIVEN_UP_AFTER]]
-            if len(first) == GIVEN_UP_AFTER and all(first):
-                raise UserError(f"the first {GIVEN_UP_AFTER} trials failed: {first[0]}")
-            # Its own seed for each, so that a study that was stopped asks for what it would have asked for.
-            self.study.sampler = optuna.samplers.TPESampler(seed=number, constant_liar=True)
-            number = self.study.ask(dict(self.plan.space)).number
-        self._do(number)
-        return True
-
-    def _do(self, number: int) -> bool:
-        try:
-            with FileLock(self.folder / f".trial{number:03}.lock", timeout=0):
-                trial = self.study.get_trials(deepcopy=False)[number]
-                if trial.state == TrialState.RUNNING and not trial.user_attrs.get(REASON):  # still
-                    self._finish(trial)
-                    return True
-        except Timeout:
-            pass  # another worker does it
-        return False
-
-    def _finish(self, trial: FrozenTrial) -> None:
-        scores = []
-        live = Trial(self.study, trial._trial_id)
-        missing = [name for name in self.plan.space if name not in trial.params]  # of a worker that was killed
-        params = {**trial.params, **{name: _suggest(live, name, self.plan.space[name]) for name in missing}}
-        try:
-            for place, run in enumerate(self.plan.runs(trial.number, params)):
-                hopeless = self._pruning(trial, live) if self.plan.space and place == 0 else _never
-                arguments = self.plan.arguments(run)
-                results = runner.fit(run, arguments, self.folder, self.variables, self.stop, hopeless)
-                if "val" not in results:
-                    raise runner.RunFailed("nothing was validated")
-                scores.append(float(results["val"]["acc"]))
-        except runner.Stopped:
-            return
-        except runner.RunPruned:
-            self.study.tell(trial.number, state=TrialState.PRUNED)
-        except runner.RunFailed as error:
-            live.set_user_attr(REASON, f"{run.name}: {error}")  # it stays as it is, and is tried again another time
-        else:
-            self.study.tell(trial.number, statistics.fmean(scores))
-
-    def _pruning(self, trial: FrozenTrial, live: Trial) -> Callable[[Path], bool]:
-        """Return what reports a run's validation accuracies, as TensorBoard has them, and tells whether to prune."""
-        reported = 0
-
-        def is_hopeless(target: Path) -> bool:
-            nonlocal reported
-            accuracies = _accuracies(target)
-            for epoch in range(reported, len(accuracies)):
-                if epoch not in trial.intermediate_values:  # by a worker that was killed
-                    live.report(accuracies[epoch], epoch)
-            new, reported = len(accuracies) > reported, len(accuracies)
-            return new and live.should_prune()
-
-        return is_hopeless
-
-
-def _suggest(live: Trial, name: str, distribution: BaseDistribution) -> Any:
-    match distribution:
-        case FloatDistribution():
-            return live.suggest_float(
-                name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-            )
-        case IntDistribution():
-            return live.suggest_int(
-                name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-            )
-        case CategoricalDistribution():
-            return live.suggest_categorical(name, distribution.choices)
-
-
-def _never(_: Path) -> bool:
-    return False
-
-
-def _accuracies(target: Path) -> list[float]:
-    if not any(target.glob("events.*")):
-        return []
-    events = EventAccumulator(str(target), {"scalars": 0}).Reload()
-    tag = "val/acc"
-    return [event.value for event in events.Scalars(tag)] if tag in events.Tags()["scalars"] else []
-
-
-def done(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that have ended, whatever their end."""
-    ends = (TrialState.COMPLETE, TrialState.PRUNED)
-    return [trial for trial in study.get_trials(deepcopy=False) if trial.state in ends or trial.user_attrs.get(REASON)]
-
-
-def completed_runs(study: optuna.Study, plan: Plan) -> dict[str, list[Run]]:
-    """Return the runs that have results, by the name of their candidate, in their order."""
-    runs: dict[str, list[Run]] = {}
-    for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
-        for run in plan.runs(trial.number, trial.params):
-            runs.setdefault(run.candidate.name, []).append(run)
-    return runs
-
-
-def failures(study: optuna.Study) -> list[str]:
-    """Return the runs that failed, and why."""
-    return [trial.user_attrs[REASON] for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get(REASON)]
-
-
-def pruned(study: optuna.Study, plan: Plan) -> dict[str, list[str]]:
-    """Return the options of the candidates that were given up, by name."""
-    trials = study.get_trials(deepcopy=False, states=[TrialState.PRUNED])
-    candidates = [plan.runs(trial.number, trial.params)[0].candidate for trial in trials]
-    return {candidate.name: list(candidate.options) for candidate in candidates}
+            accuracies.append(runner.fit(run, plan.arguments(run), should_prune))
+            if run.fold is not None:
+                runner.predict_fold(run)
+        except RunFailed as error:
+            if not isinstance(error, RunStopped):
+                trial.set_user_attr(REASON, f"{run.name}: {error}")
+            raise
+    return fmean(accuracies)

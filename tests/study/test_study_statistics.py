@@ -6,8 +6,9 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from lit_bert.study.plan import Candidate, Run
-from lit_bert.study.report import best_candidate, join_folds, mean_interval, paired_difference, print_table, summarise
+from lit_bert.study.space import Run
+from lit_bert.study.statistics import best_candidate, mean_interval, paired_difference, print_table, summarise
+from lit_bert.study.study import join_folds
 
 A = [0.781, 0.790, 0.775, 0.802, 0.779]
 B = [0.790, 0.801, 0.779, 0.801, 0.795]
@@ -41,13 +42,13 @@ def test_scores_of_folds_do_not_count_as_independent() -> None:
 
 
 def test_the_best_is_one_with_all_its_runs() -> None:
-    runs = {name: [Run(Candidate(name), seed, None) for seed in (1, 2)] for name in ("baseline", "lucky")}
+    runs = {name: [Run(name, seed) for seed in (1, 2)] for name in ("baseline", "lucky")}
     del runs["lucky"][1]
     assert best_candidate(runs, {"baseline-seed1": 0.5, "baseline-seed2": 0.6, "lucky-seed1": 0.9}) == "baseline"
 
 
 def test_the_best_comes_first_and_pairs_are_of_one_seed(capsys: pytest.CaptureFixture[str]) -> None:
-    runs = {name: [Run(Candidate(name), seed, None) for seed in (1, 2, 3)] for name in ("baseline", "better")}
+    runs = {name: [Run(name, seed) for seed in (1, 2, 3)] for name in ("baseline", "better")}
     del runs["better"][1]  # that run failed
     val = dict(zip(("baseline-seed1", "baseline-seed2", "baseline-seed3"), (0.5, 0.1, 0.7), strict=True))
     val |= {"better-seed1": 0.6, "better-seed3": 0.9}
@@ -56,10 +57,8 @@ def test_the_best_comes_first_and_pairs_are_of_one_seed(capsys: pytest.CaptureFi
     assert found["better"]["val_difference"]["mean"] == pytest.approx(0.15)
     assert found["better"]["test"]["mean"] == 0.4
     assert found["better"]["runs"]["better-seed3"] == {"val": 0.9, "test": None}
-    print_table(found, ["better-seed2: out of memory"], Console(soft_wrap=True, width=100))
-    said = capsys.readouterr().out
-    assert "+0.1500" in said
-    assert "failed   better-seed2: out of memory" in said
+    print_table(found, Console(soft_wrap=True, width=100))
+    assert "+0.1500" in capsys.readouterr().out
 
 
 def test_predictions_of_folds_are_one_file_in_the_order_of_the_rows(tmp_path: Path) -> None:
