@@ -44,7 +44,9 @@ def test_fit_leaves_a_whole_run(recipe: str, capsys: pytest.CaptureFixture[str])
     assert config["trainer"]["precision"] == "32-true"
 
     scalars = events(run)
-    assert {"train/loss", "train/lr/pg1", "train/grad_norm", "train/acc", "val/loss", "val/acc", "val/f1"} <= set(scalars)
+    assert {"train/loss", "train/lr/pg1", "train/grad_norm", "train/acc", "val/loss", "val/acc", "val/f1"} <= set(
+        scalars
+    )
     assert scalars["final/test_acc"] == [pytest.approx(metrics["test"]["acc"])]
     assert len(scalars["val/acc"]) == 2
     accumulator = EventAccumulator(str(run))
@@ -92,7 +94,10 @@ def test_last_is_the_last_epoch_though_an_earlier_one_is_best(recipe: str) -> No
     assert read_safely(cli.run_dir / "checkpoints" / "last.ckpt")["epoch"] == 2
     cli = main(["fit", f"--ckpt_path={cli.run_dir}/checkpoints/last.ckpt", "--trainer.max_epochs=4"])
     assert cli.trainer.global_step == 20
-    assert sorted(file.name for file in (cli.run_dir / "checkpoints").iterdir()) == ["epoch=0-val_acc=0.5000.ckpt", "last.ckpt"]
+    assert sorted(file.name for file in (cli.run_dir / "checkpoints").iterdir()) == [
+        "epoch=0-val_acc=0.5000.ckpt",
+        "last.ckpt",
+    ]
 
 
 def test_a_checkpoint_beside_a_config_of_something_else_stands_alone(recipe: str, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ USED = {
     "_broadcast_sigterm_tensor": {"callbacks/preemption.py"},
     "_name_parser_map": {"run/parser.py"},
     "_option_string_actions": {"run/parser.py"},
-    "_PATH": {"run/checkpoint_io.py"},
+    "_PATH": {"modeling/checkpoint.py", "run/checkpoint_io.py"},
     "_subcommands_action": {"run/parser.py"},
     "_trainer": {"module.py"},
 }

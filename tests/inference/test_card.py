@@ -62,14 +62,9 @@ def test_of_other_data_a_card_says_less() -> None:
 
 
 def test_the_recipe_tells_the_options_of_the_model_that_are_not_as_always() -> None:
-<<<<<<< HEAD
     lines = render({}, pooling="mean", frozen_layers=0).splitlines()
     assert "- pooling: mean" in lines
     assert not [line for line in lines if line.startswith(("- frozen_layers", "- class_weights"))]
-=======
-    lines = render({}, pooling="mean", lora_rank=8, frozen_layers=0, lora_targets=None).splitlines()
-    assert {"- pooling: mean", "- lora_rank: 8"} <= set(lines)
-    assert not [line for line in lines if line.startswith(("- frozen_layers", "- lora_targets", "- class_weights"))]
 
 
 def test_a_card_that_was_edited_has_no_figures(tmp_path: Path) -> None:
@@ -77,4 +72,3 @@ def test_a_card_that_was_edited_has_no_figures(tmp_path: Path) -> None:
     for text in ("", "---\nmodel-index: [\n---\n", "---\nmodel-index: 3\n---\n"):
         (tmp_path / "README.md").write_text(text)
         assert read_card_metrics(tmp_path) == {}
->>>>>>> server
