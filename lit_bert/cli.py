@@ -21,15 +21,16 @@ from lit_bert.run.exit import exit_on_sigterm, explain_and_exit, explain_out_of_
 from lit_bert.run.help import check_command, program
 from lit_bert.run.options import option_groups
 from lit_bert.run.parser import Parser
-from lit_bert.run.resume import exit_if_finished, stored_settings
 from lit_bert.run.run_dir import open_run_dir
 from lit_bert.run.start import Start, find_start
-from lit_bert.run.trainer import make_trainer
+from lit_bert.run.trainer import make_bare_trainer, make_trainer
+
+Classes = tuple[type[LightningModule], type[LightningDataModule]]
 
 
 def as_dict(spec: Namespace | None) -> dict[str, Any] | None:
     """Return a class and its arguments as the module's hyperparameters have them."""
-    return spec and dict(spec.as_dict())
+    return None if spec is None else dict(spec.as_dict())
 
 
 def main(
@@ -39,10 +40,8 @@ def main(
 ) -> "BertCLI":
     """Run a command, such as `["fit", "--config", "configs/packaged.yaml"]`; None takes the process's arguments.
 
-    The classes may be subclasses of your own.
-
-    Returns:
-        The CLI object, with `trainer`, `model`, `datamodule`, `config`, `run_dir` and `results`.
+    The classes may be subclasses of your own. Returns the CLI object, with `trainer`, `model`, `datamodule`, `config`,
+    `run_dir` and `results`.
 
     Raises:
         SystemExit: With status 2 after a user's mistake, which has been explained on standard error; with 1 if another
@@ -57,7 +56,7 @@ def main(
     try:
         exit_on_sigterm()
         with openmp.LoadMonitor(), ExitStack() as stack:
-            return BertCLI(words, find_start(words), stack, model_class, datamodule_class)
+            return BertCLI(words, find_start(words), stack, (model_class, datamodule_class))
     except Exception as error:
         explain_and_exit(error)
         raise
@@ -66,23 +65,16 @@ def main(
 class BertCLI(LightningCLI):
     """LightningCLI that keeps a folder for each run, resumes it, and says what came out of it: see `main`."""
 
-    def __init__(
-        self,
-        words: list[str],
-        start: Start,
-        stack: ExitStack,
-        model_class: type[LightningModule],
-        datamodule_class: type[LightningDataModule],
-    ) -> None:
+    def __init__(self, words: list[str], start: Start, stack: ExitStack, classes: Classes) -> None:
         self.start, self._stack = start, stack
         self.results: dict[str, Any] = {}
         try:
             super().__init__(
-                model_class,
-                datamodule_class,
+                classes[0],
+                classes[1],
                 args=words,
                 parser_class=Parser,
-                save_config_callback=None,  # it writes before a refused resumption is refused; `RunRecord` after
+                save_config_callback=None,  # `RunRecord` writes, once a resumption can no longer be refused
                 seed_everything_default=1,
                 parser_kwargs={"prog": program(), start.command: {"command": start.command}},
                 trainer_defaults=defaults.TRAINER,
@@ -101,9 +93,8 @@ class BertCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add this project's options and links, and the defaults that come from a checkpoint or a recipe."""
-        command, checkpoint = self.start.command, self.start.checkpoint
         self._subparser = parser
-        for kind, group in option_groups(command):
+        for kind, group in option_groups(self.start.command):
             parser.add_class_arguments(kind, group, instantiate=False)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults({f"checkpoint.{name}": value for name, value in defaults.CHECKPOINT.items()})
@@ -113,11 +104,7 @@ class BertCLI(LightningCLI):
             parser.link_arguments(name, f"model.{name}", as_dict)
         parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
         parser.link_arguments("model.pretrained", "data.tokenizer")
-        if checkpoint:
-            stored, known = stored_settings(checkpoint, command), parser.get_defaults(skip_validation=True).keys()
-            parser.set_defaults({key: stored[key] for key in stored.keys() & set(known)})
-        if self.start.config:
-            parser.default_config_files = [str(self.start.config)]
+        self.start.set_defaults(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         assert isinstance(args, list)
@@ -126,45 +113,33 @@ class BertCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Fill in what depends on this machine, so that the saved config says what was done."""
-        self.settings, checkpoint = self.config[self.subcommand], self.start.checkpoint
-        self.settings.ckpt_path = str(checkpoint.path) if checkpoint else self.start.folder
+        self.settings = self.config[self.subcommand]
         defaults.complete(self.settings)
-        if checkpoint:
-            if self.subcommand == "fit":
-                exit_if_finished(checkpoint, yaml.safe_load(self._config_text()))
-            if checkpoint.tokenizer_files:
-                self.settings.data.tokenizer = str(checkpoint.path)
-            self.parser.add_instantiator(
-                lambda kind, *args, **kwargs: kind(*args, **kwargs, encoder_config=checkpoint.encoder_config),
-                self._model_class,
-                subclasses=True,
-            )
+        self.start.complete(self.settings, yaml.safe_load(self._config_text()))
+        self.parser.add_instantiator(self.start.make_model, self._model_class, subclasses=True)
 
     def instantiate_classes(self) -> None:
         """Make data module, module and trainer; to predict texts, a trainer alone, for its devices."""
         if self.settings.get("input") is None:
             with ranks.rank_zero_first():
                 super().instantiate_classes()
-            return
-        self.config_init, self.model, self.datamodule = self.config, None, None
-        names = ("accelerator", "devices", "num_nodes", "precision", "default_root_dir")
-        bare = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-        options = {name: self.settings.trainer[name] for name in names} | dict.fromkeys(bare, False)
-        self.trainer = Trainer(**options, use_distributed_sampler=False)
-        self._open_run_dir()
+        else:
+            self.model = self.datamodule = None
+            self.trainer = make_bare_trainer(self.settings.trainer)
+            self._open_run_dir()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the run's folder, and the trainer with this project's callbacks."""
-        settings, fit = self.config_init[self.subcommand], self.subcommand == "fit"
-        if fit:
+        settings = self.config_init[self.subcommand]
+        if self.subcommand == "fit":
             defaults.complete_epochs(self.settings, self.datamodule)
             settings.trainer.max_epochs = kwargs["max_epochs"] = self.settings.trainer.max_epochs
         self._open_run_dir()
-        return make_trainer(settings, fit, self.run_dir, self._config_text(), self.start.checkpoint, **kwargs)
+        return make_trainer(settings, self.start, self.run_dir, self._config_text(), **kwargs)
 
     def _open_run_dir(self) -> None:
-        of_run = open_run_dir(str(self.subcommand), self.settings, self.start.recipe, self._config_text())
-        self._folder = self._stack.enter_context(of_run)
+        opened = open_run_dir(self.start.command, self.settings, self.start.recipe, self._config_text())
+        self._folder = self._stack.enter_context(opened)
         self.run_dir = self._folder.path
 
     def _config_text(self) -> str:
@@ -178,17 +153,16 @@ class BertCLI(LightningCLI):
         finally:
             if self.trainer.global_step:
                 self._folder.keep()
-        seconds = time.monotonic() - started
-        parts = (self.trainer, self.model, self.datamodule, self.run_dir, self.settings)
-        self.results = commands.after_fit(*parts, seconds)
+        self.results = commands.after_fit(*self._parts(), time.monotonic() - started)
 
     def validate(self, **kwargs: Any) -> None:
-        parts = (self.trainer, self.model, self.datamodule, self.run_dir, self.settings)
-        self.results = commands.evaluate(*parts, "val")
+        self.results = commands.evaluate(*self._parts(), "val")
 
     def test(self, **kwargs: Any) -> None:
-        parts = (self.trainer, self.model, self.datamodule, self.run_dir, self.settings)
-        self.results = commands.evaluate(*parts, "test")
+        self.results = commands.evaluate(*self._parts(), "test")
 
     def predict(self, **kwargs: Any) -> None:
-        commands.predict(self.trainer, self.model, self.datamodule, self.run_dir, self.settings)
+        commands.predict(*self._parts())
+
+    def _parts(self) -> tuple[Any, Any, Any, Any, Any]:
+        return self.trainer, self.model, self.datamodule, self.run_dir, self.settings

@@ -1,6 +1,6 @@
 """The LightningDataModule: fetches, samples, tokenises and batches labelled sentences."""
 
-import os
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch import LightningDataModule
@@ -18,8 +18,6 @@ from lit_bert.modeling.encoder import find_tokenizer
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from lit_bert.data.tokenized import TokenizedSplits
-
 
 class TextClassificationDataModule(LightningDataModule):
     """Labelled texts in three splits: by default Rotten Tomatoes, reviews whose sentiment is negative or positive.
@@ -28,38 +26,35 @@ class TextClassificationDataModule(LightningDataModule):
     cache folder under a key made of everything it depends on, and `setup` only reads it.
 
     Args:
-        dataset: File (CSV, TSV, JSON, JSONL or Parquet) or folder of such files, Hub data set id (with "@" and a
-            revision, if it is to be pinned), or "packaged" (Rotten Tomatoes from the Python package index); or a file
-            for each split: `--data.dataset.train FILE`, `.validation` and `.test`.
-        tokenizer: Where the tokenizer comes from: Hub model id, local folder, checkpoint file, or
-            "packaged" or "packaged-base".
+        dataset: File (CSV, TSV, JSON, JSONL or Parquet) or folder of such files, Hub data set id (pinned by "@" and a
+            revision), "packaged" (Rotten Tomatoes from the Python package index), or a file for each split:
+            `--data.dataset.train FILE`, `.validation` and `.test`.
+        tokenizer: Hub model id, local folder, checkpoint file, "packaged" or "packaged-base".
         text_column: Column of the texts.
         label_column: Column of the labels: names of classes, or whole numbers.
         text_pair_column: Column of each row's second text, if rows are pairs of texts.
         delimiter: What separates the columns of a CSV file; null is a comma, or in a .tsv file a tab.
         class_names: Names of the classes, in the order of their numbers; null takes the data's own.
-        holdout: Share of the training rows that are held out, class by class, for each split that is missing:
-            validation and test if neither is there, validation if it alone is not.
-        folds: Folds for cross-validation, with about equally many rows of each class, of the training and validation
-            rows; `fold` is the one to validate on, the others are trained on. Null keeps the splits.
-        fold: Which one, from 1.
-        drop_unlabelled: Whether training and validation rows without a label are left out; else they are an error.
-        drop_leaked: Whether training rows are left out whose text is among the validation or test rows as well.
+        holdout: Share of the training rows that are held out, class by class, for each split that is missing.
+        folds: Number of folds of the training and validation rows, for cross-validation; null keeps the splits.
+        fold: The fold to validate on, from 1; the others are trained on.
+        drop_unlabelled: Whether training and validation rows without a label are left out; otherwise they are an error.
+        drop_leaked: Whether training rows whose text is among the validation or test rows are left out.
         train_rows: Training rows, drawn by `shuffle(sample_seed).select(range(n))`; null takes all.
-        val_rows: Validation rows, drawn alike; null takes all.
-        test_rows: Test rows, drawn alike; null takes all.
+        val_rows: Validation rows, drawn the same way; null takes all.
+        test_rows: Test rows, drawn the same way; null takes all.
         sample_seed: Seed of these draws.
         val_split: Split that `fit` and `validate` evaluate on. Choosing the best checkpoint on "test" makes its score
             there too high.
         predict_split: Which rows `predict` reads: those drawn for "train", "val" or "test".
         batch_size: Training rows per batch, on each device.
         eval_batch_size: Rows per batch of validation, test and prediction, on each device.
-        max_length: Tokens of a sequence at most, special tokens included; null takes what the encoder can take.
-        long_text: What is read of longer texts: their "head", "head_tail" (a quarter of the tokens from the beginning,
-            the rest from the end), or overlapping "windows" of `max_length`, whose logits are averaged.
+        max_length: Tokens of a sequence at most, special tokens included; null is what the encoder can take.
+        long_text: What is read of longer texts: their "head", or "head_tail" (a quarter of the tokens from the
+            beginning, the rest from the end).
         padding: "longest" pads to the longest row of each batch, "max_length" pads every row to `max_length`; a rising
             list such as [16, 24, 32, 48, 80] pads to the first length that fits, so that batches have few shapes. Null
-            takes such a list on a GPU, where training is faster for it, and elsewhere "longest".
+            takes such a list on a GPU, and "longest" elsewhere.
         group_by_length: Whether rows of about equal length share a batch, which saves padding.
         num_workers: Processes that assemble batches, per device; 0 uses the training process.
 
@@ -110,9 +105,8 @@ class TextClassificationDataModule(LightningDataModule):
         self.group_by_length = group_by_length
         self.num_workers = num_workers
         self.fingerprint = ""  # a key of everything that the tokenised rows depend on, after `prepare_data`
-        self.content: TokenizedSplits | None = None  # after `setup`
+        self.content = tokenized.TokenizedSplits({}, [], 0, 0, {}, {}, "")  # what it says after `setup`
         self._start = (0, 0)  # epoch and batch that training goes on from
-        self._train_digest = ""
 
     @property
     def class_names(self) -> list[str]:
@@ -124,17 +118,12 @@ class TextClassificationDataModule(LightningDataModule):
     @property
     def splits(self) -> dict[str, "Dataset"]:
         """Tokenised rows of "train", "val", "test" and "unlabelled" (test rows without a label), after `setup`."""
-        return self.content.splits if self.content else {}
-
-    @property
-    def held_out(self) -> str:
-        """A digest of the rows that are held out of the training rows, "" if there are none, after `setup`."""
-        return self.content.held_out if self.content else ""
+        return self.content.splits
 
     @property
     def tokenizer_files(self) -> dict[str, str]:
         """Texts of the tokenizer's files by name, after `setup`; checkpoints take them along."""
-        return self.content.tokenizer_files if self.content else {}
+        return self.content.tokenizer_files
 
     def prepare_data(self) -> None:
         """Fetch, check, sample and tokenise, unless the cache has it; shows progress."""
@@ -146,7 +135,7 @@ class TextClassificationDataModule(LightningDataModule):
         self._start = (0, 0)
         if self.trainer is not None:
             self.fingerprint = self.trainer.strategy.broadcast(self.fingerprint)
-        self.content = self.content or tokenized.read(self.fingerprint)
+        self.content = self.content if self.splits else tokenized.read(self.fingerprint)
 
     def texts(self, name: str, index: Tensor) -> tuple[list[str], list[int]]:
         """Return sentences and token counts of rows of "train", "val" or "test"; `index` (N,) is as batches have it."""
@@ -169,31 +158,28 @@ class TextClassificationDataModule(LightningDataModule):
         return tokenized.rows(self.splits, self.predict_split if name == "predict" else name, name == "predict")
 
     def _loader(self, name: str, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
-        assert self.content is not None
         trainer, rows = self.trainer, self.rows(name)
         ranks = (trainer.world_size, trainer.global_rank, trainer.accumulate_grad_batches) if trainer else (1, 0, 1)
+        order = (shuffle, self.group_by_length, position.seed())
         start = self._start if shuffle else (0, 0)
-        lengths, content = tokenized.lengths(rows), self.content
-        sampler = LengthGroupedSampler(lengths, batch_size, shuffle, self.group_by_length, _seed(), *ranks, start)
+        sampler = LengthGroupedSampler(tokenized.lengths(rows), batch_size, *order, *ranks, start)
         on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
-        padded_to = padded_lengths(self.padding, content.max_length, on_gpu)
-        return make_loader(rows, sampler, content.pad_token_id, padded_to, self.num_workers)
+        padded_to = padded_lengths(self.padding, self.content.max_length, on_gpu)
+        return make_loader(rows, sampler, self.content.pad_token_id, padded_to, self.num_workers)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where training stands, for a checkpoint."""
-        return position.position(self.trainer, self.batch_size, self._order(), self.held_out) if self.trainer else {}
+        if self.trainer is None:
+            return {}
+        return position.position(self.trainer, self.batch_size, self._order, self.content.held_out)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Let training go on from there. Lightning forgets it (Lightning-AI/pytorch-lightning#20550, #21938)."""
-        position.check_held_out(state_dict, self.held_out, self.options.dataset)
+        position.check_held_out(state_dict, self.content.held_out, self.dataset)
         if self.trainer is not None and self.trainer.training:
-            self._start = position.resume(self.trainer, self.batch_size, self._order(), state_dict)
+            self._start = position.resume(self.trainer, self.batch_size, self._order, state_dict)
 
+    @cached_property
     def _order(self) -> dict[str, Any]:
-        """Return what decides which training rows come when."""
-        self._train_digest = self._train_digest or tokenized.digest(self.splits["train"])
-        return {"rows": self._train_digest, "seed": _seed(), "grouping": self.group_by_length}
-
-
-def _seed() -> int:
-    return int(os.environ.get("PL_GLOBAL_SEED", "0"))  # set by seed_everything
+        """What decides which training rows come when."""
+        return position.order(tokenized.digest(self.splits["train"]), self.group_by_length)

@@ -32,24 +32,19 @@ class BertClassifier(LightningModule):
     """BERT with a classification head, trained with AdamW and a linear schedule.
 
     Args:
-        pretrained: Encoder to start from: Hub model id (add "@" and a revision to pin it), local folder, "packaged"
-            (MiniLM-L6, a BERT of 22.7 M parameters, from the Python package index), or "packaged-base" (an MPNet of
-            BERT-base's size, 109 M parameters, from the same place).
-        class_names: Names of the classes, in the order of their numbers; null takes those of the data, or else the
-            model's own.
+        pretrained: Encoder to start from: Hub model id (pinned by "@" and a revision), local folder, or from the Python
+            package index "packaged" (MiniLM-L6, a BERT of 22.7 M parameters) or "packaged-base" (an MPNet of 109 M).
+        class_names: Names of the classes, in the order of their numbers; null takes those of the data.
         learning_rate: Peak learning rate of AdamW, reached after the warm-up.
-        warmup_ratio: Fraction of optimizer steps over which the learning rate rises from 0, in [0, 1]; it then falls
-            linearly to 0 at the last step.
+        warmup_ratio: Fraction of optimizer steps over which the rate rises from 0, in [0, 1]; it then falls to 0.
         weight_decay: AdamW's decoupled weight decay; biases and LayerNorm are spared.
-        class_weights: Weight of each class in the loss, in the order of the classes; "balanced" makes all classes
-            weigh the same, however many rows they have.
+        class_weights: Weight of each class in the loss; "balanced" makes all weigh the same, whatever their rows.
         pooling: "cls" classifies the last layer's first token, as BERT does; "mean" adds a layer to BERT in which this
             token starts as the mean of all tokens, for encoders that were trained so (sentence-transformers).
         frozen_layers: Number of the encoder's first layers that are not trained; above 0, nor are the embeddings.
-        cuda_graphs: Whether the command line trains through CUDA graphs on a GPU (the callback `CudaGraphs`). Set it to
-            false if you use forward hooks in the encoder: they are not called when a graph is replayed.
-        optimizer: `class_path` and `init_args` (such as learning rate and weight decay) of an optimizer to use in place
-            of AdamW.
+        cuda_graphs: Whether the command line adds the callback `CudaGraphs`, which trains through CUDA graphs on a GPU.
+            They do not call forward hooks of the encoder.
+        optimizer: `class_path` and `init_args` of an optimizer to use in place of AdamW.
         lr_scheduler: `class_path` and `init_args` of another schedule, which is stepped after each optimizer step.
         encoder_config: Content of a config.json, as checkpoints hold it: the encoder is built from it with random
             weights, and `pretrained` is not read.
@@ -77,11 +72,7 @@ class BertClassifier(LightningModule):
         optim.check_options(learning_rate, warmup_ratio, weight_decay)
         self.save_hyperparameters(ignore=["encoder_config"])
         self.pretrained = pretrained
-        self.learning_rate = learning_rate
-        self.warmup_ratio = warmup_ratio
-        self.weight_decay = weight_decay
-        self.optimizer = optimizer
-        self.lr_scheduler = lr_scheduler
+        self.learning_rate = learning_rate  # tuners set it
         self.tokenizer_files: dict[str, str] = {}  # texts by name, from the checkpoint that was loaded
         model, self.head_is_new = encoder.make_classifier(pretrained, class_names, pooling, encoder_config)
         self._attach(model)
@@ -141,8 +132,9 @@ class BertClassifier(LightningModule):
         self._match_data()
         self.head_is_new = False
         schedule = self.lr_schedulers()
-        if isinstance(schedule, optim.LinearSchedule) and not self.optimizer:
-            schedule.refresh(self.learning_rate, self.warmup_ratio, self.weight_decay, optim.total_steps(self.trainer))
+        if isinstance(schedule, optim.LinearSchedule) and not self.hparams["optimizer"]:
+            options = (self.learning_rate, self.hparams["warmup_ratio"], self.hparams["weight_decay"])
+            schedule.refresh(*options, optim.total_steps(self.trainer))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Return the `loss`, and `labels`, `preds` and `losses` of each row, all of shape (B,).
@@ -211,8 +203,9 @@ class BertClassifier(LightningModule):
         """Return AdamW over two decay groups with the linear schedule, or what `optimizer` and `lr_scheduler` name."""
         fused = self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
         adamw = {"class_path": "torch.optim.AdamW", "init_args": {"lr": self.learning_rate, "fused": fused}}
-        optimizer = optim.make_optimizer(self, self.optimizer or adamw, self.weight_decay)
-        schedule = optim.make_schedule(optimizer, self.lr_scheduler, self.warmup_ratio, self.trainer)
+        hparams = self.hparams
+        optimizer = optim.make_optimizer(self, hparams["optimizer"] or adamw, hparams["weight_decay"])
+        schedule = optim.make_schedule(optimizer, hparams["lr_scheduler"], hparams["warmup_ratio"], self.trainer)
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": schedule})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ if _PREFIX not in os.environ.get("LIT_BERT_CACHE", ""):  # processes that a test
         _free.bind(("127.0.0.1", 0))
         _port = _free.getsockname()[1]  # refused until a test starts a Hub there
     os.environ |= {
+        "OMP_NUM_THREADS": "1",  # two workers share two cores
         "LIT_BERT_CACHE": f"{_HOME.name}/lit_bert",
         "HF_HOME": f"{_HOME.name}/huggingface",
         "HF_ENDPOINT": f"http://127.0.0.1:{_port}",

@@ -148,7 +148,7 @@ def test_a_run_with_an_average_of_weights_goes_on_and_has_the_same_figure_everyw
     best = whole.run_dir / metrics["checkpoint"]
     again = main(["validate", f"--ckpt_path={best}"])
     assert again.results["val"]["loss"] == metrics["val"]["loss"]
-    assert metrics["val"]["loss"] in events(whole.run_dir)["val/loss"]
+    assert pytest.approx(metrics["val"]["loss"], rel=1e-6) in events(whole.run_dir)["val/loss"]
     content = read_safely(best)
     assert not torch.equal(
         content["state_dict"]["model.classifier.weight"], content["current_model_state"]["model.classifier.weight"]
@@ -282,26 +282,6 @@ def test_csv_logger(recipe: str) -> None:
     header, *rows = (Path(cli.trainer.logger.log_dir) / "metrics.csv").read_text().splitlines()
     assert {"train/loss", "val/acc", "train/lr/pg1"} <= set(header.split(","))
     assert len(rows) >= 10
-
-
-class Pictures(CSVLogger):
-    """A logger that takes images and tables, as that of Weights & Biases does."""
-
-    taken: dict[str, Any] = {}  # noqa: RUF012
-
-    def log_image(self, key: str, images: list[Any], step: int | None = None) -> None:
-        self.taken[key] = images
-
-    def log_table(self, key: str, columns: list[str], data: list[Any], step: int | None = None) -> None:
-        self.taken[key] = data
-
-
-def test_a_logger_that_takes_images_and_tables_gets_them(recipe: str) -> None:
-    Pictures.taken.clear()
-    words = [f"--trainer.logger={__name__}.Pictures", "--trainer.logger.save_dir=logs"]
-    main(["fit", "--config", recipe, *words])
-    assert {"test/confusion matrix", "val/ROC", "test/reliability"} <= Pictures.taken.keys()
-    assert any("errors" in key for key in Pictures.taken)
 
 
 # --- optimizers and schedules from the command line -------------------------------------------------------------------

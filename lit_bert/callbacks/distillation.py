@@ -19,7 +19,6 @@ from lit_bert.data.cache import cache_dir, cached_dir
 from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.errors import UserError
 from lit_bert.files import display_path
-from lit_bert.inference.predictor import Predictor
 
 _PROBS, _CLASSES = "probs.npy", "classes.json"
 
@@ -103,6 +102,8 @@ def _probabilities(teacher: str, rows: Any, class_names: Sequence[str]) -> Tenso
     target = cache_dir() / "teachers" / digest.hexdigest()[:20]
     with cached_dir(target) as folder:
         if folder is not None:
+            from lit_bert.inference.predictor import Predictor
+
             predictor = Predictor(teacher)
             status("teacher", f"{display_path(path)} reads the {len(rows):,} training rows")
             texts = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))

@@ -8,11 +8,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, distributed
 
-from lit_bert.callbacks.tensorboard import log_table
 from lit_bert.data.collate import IGNORED
 from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.files import atomic_write
 from lit_bert.module import BertClassifier
+from lit_bert.run.rooms import import_if_present
 
 MAX_LISTED, MAX_LOGGED = 1000, 20
 """Rows in the file, and in TensorBoard's table."""
@@ -78,7 +78,8 @@ class LabelReview(Callback):
             writer.writerows(rows)
         table = [[*cells[:-1], cells[-1][:400]] for cells in rows[:MAX_LOGGED]]
         columns = ["row", "label", "predicted", "mean loss", "sentence"]
-        log_table(trainer, "train/likely wrong labels", columns, table, trainer.global_step)
+        if tensorboard := import_if_present("callbacks.tensorboard"):
+            tensorboard.log_table(trainer, "train/likely wrong labels", columns, table, trainer.global_step)
 
 
 def _ranking(

@@ -46,12 +46,11 @@ class PreemptionCheckpoint(Checkpoint):
         self._received_signal = 0  # by this rank
         self._received_at = self._saved_at = 0.0
         self._global_step = self._saved_step = 0
+        self._validated = False  # since the last batch
         self._stopped = False
         self._rng_states: list[dict[str, torch.Tensor]] = []
         self._handlers: dict[int, Any] = {}
         self._group: Any = None
-
-    # --- state of a checkpoint ----------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Return the `rng_states` of all ranks, and whether training `stopped` early."""
@@ -67,15 +66,19 @@ class PreemptionCheckpoint(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._rng_states, self._stopped = state_dict["rng_states"], state_dict.get("stopped", False)
 
-    # --- hooks --------------------------------------------------------------------------------------------------------
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not self.path.name:
             self.path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Do not count an epoch or a batch that is about to begin as begun: Lightning would skip an epoch's rows."""
+        """Do not count an epoch or a batch that is about to begin as begun: Lightning would skip an epoch's rows.
+
+        Nor count the step before a validation twice, which Lightning does when a run goes on from right after it.
+        """
         fit = checkpoint["loops"]["fit_loop"]
+        batches = fit["epoch_loop.batch_progress"]["current"]
+        if self._validated and batches["ready"] > batches["started"]:
+            fit["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
         for progress in (fit["epoch_progress"], fit["epoch_loop.batch_progress"]):
             for counts in (progress["total"], progress["current"]):
                 counts["ready"] = counts["started"]
@@ -129,12 +132,12 @@ class PreemptionCheckpoint(Checkpoint):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Save and stop, if it is time and an optimizer step is done, whose values have reached the loggers by now."""
         stepped, self._global_step = trainer.global_step != self._global_step, trainer.global_step
-        if not stepped or not batch_idx:
-            return
-        flags = self._sync_flags(trainer)
-        if flags[SIGNAL] or flags[DUE]:
-            self._save(trainer)
-            self._stop(trainer, flags[SIGNAL])
+        if stepped and batch_idx:
+            flags = self._sync_flags(trainer)
+            if flags[SIGNAL] or flags[DUE]:
+                self._save(trainer)
+                self._stop(trainer, flags[SIGNAL])
+        self._validated = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -150,6 +153,7 @@ class PreemptionCheckpoint(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, if this validation stops training within an epoch."""
+        self._validated = True
         if trainer.state.fn == "fit" and loop.stops_early(trainer) and not loop.is_last_batch(trainer):
             self._save(trainer)
 
@@ -192,8 +196,6 @@ class PreemptionCheckpoint(Checkpoint):
 
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, end)
-
-    # --- what they do -------------------------------------------------------------------------------------------------
 
     def _sync_flags(self, trainer: Trainer) -> list[int]:
         """Return the signal that any rank received, and whether it is time to save; all ranks return the same."""

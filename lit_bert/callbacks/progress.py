@@ -38,7 +38,6 @@ class RunSummary(Callback):
 
 def _print_data(data: TextClassificationDataModule) -> None:
     """Print how many rows there are, and the data-quality findings."""
-    assert data.content is not None
     counts = {name: f"{len(rows):,}" for name, rows in data.splits.items()}
     names, audit = data.class_names, data.content.audit
     classes = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

@@ -94,7 +94,7 @@ def _provenance(trainer: Trainer) -> dict[str, Any]:
         "data": {
             "fingerprint": data.fingerprint if is_ours else None,
             "rows": {name: len(rows) for name, rows in data.splits.items()} if is_ours else None,
-            "held_out": data.held_out if is_ours else None,
+            "held_out": data.content.held_out if is_ours else None,
         },
         "versions": {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
         "hardware": {

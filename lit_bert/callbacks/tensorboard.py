@@ -11,13 +11,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from lit_bert.callbacks.row_recorder import RowRecorder
 from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.modeling.outputs import SplitOutputs
 from lit_bert.module import BertClassifier
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from lit_bert.callbacks.row_recorder import RowRecorder
 
 TextsOf = Callable[[str, Tensor], tuple[list[str], list[int]]]
 """Sentences and token counts of some rows of a split: `TextClassificationDataModule.texts`."""
@@ -55,7 +56,7 @@ class TensorBoardCallback(Callback):
             other modules than `BertClassifier` and `TextClassificationDataModule`, there are no curves and errors.
     """
 
-    def __init__(self, recorder: RowRecorder | None = None) -> None:
+    def __init__(self, recorder: "RowRecorder | None" = None) -> None:
         self.recorder = recorder
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,5 +1,6 @@
 """Where in the data training stands: what a checkpoint says of it, and how training goes on from there."""
 
+import os
 from typing import Any, cast
 
 from lightning.pytorch import Trainer
@@ -10,6 +11,16 @@ OTHER_ROWS = (
     "the file is not as it was, or other rows are held out of it than when the checkpoint was written, so that rows it "
     "was trained on may be among them; predict with --input, or give a file for each split"
 )
+
+
+def seed() -> int:
+    """Return the seed that `seed_everything` has set; 0 if there is none."""
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
+
+
+def order(digest: str, grouping: bool) -> dict[str, Any]:
+    """Return what decides which training rows come when: a digest of the rows, and whether they are grouped."""
+    return {"rows": digest, "seed": seed(), "grouping": grouping}
 
 
 def position(trainer: Trainer, batch_size: int, order: dict[str, Any], held_out: str) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def finish_fit(
     results = {
         **splits,
         "calibration": calibration,
-        "audit": data.content.audit if isinstance(data, TextClassificationDataModule) and data.content else None,
+        "audit": data.content.audit if isinstance(data, TextClassificationDataModule) else None,
         "checkpoint": best and os.path.relpath(best, folder),
         "steps": trainer.global_step,
         "fit_seconds": round(seconds, 1),

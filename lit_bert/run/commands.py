@@ -18,7 +18,8 @@ def after_fit(
     if finish := import_if_present("evaluation.finish"):
         how = (settings.test_after_fit, settings.seed_everything)
         results = finish.finish_fit(trainer, module, data, folder, seconds, *how)
-    if settings.export_after_fit and (export := import_if_present("inference.export")):
+    exports = settings.export_after_fit and results.get("checkpoint")
+    if exports and (export := import_if_present("inference.export")):
         export.export_best(trainer, folder, results)
     return results
 

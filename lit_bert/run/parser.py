@@ -85,7 +85,8 @@ class Parser(LightningArgumentParser):
         ):
             hint = f"; did you mean {option} {word[1]}?"
         if re.match(r"Problems parsing|Unexpected config|Subcommand '\w+' does not accept", message):
-            hint += f" (config file {', '.join(name for parser in parsers for name in parser.config_files)})"
+            files = [name for parser in parsers for name in (*parser.config_files, *parser.default_config_files)]
+            hint += f" (config file {', '.join(map(str, files))})"
         program = self.prog.replace(" [options]", "")
         sys.stderr.write(f"error: {message}{hint}\nOptions and their meaning: python {program} --help\n")
         raise SystemExit(2)

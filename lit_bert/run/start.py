@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_bert.console import status
 from lit_bert.errors import UserError
@@ -13,7 +15,7 @@ from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.run import run_dir
 from lit_bert.run.help import COMMANDS
 from lit_bert.run.recipe import ROTTEN_TOMATOES, default_recipe
-from lit_bert.run.resume import find_checkpoint
+from lit_bert.run.resume import exit_if_finished, find_checkpoint, stored_settings
 
 _OPTIONS = ("ckpt_path", "input", "data.dataset", "model.pretrained", "trainer.default_root_dir")
 """The options that decide what a command starts from."""
@@ -27,10 +29,37 @@ class Start(NamedTuple):
     """
 
     command: str
-    checkpoint: Checkpoint | None
-    folder: str | None
-    config: Path | None
-    recipe: str
+    checkpoint: Checkpoint | None = None
+    folder: str | None = None
+    config: Path | None = None
+    recipe: str = "run"
+
+    def set_defaults(self, parser: LightningArgumentParser) -> None:
+        """Make the settings that it brings a parser's defaults."""
+        if self.checkpoint:
+            stored = stored_settings(self.checkpoint, self.command)
+            known = set(parser.get_defaults(skip_validation=True).keys())
+            parser.set_defaults({key: stored[key] for key in stored.keys() & known})
+        if self.config:
+            parser.default_config_files = [str(self.config)]
+
+    def complete(self, settings: Any, content: dict[str, Any]) -> None:
+        """Fill in the checkpoint and its tokenizer; exit if the run is finished.
+
+        Args:
+            settings: Of the command.
+            content: The same, as a config file has them.
+        """
+        settings.ckpt_path = str(self.checkpoint.path) if self.checkpoint else self.folder
+        if self.checkpoint and self.command == "fit":
+            exit_if_finished(self.checkpoint, content)
+        if self.checkpoint and self.checkpoint.tokenizer_files:
+            settings.data.tokenizer = settings.ckpt_path
+
+    def make_model(self, kind: type[LightningModule], *args: Any, **kwargs: Any) -> LightningModule:
+        """Make a module; from a checkpoint with the encoder that it describes, so that no other one is fetched."""
+        encoder = {"encoder_config": self.checkpoint.encoder_config} if self.checkpoint else {}
+        return kind(*args, **kwargs, **encoder)
 
 
 def find_start(words: Sequence[str]) -> Start:
@@ -44,14 +73,14 @@ def find_start(words: Sequence[str]) -> Start:
     """
     command = next((word for word in words if word in COMMANDS), "fit")
     if any(word in ("-h", "--help") or word.startswith("--help=") for word in words):
-        return Start(command, None, None, None, "run")
+        return Start(command)
     given, configs = _first_look(words)
     ckpt_path, source, pretrained = given.get("ckpt_path"), given.get("input"), given.get("model.pretrained")
     if command != "fit" and not ckpt_path and (source or not (configs or pretrained)):
         what = f"{command} --input {source}" if source else command
         raise UserError(f"{what}: give a checkpoint with --ckpt_path (best is that of the newest run in runs/)")
     if command == "predict" and source and Path(ckpt_path or "").is_dir():
-        return Start(command, None, ckpt_path, None, "export")
+        return Start(command, folder=ckpt_path, recipe="export")
     checkpoint, config = (
         find_checkpoint(ckpt_path, command, Path(given.get("trainer.default_root_dir") or "runs")),
         None,

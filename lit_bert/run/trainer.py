@@ -10,26 +10,31 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, LearningRateMonitor, ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.run import ranks, run_dir
 from lit_bert.run.checkpoint_io import AtomicCheckpointIO
 from lit_bert.run.rooms import import_if_present
+from lit_bert.run.start import Start
 
 
-def make_trainer(
-    settings: Any, fit: bool, folder: Path, config: str, checkpoint: Checkpoint | None, **kwargs: Any
-) -> Trainer:
-    """Return the Trainer.
+def make_bare_trainer(options: Any) -> Trainer:
+    """Return a Trainer that predicts on the devices that `--trainer` names, and does nothing else."""
+    names = ("accelerator", "devices", "num_nodes", "precision", "default_root_dir")
+    bare = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
+    given: dict[str, Any] = {name: options[name] for name in names} | dict.fromkeys(bare, False)
+    return Trainer(**given)
+
+
+def make_trainer(settings: Any, start: Start, folder: Path, config: str, **kwargs: Any) -> Trainer:
+    """Return the Trainer of a command.
 
     Args:
         settings: Of the command: `trainer`, `checkpoint` (a ModelCheckpoint), and of `fit` what `own_callbacks` reads.
-        fit: Whether it is to train.
+        start: What it starts from.
         folder: The run's folder.
         config: The settings as the run's config file has them.
-        checkpoint: What it starts from, if anything.
         kwargs: More of the Trainer's arguments.
     """
-    options = dict(settings.trainer)
+    fit, checkpoint, options = start.command == "fit", start.checkpoint, dict(settings.trainer)
     bare = options["barebones"]
     callbacks = _as_list(options["callbacks"])
     if checkpoint:  # what these found is in the run's config

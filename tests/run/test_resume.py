@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from equality import equal_runs, same
 from steps import SIGNALS, Rows, rows_of_steps  # noqa: F401
 
@@ -166,25 +165,23 @@ def test_a_run_without_a_best_checkpoint_keeps_its_validation(recipe: str) -> No
     assert json.loads((first.run_dir / "metrics.json").read_text())["val"] == told
 
 
-@pytest.mark.parametrize("damage", ["changed", "cut short", "cut to nothing", "checksum removed"])
-def test_a_run_is_not_resumed_with_a_damaged_config(
+@pytest.mark.parametrize("damage", ["edited", "cut short", "cut to nothing"])
+def test_a_config_may_be_edited_and_one_that_is_cut_short_is_refused(
     recipe: str, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = main(["fit", "--config", recipe, "--test_after_fit=false", "--export_after_fit=false"]).run_dir
     config = run / "config.yaml"
     text = config.read_text()
-    assert yaml.safe_load(text)["model"]["learning_rate"] == 0.003
-    changed = text.replace("learning_rate: 0.003", "learning_rate: 0.002")
-    damaged = {"changed": changed, "cut short": text[:-50], "cut to nothing": text[:9]}
-    config.write_text(damaged.get(damage, changed.partition("\n")[2]))
+    edited = text.replace("learning_rate: 0.003", "learning_rate: 0.002")
+    config.write_text({"edited": edited, "cut short": text[:-9], "cut to nothing": text[:9]}[damage])
     words = ["fit", "--ckpt_path=last", "--trainer.max_epochs=3"]
-    if damage == "checksum removed":
+    if damage == "edited":
         assert main(words).model.learning_rate == 0.002
         return
     with pytest.raises(SystemExit) as stop:
         main(words)
     assert stop.value.code == 2
-    assert "config.yaml: it is not as it was written" in capsys.readouterr().err
+    assert f"config file {config}" in capsys.readouterr().err
 
 
 def test_a_signal_that_is_passed_on_is_not_a_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
