@@ -175,7 +175,7 @@ class BertClassifier(LightningModule):
         logits = self(**batch).float()
         labels, probs = batch["labels"], logits.softmax(dim=-1)
         losses = check_losses(self.compute_loss(logits, batch), labels)
-        metrics.update(preds=probs, target=labels, value=losses, weight=(labels != IGNORED).float())
+        metrics.update(preds=probs, target=labels, losses=losses)
         self.log_dict(metrics)
         return {"losses": losses, "labels": labels, "preds": probs.argmax(dim=-1), "probs": probs}
 

@@ -47,6 +47,10 @@ class Throughput(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._since is None:  # training goes on after a validation
             self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         ids = batch["input_ids"] if isinstance(batch, dict) and "input_ids" in batch else None
         if isinstance(ids, Tensor):
             mask = batch.get("attention_mask")

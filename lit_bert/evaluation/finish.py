@@ -91,6 +91,9 @@ def _evaluate_best(
     """Return the validation rows that belong to the best weights, and the test rows if there are any."""
     recorded = recorded_rows(trainer)
     evaluator = trainer
+    if isinstance(data, TextClassificationDataModule) and not data.splits:  # other processes have read them
+        data.prepare_data()
+        data.setup("test")
     if not recorded and not (distributed.is_available() and distributed.is_initialized()):
         evaluator = _local_trainer(trainer)  # processes that were spawned to train are gone, with what they recorded
     if averaged:

@@ -88,10 +88,9 @@ def split_metrics(metrics: Mapping[str, Any], outputs: SplitOutputs, names: Sequ
 
 def _row_metrics(outputs: SplitOutputs, num_classes: int) -> dict[str, Any]:
     """Return "acc", "f1", "auroc", "ece" and the mean "loss" of recorded rows."""
-    metrics = evaluation_metrics(num_classes)
-    losses = outputs["loss"].double()
-    metrics.update(preds=outputs["probs"], target=outputs["labels"], value=losses, weight=torch.ones_like(losses))
-    return {**metrics.compute(), "loss": losses.mean()}
+    metrics = evaluation_metrics(num_classes, sync=False)
+    metrics.update(preds=outputs["probs"], target=outputs["labels"], losses=outputs["loss"])
+    return {**metrics.compute(), "loss": outputs["loss"].double().mean()}
 
 
 def evaluate_splits(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import Accuracy, MulticlassAUROC, MulticlassCalibrationError, MulticlassF1Score
 from torchmetrics.functional.classification import multiclass_auroc
 from torchmetrics.utilities import dim_zero_cat
@@ -37,33 +37,52 @@ class PresentClassAUROC(MulticlassAUROC):
         return each[present].mean() if len(present) > 1 else torch.full((), torch.nan, device=probs.device)
 
 
+class MeanLoss(Metric):
+    """The mean loss of rows; torchmetrics' MeanMetric takes no weights unless it looks for NaN, which waits for a GPU."""
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, losses: Tensor, target: Tensor) -> None:
+        known = target != IGNORED
+        self.total += (losses * known).sum()
+        self.count += known.sum()
+
+    def compute(self) -> Tensor:
+        return self.total / self.count
+
+
 def training_metrics(num_classes: int) -> MetricCollection:
     """Return accuracy and macro F1 of training rows, to be updated with `preds` and `target`, both (B,)."""
-    return MetricCollection(_class_metrics(num_classes), prefix="train/")
+    return MetricCollection(_class_metrics(_options(num_classes)), prefix="train/")
 
 
-def evaluation_metrics(num_classes: int, prefix: str = "") -> MetricCollection:
+def evaluation_metrics(num_classes: int, prefix: str = "", sync: bool = True) -> MetricCollection:
     """Return accuracy, macro F1, AUROC, calibration error and mean loss of evaluated rows.
 
-    They are updated with `preds` (probabilities, shape (B, C)), `target` (B,), `value` (the loss of each row, (B,))
-    and `weight` (1 for a row that counts, else 0, (B,)).
+    They are updated with `preds` (probabilities, shape (B, C)), `target` (B,) and `losses` (B,). `sync` is whether they
+    are those of the rows of all ranks.
     """
-    options = _options(num_classes)
+    options = _options(num_classes, sync)
     metrics: dict[str, Any] = {
-        **_class_metrics(num_classes),
+        **_class_metrics(options),
         "auroc": PresentClassAUROC(**options),
         "ece": MulticlassCalibrationError(n_bins=ECE_BINS, **options),
-        "loss": MeanMetric(nan_strategy="disable"),  # looking for NaN would wait for the GPU at each batch
+        "loss": MeanLoss(sync_on_compute=sync),
     }
     return MetricCollection(metrics, prefix=prefix)
 
 
-def _options(num_classes: int) -> dict[str, Any]:
-    return {"num_classes": num_classes, "ignore_index": IGNORED, "validate_args": False}
+def _options(num_classes: int, sync: bool = True) -> dict[str, Any]:
+    return {"num_classes": num_classes, "ignore_index": IGNORED, "validate_args": False, "sync_on_compute": sync}
 
 
-def _class_metrics(num_classes: int) -> dict[str, Any]:
-    options = _options(num_classes)
+def _class_metrics(options: dict[str, Any]) -> dict[str, Any]:
     return {
         "acc": Accuracy(task="multiclass", average="micro", **options),
         "f1": MulticlassF1Score(average="macro", **options),
