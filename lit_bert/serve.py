@@ -68,7 +68,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m lit_bert.serve",
+        prog="python -m lit_bert serve",
         description="Serve a trained classifier: POST /predict, GET /health, /info, /metrics, and a page at /.",
     )
     where = "a checkpoint that `fit` wrote, or an exported folder; best or last takes that of the newest run in runs/"

@@ -27,7 +27,7 @@ class EachEpoch(Sampler[int]):
         return len(self.order)
 
     def __iter__(self):
-        yield from self.order
+        yield from (row for row, _ in self.order)
         self.order.set_epoch(self.order.epoch + 1)
 
 
@@ -62,9 +62,8 @@ def test_reference_recipe_equals_hf_trainer(still_bert: str, tmp_path: Path) -> 
     rows = cli.datamodule.splits
     settings = TrainingArguments(tmp_path / "theirs", eval_strategy="epoch", logging_steps=1, report_to="none")
     settings.remove_unused_columns = settings.dataloader_pin_memory = False
-    order = LengthGroupedSampler(
-        np.array([len(ids) for ids in rows["train"]["input_ids"]]), 8, shuffle=True, group_by_length=False, seed=1
-    )
+    lengths = np.array([len(ids) for ids in rows["train"]["input_ids"]])
+    order = LengthGroupedSampler(lengths, 8, shuffle=True, group_by_length=False, seed=1)
 
     def batch(sentences):
         made = collate(sentences, pad_token_id=0, lengths=[32])

@@ -38,7 +38,7 @@ class PresentClassAUROC(MulticlassAUROC):
 
 
 class MeanLoss(Metric):
-    """The mean loss of rows; torchmetrics' MeanMetric takes no weights unless it looks for NaN, which waits for a GPU."""
+    """The mean loss of rows; MeanMetric takes no weights unless it looks for NaN, which waits for a GPU."""
 
     total: Tensor
     count: Tensor
@@ -57,9 +57,40 @@ class MeanLoss(Metric):
         return self.total / self.count
 
 
+class _ConfusionMetric(Metric):
+    """Counts rows by true and predicted class; torchmetrics' own would wait for a GPU at each training step."""
+
+    counts: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.add_state("counts", torch.zeros(num_classes**2, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        known = target != IGNORED
+        self.counts.index_add_(0, target.clamp_min(0) * self.num_classes + preds, known.long())
+
+
+class TrainingAccuracy(_ConfusionMetric):
+    """The share of rows whose class is predicted."""
+
+    def compute(self) -> Tensor:
+        return self.counts.view(self.num_classes, -1).trace() / self.counts.sum()
+
+
+class TrainingF1(_ConfusionMetric):
+    """The mean F1 of the classes that are true or predicted somewhere."""
+
+    def compute(self) -> Tensor:
+        matrix = self.counts.view(self.num_classes, -1)
+        rows = matrix.sum(dim=0) + matrix.sum(dim=1)
+        return (2 * matrix.diag() / rows)[rows > 0].mean()
+
+
 def training_metrics(num_classes: int) -> MetricCollection:
     """Return accuracy and macro F1 of training rows, to be updated with `preds` and `target`, both (B,)."""
-    return MetricCollection(_class_metrics(_options(num_classes)), prefix="train/")
+    return MetricCollection({"acc": TrainingAccuracy(num_classes), "f1": TrainingF1(num_classes)}, prefix="train/")
 
 
 def evaluation_metrics(num_classes: int, prefix: str = "", sync: bool = True) -> MetricCollection:
@@ -68,22 +99,17 @@ def evaluation_metrics(num_classes: int, prefix: str = "", sync: bool = True) ->
     They are updated with `preds` (probabilities, shape (B, C)), `target` (B,) and `losses` (B,). `sync` is whether they
     are those of the rows of all ranks.
     """
-    options = _options(num_classes, sync)
+    options: dict[str, Any] = {
+        "num_classes": num_classes,
+        "ignore_index": IGNORED,
+        "validate_args": False,
+        "sync_on_compute": sync,
+    }
     metrics: dict[str, Any] = {
-        **_class_metrics(options),
+        "acc": Accuracy(task="multiclass", average="micro", **options),
+        "f1": MulticlassF1Score(average="macro", **options),
         "auroc": PresentClassAUROC(**options),
         "ece": MulticlassCalibrationError(n_bins=ECE_BINS, **options),
         "loss": MeanLoss(sync_on_compute=sync),
     }
     return MetricCollection(metrics, prefix=prefix)
-
-
-def _options(num_classes: int, sync: bool = True) -> dict[str, Any]:
-    return {"num_classes": num_classes, "ignore_index": IGNORED, "validate_args": False, "sync_on_compute": sync}
-
-
-def _class_metrics(options: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "acc": Accuracy(task="multiclass", average="micro", **options),
-        "f1": MulticlassF1Score(average="macro", **options),
-    }

@@ -5,7 +5,6 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from joblib import cpu_count
@@ -42,11 +41,7 @@ class LoadMonitor:
     Linux does not tell how long threads waited for a core; with another OpenMP library it is to no effect.
     """
 
-    active: ClassVar["LoadMonitor | None"] = None
-    """The one that looks at the load of this process, if any."""
-
     def __init__(self) -> None:
-        self.looks = self.busy_looks = 0
         self._in_a_row = 0  # looks that say otherwise than now
         self._release: threading.Event | None = None  # of the pools that there are
         self._end = threading.Event()
@@ -54,15 +49,13 @@ class LoadMonitor:
 
     def __enter__(self) -> "LoadMonitor":
         decided = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
-        if not decided and LoadMonitor.active is None and pools_needed() and seconds_delayed() is not None:
-            LoadMonitor.active = self
+        if not decided and pools_needed() and seconds_delayed() is not None:
             self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if LoadMonitor.active is self:
-            LoadMonitor.active = None
-            self._end.set()
+        self._end.set()
+        if self._thread.is_alive():
             self._thread.join()
         if self._release is not None:
             self._release.set()
@@ -77,8 +70,6 @@ class LoadMonitor:
     def look(self, delay: float) -> None:
         """Make idle pools or drop them, after some looks in a row; `delay` is the share of time waited for a core."""
         busy = delay > DELAY
-        self.looks += 1
-        self.busy_looks += busy
         self._in_a_row = self._in_a_row + 1 if busy == (self._release is None) else 0
         if self._in_a_row < (LOOKS_UNTIL_BUSY if busy else LOOKS_UNTIL_QUIET):
             return

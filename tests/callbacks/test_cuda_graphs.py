@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 from conftest import QUIET
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BackboneFinetuning
 
 from lit_bert import BertClassifier, TextClassificationDataModule
-from lit_bert.callbacks import cuda_graphs as graphs
-from lit_bert.callbacks.cuda_graphs import Graph, GraphedForward
+from lit_bert.callbacks import cuda_graphs
+from lit_bert.callbacks.cuda_graphs import CudaGraphs, Graph, GraphedForward
+from lit_bert.data.collate import padded_lengths
 from lit_bert.errors import UserError
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -35,7 +36,7 @@ class Recording(GraphedForward):
 
         def forward() -> None:
             with torch.enable_grad():
-                self.live = self.model(**inputs).logits
+                self.live = self.forward(**inputs).logits
             logits.copy_(self.live.detach())
 
         def backward() -> None:
@@ -46,26 +47,36 @@ class Recording(GraphedForward):
         return Graph(*passes, list(inputs.values()), logits, logits_gradient, buffer)
 
 
-@pytest.fixture
-def recordings(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
-    """What a training on the CPU makes in place of CUDA graphs."""
-    made: list[Recording] = []
+class RecordingGraphs(CudaGraphs):
+    """What it makes on the CPU in place of CUDA graphs."""
 
-    def make(model: Any, trainer: Trainer) -> Recording:
-        made.append(Recording(model, trainer.train_dataloader.batch_size))  # type: ignore[union-attr]
-        return made[-1]
+    def __init__(self) -> None:
+        self.made: list[Recording] = []
 
-    monkeypatch.setattr("lit_bert.module.graphed_forward", make)
-    return made
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.made.append(Recording(pl_module.model, trainer.train_dataloader.batch_size))  # type: ignore[union-attr]
+        pl_module.model.forward = self.made[-1]
 
 
 def fit(
-    start: str, reviews: Path, model: LightningModule | None = None, batch_size: int = 16, **settings: Any
+    start: str,
+    reviews: Path,
+    *callbacks: Callback,
+    model: LightningModule | None = None,
+    batch_size: int = 16,
+    **settings: Any,
 ) -> dict[str, torch.Tensor]:
     """Return the weights after two epochs of 40 rows, padded to 6 or 8 tokens."""
     data = TextClassificationDataModule(str(reviews), start, batch_size=batch_size, padding=[6, 8])
     model = model or BertClassifier(start, learning_rate=0.003)
-    Trainer(**{**QUIET, "max_epochs": 2, "gradient_clip_val": 1.0, "limit_val_batches": 0, **settings}).fit(model, data)
+    settings = {
+        "max_epochs": 2,
+        "gradient_clip_val": 1.0,
+        "limit_val_batches": 0,
+        "callbacks": [*callbacks],
+        **settings,
+    }
+    Trainer(**{**QUIET, **settings}).fit(model, data)
     return {name: value.cpu().clone() for name, value in model.state_dict().items() if "key.bias" not in name}
 
 
@@ -75,41 +86,48 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"accumulate_grad_batches": 2}, {"accumulate_grad_batches": 3}], ids=str)
-def test_it_follows_the_same_path(
-    still_bert: str, reviews: Path, recordings: list[Recording], settings: dict[str, Any]
-) -> None:
-    with_graphs = fit(still_bert, reviews, **settings)
-    [recording] = recordings
+def test_it_follows_the_same_path(still_bert: str, reviews: Path, settings: dict[str, Any]) -> None:
+    graphs = RecordingGraphs()
+    with_graphs = fit(still_bert, reviews, graphs, **settings)
+    [recording] = graphs.made
     assert set(recording.recorded) <= {(16, 6), (16, 8)}
     assert len(recording.recorded) == len(set(recording.recorded)) > 0
-    equal(
-        fit(still_bert, reviews, BertClassifier(still_bert, learning_rate=0.003, cuda_graphs=False), **settings),
-        with_graphs,
-    )
-    assert len(recordings) == 1
+    equal(fit(still_bert, reviews, **settings), with_graphs)
 
 
-def test_parameters_that_are_unfrozen_are_trained(still_bert: str, reviews: Path, recordings: list[Recording]) -> None:
+def test_parameters_that_are_unfrozen_are_trained(still_bert: str, reviews: Path) -> None:
     def unfreeze() -> BackboneFinetuning:
         return BackboneFinetuning(unfreeze_backbone_at_epoch=1, backbone_initial_lr=1e-3)
 
-    with_graphs = fit(still_bert, reviews, callbacks=[unfreeze()])
-    plain = BertClassifier(still_bert, learning_rate=0.003, cuda_graphs=False)
-    equal(fit(still_bert, reviews, plain, callbacks=[unfreeze()]), with_graphs)
-    assert len(recordings[0].recorded) > len(set(recordings[0].recorded))  # anew for the second epoch
+    graphs = RecordingGraphs()
+    with_graphs = fit(still_bert, reviews, graphs, unfreeze())
+    equal(fit(still_bert, reviews, unfreeze()), with_graphs)
+    recorded = graphs.made[0].recorded
+    assert len(recorded) > len(set(recorded))  # anew for the second epoch
 
 
-def test_a_step_with_two_forward_passes(still_bert: str, reviews: Path, recordings: list[Recording]) -> None:
+def test_a_step_with_two_forward_passes(still_bert: str, reviews: Path) -> None:
     class Twice(BertClassifier):
         def training_step(self, batch, batch_idx):
             half = self(
                 **{**batch, "input_ids": batch["input_ids"].flip(0), "attention_mask": batch["attention_mask"].flip(0)}
             )
-            return super().training_step(batch, batch_idx) + half.pow(2).mean()
+            outputs = super().training_step(batch, batch_idx)
+            return {**outputs, "loss": outputs["loss"] + half.pow(2).mean()}
 
-    with_graphs = fit(still_bert, reviews, Twice(still_bert, learning_rate=0.003))
-    equal(fit(still_bert, reviews, Twice(still_bert, learning_rate=0.003, cuda_graphs=False)), with_graphs)
-    assert recordings[0].recorded
+    graphs = RecordingGraphs()
+    with_graphs = fit(still_bert, reviews, graphs, model=Twice(still_bert, learning_rate=0.003))
+    equal(fit(still_bert, reviews, model=Twice(still_bert, learning_rate=0.003)), with_graphs)
+    assert graphs.made[0].recorded
+
+
+def test_the_model_is_left_as_it_was(still_bert: str, reviews: Path) -> None:
+    model = BertClassifier(still_bert, learning_rate=0.003)
+    forward = model.model.forward
+    fit(still_bert, reviews, RecordingGraphs(), model=model)
+    assert model.model.forward == forward
+    fit(still_bert, reviews, CudaGraphs(), model=model)  # without a GPU
+    assert model.model.forward == forward
 
 
 def forward_of(still_bert: str) -> Recording:
@@ -123,18 +141,18 @@ def batch(width: int, rows: int = 2) -> dict[str, torch.Tensor]:
 def test_small_batches_and_too_many_shapes_are_computed_without(
     still_bert: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graphs, "MOST_SHAPES", 2)
+    monkeypatch.setattr(cuda_graphs, "MOST_SHAPES", 2)
     forward = forward_of(still_bert)
     for width in (4, 5, 6, 4):
-        forward(**batch(width)).sum().backward()
-    forward(**batch(4, rows=1)).sum().backward()
+        forward(**batch(width)).logits.sum().backward()
+    forward(**batch(4, rows=1)).logits.sum().backward()
     with torch.no_grad():
         forward(**batch(7))
     assert forward.recorded == [(2, 4), (2, 5)]
 
 
 def test_a_second_backward_pass_is_refused(still_bert: str) -> None:
-    loss = forward_of(still_bert)(**batch(4)).sum()
+    loss = forward_of(still_bert)(**batch(4)).logits.sum()
     loss.backward(retain_graph=True)
     with pytest.raises(UserError, match=r"--model\.cuda_graphs false"):
         loss.backward()
@@ -149,20 +167,17 @@ def test_a_model_that_cannot_be_recorded_is_trained_without(
     forward = forward_of(still_bert)
     monkeypatch.setattr(forward, "_record", fail)
     for _ in range(2):
-        forward(**batch(4)).sum().backward()
+        forward(**batch(4)).logits.sum().backward()
     line = "graphs   CUDA graphs cannot serve this model (it waits for the GPU); training goes on without"
     assert capsys.readouterr().out.splitlines() == [line]
 
 
-def test_batches_have_few_lengths_on_a_gpu_alone(reviews: Path, tiny_bert: str) -> None:
-    data = TextClassificationDataModule(str(reviews), tiny_bert, max_length=20)
-    data.prepare_data()
-    data.setup("fit")
-    assert data.padded_lengths == []
-    data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda")))  # type: ignore[assignment]
-    assert data.padded_lengths == [16, 20]
-    data.padding = "longest"
-    assert data.padded_lengths == []
+@pytest.mark.parametrize(
+    ("padding", "on_gpu", "lengths"),
+    [(None, False, []), (None, True, [16, 20]), ("longest", True, []), ("max_length", False, [20]), ([4], True, [4])],
+)
+def test_batches_have_few_lengths_on_a_gpu_alone(padding: Any, on_gpu: bool, lengths: list[int]) -> None:
+    assert padded_lengths(padding, 20, on_gpu) == lengths
 
 
 @on_a_gpu
@@ -181,10 +196,9 @@ def test_on_a_gpu_the_path_is_the_same_to_the_last_bit(
     tiny_bert: str, reviews: Path, capsys: pytest.CaptureFixture[str], settings: dict[str, Any]
 ) -> None:
     weights = []
-    for cuda_graphs in (True, False):
+    for callbacks in ([CudaGraphs()], []):
         torch.manual_seed(0)
-        model = BertClassifier(tiny_bert, learning_rate=0.003, cuda_graphs=cuda_graphs)
-        weights.append(fit(tiny_bert, reviews, model, accelerator="gpu", **settings))
+        weights.append(fit(tiny_bert, reviews, *callbacks, accelerator="gpu", **settings))
     assert "graphs" not in capsys.readouterr().out
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name
@@ -201,6 +215,7 @@ def test_on_a_gpu_no_step_waits_for_it(tiny_bert: str, reviews: Path) -> None:
 
         def on_train_epoch_end(self):
             torch.cuda.set_sync_debug_mode("default")
-            super().on_train_epoch_end()
 
-    fit(tiny_bert, reviews, Watched(tiny_bert), batch_size=8, accelerator="gpu", log_every_n_steps=7)
+    fit(
+        tiny_bert, reviews, CudaGraphs(), model=Watched(tiny_bert), batch_size=8, accelerator="gpu", log_every_n_steps=7
+    )

@@ -41,7 +41,7 @@ def test_a_run_fills_the_page(trained: Path) -> None:
     assert {f"final/{name}" for name in final} <= set(tags["scalars"])
     assert "epoch" not in tags["scalars"]
     groups = [tag.partition("/")[0] for tag in sorted(tags["scalars"])]
-    assert list(dict.fromkeys(groups)) == ["train", "val", "when finished", "when tested"]
+    assert list(dict.fromkeys(groups)) == ["final", "test", "train", "val"]
 
 
 def test_command_config_and_results_stand_among_the_texts(trained: Path) -> None:
@@ -75,22 +75,10 @@ def test_errors_are_listed_the_most_confident_first_and_with_their_text(trained:
         assert re.fullmatch(r"(\w|\s|&#\d+;|<br>)+", sentence)
 
 
-def test_the_projector_gets_a_vector_and_a_line_for_each_row(trained: Path) -> None:
-    [vectors] = trained.glob("*/CLS/tensors.tsv")
-    [lines] = trained.glob("*/CLS/metadata.tsv")
-    assert len(vectors.read_text().splitlines()) == 20
-    header, *rows = lines.read_text().splitlines()
-    assert header.split("\t") == ["class", "prediction", "outcome", "sentence"]
-    assert len(rows) == 20
-    for row in rows:
-        truth, pred, outcome, _ = row.split("\t")
-        assert (outcome == "right") is (truth == pred)
-
-
 def test_without_tensorboard_a_run_ends_all_the_same(recipe: str) -> None:
     from lit_bert.cli import main
 
-    cli = main(["fit", "--config", recipe, "--trainer.logger=false", "--projector=true"])
+    cli = main(["fit", "--config", recipe, "--trainer.logger=false"])
     assert (cli.run_dir / "export").is_dir()
     assert not list(cli.run_dir.glob("events*"))
 
@@ -104,15 +92,6 @@ def test_a_resumed_run_is_laid_out_once(recipe: str) -> None:
     assert len(events.Tensors(metadata.CONFIG_SUMMARY_TAG)) == 1
     assert [event.step for event in events.Images("val/ROC")] == [15]
     assert sorted(path.name for path in run.glob("export*")) == ["export", "export-2"]
-
-
-def test_the_projector_takes_what_was_validated_and_predicted(recipe: str) -> None:
-    from lit_bert.cli import main
-
-    limits = ["--trainer.limit_val_batches=2", "--data.eval_batch_size=8", "--projector=true"]
-    run = main(["fit", "--config", recipe, *limits]).run_dir
-    [vectors] = run.glob("*/CLS/tensors.tsv")
-    assert len(vectors.read_text().splitlines()) == 16
 
 
 # --- of its parts -----------------------------------------------------------------------------------------------------
@@ -156,58 +135,26 @@ def test_the_most_confident_errors_come_first_and_only_they(board: TensorBoardLo
     assert {"val/a", "val/b", "val/c"} <= set(accumulated(Path("events")).Tags()["tensors"])
 
 
-def test_figures_hyperparameters_and_vectors(board: TensorBoardLogger) -> None:
-    slices = {"short": {"rows": 4, "acc": 0.5, "acc_low": 0.1, "acc_high": 0.9}}
-    trainer = standing_in(board)
-    tensorboard.log_figures(trainer, "test", OUTPUTS, slices, NAMES, 1.5, 3)
-    captured = {"index": torch.tensor([5, 6, 9]), "embeddings": torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])}
-    tensorboard.log_projector(trainer, OUTPUTS, captured, texts_of, NAMES, 3)
+def test_hyperparameters_stand_beside_final_metrics(board: TensorBoardLogger) -> None:
     results = {"test": {"rows": 4, "acc": 0.5, "f1": 0.25, "balanced_acc": 0.5, "ece": 0.125, "loss": 1.5}}
-    tensorboard.log_final(trainer, results, {"rate": 0.5, "none": None, "list": [1]}, 3)
-    events = accumulated(Path("events"))
-    assert sorted(events.Tags()["images"]) == [f"test/{name}" for name in FIGURES]
-    assert [event.value for event in events.Scalars("final/test_ece")] == [0.125]
-    [vectors] = Path("events").glob("*/CLS/tensors.tsv")
-    assert [[float(x) for x in line.split()] for line in vectors.read_text().splitlines()] == [[1, 2], [5, 6]]
-    [lines] = Path("events").glob("*/CLS/metadata.tsv")
-    assert lines.read_text().splitlines()[1:] == ["c\tb\twrong\tval 5", "a\tc\twrong\tval 9"]
-
-
-def test_without_a_logger_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lit_bert.evaluation import figures
-
-    monkeypatch.setattr(figures, "roc", None)
-    tensorboard.log_figures(standing_in(), "test", OUTPUTS, {}, NAMES, None, 3)
-    tensorboard.log_errors(standing_in(), "test", OUTPUTS, texts_of, NAMES, 3)
+    tensorboard.log_final(standing_in(board), results, {"rate": 0.5, "none": None, "list": [1]}, 3)
+    assert [event.value for event in accumulated(Path("events")).Scalars("final/test_ece")] == [0.125]
 
 
 class Small(LightningModule):
-    """Another module than BertClassifier: an encoder, and predictions with the index of each row."""
+    """Another module than BertClassifier."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = Encoder()
-
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        return self.backbone(batch).last_hidden_state.mean()
-
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None: ...
-
-    def predict_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
-        self.backbone(batch)
-        return {"index": batch[:, 0].long()}
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
-class Encoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
 
-    def forward(self, batch: Tensor) -> SimpleNamespace:
-        return SimpleNamespace(last_hidden_state=self.scale * batch[:, :, None].expand(-1, -1, 4) * 10)
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return (self.scale * batch).mean()
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None: ...
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
 
 
 def trainer_with(callback: Any, logger: Any = False) -> Trainer:
@@ -230,11 +177,3 @@ def rows() -> DataLoader[Any]:
 def test_another_module_is_left_alone(board: TensorBoardLogger) -> None:
     trainer_with(tensorboard.TensorBoardCallback(), board).fit(Small(), rows(), rows())
     assert accumulated(Path("events")).Tags()["tensors"] == [metadata.CONFIG_SUMMARY_TAG]
-
-
-def test_vectors_of_some_rows_are_captured_and_the_hook_is_removed() -> None:
-    module, capture = Small(), tensorboard.CaptureEmbeddings(5)
-    trainer_with(capture).predict(module, rows())
-    assert [batch["index"].tolist() for batch in capture.batches] == [[0, 1, 2, 3], [4]]
-    assert capture.batches[1]["embeddings"].tolist() == [[40.0] * 4]
-    assert not module.backbone._forward_hooks

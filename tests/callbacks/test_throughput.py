@@ -27,7 +27,7 @@ def test_weights_that_are_not_trained_count_less_and_are_told(
     recipe: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(throughput, "measure_matmul_gflops", lambda device, bf16: 100.0)
-    words = ["--trainer.max_epochs=1", "--test_after_fit=false", "--export_after_fit=false", "--model.lora_rank=2"]
+    words = ["--trainer.max_epochs=1", "--test_after_fit=false", "--export_after_fit=false", "--model.frozen_layers=1"]
     cli = main(["fit", "--config", recipe, *words])
     weights = [p for name, p in cli.model.named_parameters() if "embeddings" not in name]
     trained = sum(p.numel() for p in weights if p.requires_grad)

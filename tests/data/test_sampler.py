@@ -1,9 +1,15 @@
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
-from lit_bert.data.collate import collate
+from lit_bert.data.collate import IGNORED, collate, make_loader
 from lit_bert.data.sampler import LengthGroupedSampler
+
+
+def rows_of(sampler: LengthGroupedSampler) -> list[int]:
+    return [row for row, _ in sampler]
+
 
 LENGTHS = np.random.default_rng(0).integers(3, 60, size=1003)
 
@@ -16,7 +22,7 @@ def test_every_row_comes_on_every_epoch_and_ranks_take_equally_many(ranks: int, 
     for epoch in (0, 1):
         for sampler in samplers:
             sampler.set_epoch(epoch)
-        shares = [list(sampler) for sampler in samplers]
+        shares = [rows_of(sampler) for sampler in samplers]
         assert {len(share) for share in shares} == {len(samplers[0])}
         assert sorted({row for share in shares for row in share}) == list(range(1003))
         orders.append(shares)
@@ -26,10 +32,10 @@ def test_every_row_comes_on_every_epoch_and_ranks_take_equally_many(ranks: int, 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8])
 def test_evaluation_sees_each_row_once_in_the_same_batches(ranks: int) -> None:
     samplers = [LengthGroupedSampler(LENGTHS, 16, False, num_replicas=ranks, rank=rank) for rank in range(ranks)]
-    shares = [list(sampler) for sampler in samplers]
+    shares = [rows_of(sampler) for sampler in samplers]
     assert [len(share) for share in shares] == [len(sampler) for sampler in samplers]
     assert sorted(row for share in shares for row in share) == list(range(1003))
-    alone = list(LengthGroupedSampler(LENGTHS, 16, False))
+    alone = rows_of(LengthGroupedSampler(LENGTHS, 16, False))
     batches = {tuple(share[start : start + 16]) for share in shares for start in range(0, len(share), 16)}
     assert batches == {tuple(alone[start : start + 16]) for start in range(0, 1003, 16)}
 
@@ -38,7 +44,7 @@ def test_evaluation_sees_each_row_once_in_the_same_batches(ranks: int) -> None:
 def test_more_ranks_than_rows(rows: int) -> None:
     for shuffle in (True, False):
         samplers = [LengthGroupedSampler(LENGTHS[:rows], 2, shuffle, num_replicas=8, rank=rank) for rank in range(8)]
-        shares = [list(sampler) for sampler in samplers]
+        shares = [rows_of(sampler) for sampler in samplers]
         assert [len(share) for share in shares] == [len(sampler) for sampler in samplers]
         assert {row for share in shares for row in share} == set(range(rows))
         assert not shuffle or len({len(share) for share in shares}) == 1
@@ -51,35 +57,35 @@ def test_a_step_has_the_same_rows_and_weights_however_they_are_spread(rows: int,
     steps: list[dict[int, float]] = []
     for rank in range(ranks):
         sampler = LengthGroupedSampler(LENGTHS[:rows], size, True, True, 3, ranks, rank, accumulate)
-        order = list(sampler)
-        batches = -(-len(order) // size)
-        for batch in range(batches):
-            weights = sampler.weights(batch, batches)
-            chosen = order[batch * size : (batch + 1) * size]
-            assert len(weights) == len(chosen)
-            while batch // accumulate >= len(steps):
+        for place, (row, weight) in enumerate(sampler):
+            step = place // size // accumulate
+            while step >= len(steps):
                 steps.append({})
-            for row, weight in zip(chosen, weights.tolist(), strict=True):
-                if weight:
-                    assert row not in steps[batch // accumulate]
-                    steps[batch // accumulate][row] = weight / ranks / accumulate
-    order = list(LengthGroupedSampler(LENGTHS[:rows], 32, True, True, 3))
+            if weight:
+                assert row not in steps[step]
+                steps[step][row] = weight / ranks / accumulate
+    order = rows_of(LengthGroupedSampler(LENGTHS[:rows], 32, True, True, 3))
     whole = [order[start : start + 32] for start in range(0, rows, 32)]
     assert [set(step) for step in steps] == [set(step) for step in whole]
     for step in steps:
         assert list(step.values()) == pytest.approx([1 / len(step)] * len(step))
 
 
-def test_weights_of_an_epoch_that_is_cut_short() -> None:
-    sampler = LengthGroupedSampler(LENGTHS, 4, True, accumulate=3)
-    assert sampler.weights(3, batches=5).tolist() == pytest.approx([3 / 8] * 4)  # a step of two batches
+def test_a_row_that_is_only_repeated_counts_nowhere() -> None:
+    samplers = [LengthGroupedSampler(LENGTHS[:5], 4, False, num_replicas=3, rank=rank) for rank in range(3)]
+    assert [[weight for _, weight in sampler] for sampler in samplers] == [[1.0] * 4, [1.0], [0.0]]
+    rows = Dataset.from_dict({"input_ids": [[5]] * 5, "label": [1] * 5, "index": list(range(5))})
+    [batch] = make_loader(rows, samplers[2], 0, (), 0)
+    assert (batch["labels"].tolist(), batch["weights"].tolist()) == ([IGNORED], [0.0])
+    [batch, *_] = make_loader(rows, samplers[0], 0, (), 0)
+    assert (batch["labels"].tolist(), batch["weights"].tolist()) == ([1] * 4, [1.0] * 4)
 
 
 def test_a_resumed_epoch_leaves_out_what_was_done() -> None:
-    sampler = LengthGroupedSampler(LENGTHS, 16, True, seed=1)
-    sampler.set_epoch(2)
-    whole = list(sampler)
-    sampler.resumed = (2, 5)
+    fresh = LengthGroupedSampler(LENGTHS, 16, True, seed=1)
+    fresh.set_epoch(2)
+    whole = list(fresh)
+    sampler = LengthGroupedSampler(LENGTHS, 16, True, seed=1, start=(2, 5))
     assert list(sampler) == whole[80:]
     assert len(sampler) == len(whole)
     sampler.set_epoch(3)
@@ -87,7 +93,7 @@ def test_a_resumed_epoch_leaves_out_what_was_done() -> None:
 
 
 def test_batches_hold_rows_of_about_equal_length_the_longest_first() -> None:
-    order = list(LengthGroupedSampler(LENGTHS, 16, True, seed=1))
+    order = rows_of(LengthGroupedSampler(LENGTHS, 16, True, seed=1))
     batches = [LENGTHS[order[start : start + 16]] for start in range(0, len(order), 16)]
     computed = sum(batch.max() * len(batch) for batch in batches)
     assert computed < 1.05 * LENGTHS.sum()

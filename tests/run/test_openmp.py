@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lit_bert.cli import main
 from lit_bert.run import openmp
 from lit_bert.run.openmp import LOOKS_UNTIL_BUSY, LOOKS_UNTIL_QUIET, LoadMonitor, limit_threads
 
@@ -106,10 +105,3 @@ def test_no_more_threads_than_a_quota_leaves(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("OMP_NUM_THREADS")
     limit_threads()
     assert torch.get_num_threads() == 1
-
-
-def test_a_run_tells_that_its_threads_yield(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["fit", "--config", recipe, "--trainer.accelerator=cpu", "--trainer.devices=1"])
-    yielding = openmp.seconds_delayed() is not None
-    assert ("2 threads, which yield to other processes" in capsys.readouterr().out) == yielding
-    assert LoadMonitor.active is None

@@ -14,13 +14,17 @@ def test_two_runs_of_one_second_get_two_folders(tmp_path: Path) -> None:
 
 
 def test_only_a_folder_without_results_is_given_back(tmp_path: Path) -> None:
-    empty, used = (run_dir.create_run_dir(tmp_path, name) for name in ("empty", "used"))
-    for folder in (empty, used):
+    empty, used, trained = (run_dir.create_run_dir(tmp_path, name) for name in ("empty", "used", "trained"))
+    for folder in (empty, used, trained):
         (folder / "config.yaml").touch()
     (used / "metrics.json").touch()
-    for folder in (empty, used, tmp_path / "none"):
-        run_dir.remove_if_empty(folder)
+    for folder in (empty, used, trained, tmp_path / "none"):
+        opened = run_dir.RunDir(folder, is_new=True)
+        if folder == trained:
+            opened.keep()
+        opened.remove_if_empty()
     assert not empty.exists()
+    assert trained.exists()
     assert {file.name for file in used.iterdir()} == {"config.yaml", "metrics.json"}
 
 
