@@ -1,8 +1,6 @@
 """Chromium without a window, by its DevTools protocol."""
 
-import base64
 import json
-import os
 import subprocess
 import time
 import urllib.request
@@ -12,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
-
-KEYS = {"Enter": (13, "\r"), "Tab": (9, "")}
 
 
 class Browser:
@@ -29,10 +25,9 @@ class Browser:
     @staticmethod
     @contextmanager
     def started(program: str, profile: Path) -> Iterator["Browser"]:
-        """Start it with an empty profile."""
+        """Start it with an empty profile, and the screen of a phone."""
         words = ["--headless=new", "--remote-debugging-port=0", f"--user-data-dir={profile}", "--no-first-run"]
-        words += ["--disable-gpu", "--disable-background-networking", "about:blank"]
-        words += ["--no-sandbox"] if os.getuid() == 0 else []
+        words += ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "about:blank"]
         process = subprocess.Popen([program, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             file = profile / "DevToolsActivePort"
@@ -44,7 +39,10 @@ class Browser:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as reply:
                 [page] = [target for target in json.load(reply) if target["type"] == "page"]
             with connect(page["webSocketDebuggerUrl"], max_size=None, proxy=None) as socket:
-                yield Browser(socket)
+                browser = Browser(socket)
+                screen = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": False}
+                browser.call("Emulation.setDeviceMetricsOverride", **screen)
+                yield browser
         finally:
             process.terminate()
             process.wait(30)
@@ -63,10 +61,6 @@ class Browser:
                 assert "error" not in message, message
                 return message["result"]
 
-    def open(self, url: str) -> None:
-        self.call("Page.navigate", url=url)
-        self.until(f"location.href === '{url}' && document.readyState === 'complete'")
-
     def evaluate(self, script: str) -> Any:
         result = self.call("Runtime.evaluate", expression=script)
         assert "exceptionDetails" not in result, result
@@ -79,29 +73,3 @@ class Browser:
                 return
             time.sleep(0.1)
         raise AssertionError(f"{script}: {self.evaluate('document.body.innerText')}")
-
-    def type(self, text: str) -> None:
-        self.call("Input.insertText", text=text)
-
-    def press(self, key: str, control: bool = False) -> None:
-        code, text = KEYS[key]
-        for kind in ("keyDown", "keyUp"):
-            shown = {"text": text} if text and kind == "keyDown" else {}
-            self.call(
-                "Input.dispatchKeyEvent",
-                type=kind,
-                key=key,
-                code=key,
-                windowsVirtualKeyCode=code,
-                modifiers=2 * control,
-                **shown,
-            )
-
-    def screen(self, width: int, height: int, scheme: str = "light") -> None:
-        """Set the size of the screen in pixels, and which colours are preferred."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-
-    def picture(self, path: Path) -> None:
-        """Write what it shows as PNG."""
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
