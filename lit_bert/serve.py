@@ -52,9 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     where = "a checkpoint that `fit` wrote, or an exported folder; best or last takes that of the newest run in runs/"
     parser.add_argument("--ckpt_path", metavar="X", type=Path, required=True, help=where)
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="0.0.0.0 or :: for others, with a token (default 127.0.0.1)"
-    )
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 or :: is for others, and needs a token")
     parser.add_argument("--port", type=int, default=8000, help="from 1024 to 65535 (default: 8000)")
     token = f"what requests have to bring; {TOKEN} in the environment does not show in lists of processes"
     parser.add_argument("--token", default=os.environ.get(TOKEN) or None, help=token)

@@ -36,9 +36,9 @@ class Batcher:
         self.failure: Exception | None = None
         self._on_failure = on_failure
         self._queue: Queue[tuple[PredictRequest, Future[PredictResponse]]] = Queue(max_queue)
-        self._thread = ThreadPoolExecutor(1, "predict")
+        self.thread = ThreadPoolExecutor(1, "predict")
         # OpenMP keeps a pool for every thread that computes, so the model is loaded where it predicts.
-        self.predictor = self._thread.submit(Predictor, source).result()
+        self.predictor = self.thread.submit(Predictor, source).result()
 
     async def answer(self, request: PredictRequest) -> PredictResponse:
         """Wait for the predictions of a request.
@@ -49,7 +49,7 @@ class Batcher:
         answer: Future[PredictResponse] = Future()
         try:
             self._queue.put_nowait((request, answer))
-            self._thread.submit(self._answer_batch)
+            self.thread.submit(self._answer_batch)
             with WAITING.track_inprogress():
                 return await asyncio.wait_for(asyncio.wrap_future(answer), ANSWER_SECONDS)
         except Full:

@@ -1,6 +1,7 @@
 """Chromium without a window, by its DevTools protocol."""
 
 import json
+import re
 import subprocess
 import time
 import urllib.request
@@ -25,24 +26,18 @@ class Browser:
     @staticmethod
     @contextmanager
     def started(program: str, profile: Path) -> Iterator["Browser"]:
-        """Start it with an empty profile, and the screen of a phone."""
+        """Start it with an empty profile and a narrow window."""
         words = ["--headless=new", "--remote-debugging-port=0", f"--user-data-dir={profile}", "--no-first-run"]
-        words += ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "about:blank"]
-        process = subprocess.Popen([program, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        words += ["--no-sandbox", "--disable-gpu", "--window-size=500,900", "about:blank"]
+        process = subprocess.Popen([program, *words], stderr=subprocess.PIPE, text=True)
         try:
-            file = profile / "DevToolsActivePort"
-            for _ in range(600):
-                if file.is_file() and file.read_text().strip():
-                    break
-                time.sleep(0.1)
-            port = file.read_text().split()[0]
+            [port] = next(
+                filter(None, (re.findall(r"listening on ws://127.0.0.1:(\d+)", line) for line in process.stderr or ()))
+            )
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as reply:
                 [page] = [target for target in json.load(reply) if target["type"] == "page"]
             with connect(page["webSocketDebuggerUrl"], max_size=None, proxy=None) as socket:
-                browser = Browser(socket)
-                screen = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": False}
-                browser.call("Emulation.setDeviceMetricsOverride", **screen)
-                yield browser
+                yield Browser(socket)
         finally:
             process.terminate()
             process.wait(30)
@@ -53,10 +48,9 @@ class Browser:
         self.socket.send(json.dumps({"id": self.number, "method": method, "params": params}))
         while True:
             message = json.loads(self.socket.recv(60))
-            if message.get("method") == "Log.entryAdded" and message["params"]["entry"]["source"] != "network":
-                self.messages.append(message["params"]["entry"]["text"])
-            if message.get("method") == "Runtime.exceptionThrown":
-                self.messages.append(json.dumps(message["params"]))
+            kind = message.get("method"), message.get("params", {}).get("entry", {}).get("source")
+            if kind[0] in ("Log.entryAdded", "Runtime.exceptionThrown") and kind[1] != "network":
+                self.messages.append(json.dumps(message))
             if message.get("id") == self.number:
                 assert "error" not in message, message
                 return message["result"]

@@ -5,10 +5,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
-from typing import Any
 
 import httpx2
-import pytest
 import uvicorn
 
 from lit_bert.inference.batcher import Batcher
@@ -34,15 +32,9 @@ def serving(model: Batcher, token: str | None = None) -> Iterator[httpx2.Client]
 @contextmanager
 def held(model: Batcher) -> Iterator[None]:
     """Let the model stand still: what is asked meanwhile waits."""
-    release, predictor = Event(), model.predictor
-
-    def wait(texts: list[str]) -> Any:
-        assert release.wait(60)
-        return predictor(texts)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "predictor", wait)
-        yield
+    release = Event()
+    model.thread.submit(release.wait, 60)
+    yield
     release.set()
 
 
