@@ -3,8 +3,7 @@
 from importlib.util import find_spec
 from typing import Annotated, Self
 
-from fastapi import HTTPException
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from pydantic import BaseModel, Field, StrictBool, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 MAX_TEXTS, MAX_CHARACTERS = 128, 20_000
@@ -12,20 +11,11 @@ MAX_TEXTS, MAX_CHARACTERS = 128, 20_000
 
 CAN_EXPLAIN = find_spec("captum") is not None
 
-
-def _check_text(text: str) -> str:
-    if not text.strip():
-        raise PydanticCustomError("empty_text", "The text is empty")
-    return text
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_CHARACTERS)]
 
 
-Text = Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_check_text)]
-
-
-class PredictRequest(BaseModel):
+class PredictRequest(BaseModel, extra="forbid"):
     """Either `text` or `texts`; with `explain`, words come with how much they speak for the answer."""
-
-    model_config = ConfigDict(extra="forbid")
 
     text: Text | None = None
     texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
@@ -57,26 +47,10 @@ class Answer(BaseModel):
     label: str
     score: float
     probs: dict[str, float]
-    words: list[Word] | None = Field(default=None, exclude_if=lambda words: words is None)
+    words: list[Word] | None = None
 
 
 class PredictResponse(BaseModel):
     """An answer to each text, in their order."""
 
     predictions: list[Answer]
-
-
-def parse(content_type: str, body: bytes) -> PredictRequest:
-    """Return the request that a body holds.
-
-    Raises:
-        HTTPException: 422 with the place and the reason of each problem, without repeating what was sent.
-    """
-    if not content_type.startswith("application/json"):
-        message = "Send JSON, with the header Content-Type: application/json"
-        raise HTTPException(422, [{"loc": ["body"], "msg": message, "type": "content_type"}])
-    try:
-        return PredictRequest.model_validate_json(body)
-    except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False, include_input=False)
-        raise HTTPException(422, [{**each, "loc": ["body", *each["loc"]]} for each in problems]) from None

@@ -5,20 +5,20 @@ import base64
 import gc
 import hashlib
 import hmac
-import re
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
+from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lit_bert.callbacks.run_record import package_version
 from lit_bert.console import status
@@ -26,185 +26,113 @@ from lit_bert.errors import UserError
 from lit_bert.inference.batcher import Batcher
 from lit_bert.inference.card import read_card_metrics
 from lit_bert.inference.export import load_metrics, resolve_checkpoint
-from lit_bert.inference.schema import CAN_EXPLAIN, MAX_CHARACTERS, MAX_TEXTS, PredictRequest, PredictResponse, parse
+from lit_bert.inference.schema import CAN_EXPLAIN, MAX_CHARACTERS, MAX_TEXTS, PredictRequest, PredictResponse
 from lit_bert.run.openmp import LoadMonitor, limit_threads
 
-MAX_BODY = 1 << 20
-"""Maximum size of a request's body, in bytes."""
-
-MAX_DISCARDED = 32 << 20
-"""Number of bytes of a refused body that are read and dropped."""
-
-BODY_SECONDS = 30.0
-"""How long a client may take to send its body."""
+MAX_BODY, BODY_SECONDS = 1 << 20, 30.0
+"""Maximum size of a request's body in bytes, and how long a client may take to send it."""
 
 REQUESTS = Counter("lit_bert_requests", "Requests to /predict, by the status of their answer", ["status"])
 SECONDS = Histogram("lit_bert_request_seconds", "Seconds from the head of a request to /predict to its answer")
 
-
-class Measure:
-    """ASGI middleware that counts and times requests to /predict."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
-
-        async def count_and_send(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                REQUESTS.labels(message["status"]).inc()
-            await send(message)
-
-        if scope["type"] == "http" and scope["path"] == "/predict":
-            with SECONDS.time():
-                await self.app(scope, receive, count_and_send)
-        else:
-            await self.app(scope, receive, send)
+PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
 
 
-def create_app(
-    batcher: Batcher, info: dict[str, Any], token: str | None, on_failure: Callable[[], None] = lambda: None
-) -> FastAPI:
-    """Return the application.
-
-    Args:
-        batcher: What answers the requests; the application runs it.
-        info: What `GET /info` answers.
-        token: What all requests but those for the page and the health have to bring; None asks for none.
-        on_failure: Called when the model has stopped for good.
-    """
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        predicting = asyncio.create_task(batcher.run())
-        predicting.add_done_callback(lambda _: on_failure() if batcher.failure else None)
-        yield
-        predicting.cancel()
-
-    async def check_token(request: Request) -> None:
-        given = request.headers.get("authorization", "")
-        kind, _, credentials = given.partition(" ")
-        if kind.lower() == "bearer" and hmac.compare_digest(credentials.strip().encode(), str(token).encode()):
-            return
-        with suppress(HTTPException):
-            await read_body(request)
-        wrong = "the token is wrong" if given else "a token is needed"
-        reason = f"{wrong}: send the header Authorization: Bearer <token>"
-        raise HTTPException(401, reason, {"WWW-Authenticate": "Bearer"})
-
-    # FastAPI's own page of documentation would load scripts from another server.
-    app = FastAPI(title="lit_bert", version=info["version"], lifespan=lifespan, openapi_url=None)
-    guarded = APIRouter(dependencies=[Depends(check_token)] if token else [])
-    app.add_middleware(Measure)
-    page, page_headers = read_page()
-
-    @app.get("/", include_in_schema=False)
-    async def get_page() -> HTMLResponse:
-        return HTMLResponse(page, headers=page_headers)
-
-    @app.get("/health", response_class=PlainTextResponse)
-    async def get_health() -> str:
-        if not batcher.running:
-            raise HTTPException(503, "the model has stopped")
-        return "ok"
-
-    @guarded.get("/info")
-    async def get_info() -> dict[str, Any]:
-        return info
-
-    @guarded.get("/metrics", include_in_schema=False)
-    async def get_metrics() -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
-
-    @guarded.get("/openapi.json", include_in_schema=False)
-    async def get_openapi() -> JSONResponse:
-        return JSONResponse(app.openapi())
-
-    # FastAPI would read a body of any size, and before it looks at the token; therefore the body is read here.
-    schema = {"content": {"application/json": {"schema": PredictRequest.model_json_schema()}}, "required": True}
-
-    @guarded.post("/predict", openapi_extra={"requestBody": schema})
-    async def predict(request: Request) -> PredictResponse:
-        body = await read_body(request)
-        return await batcher.answer(parse(request.headers.get("content-type", ""), body))
-
-    app.include_router(guarded)
-    return app
+def _hash(tag: str) -> str:
+    content = PAGE.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
-async def read_body(request: Request) -> bytes:
-    """Return the body of a request.
-
-    The rest of a body that is too large is read and dropped: many clients look for an answer only after sending all.
-
-    Raises:
-        HTTPException: 408 if the body takes too long, 413 if it is too large.
-    """
-    too_large = HTTPException(413, f"the body is larger than {MAX_BODY:,} bytes; send fewer texts at a time")
-    body, size = bytearray(), 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size <= MAX_BODY:
-                    body += chunk
-                elif size > MAX_DISCARDED:
-                    break
-    except TimeoutError:
-        reason = f"the body was not there within {BODY_SECONDS:g} seconds"
-        raise HTTPException(408, reason, {"Connection": "close"}) from None
-    except ClientDisconnect:
-        raise HTTPException(400, "the client has left") from None
-    if size > MAX_BODY:
-        raise too_large
-    return bytes(body)
+# A browser runs nothing but the page's own script, and asks nobody but this server.
+PAGE_HEADERS = {
+    "Content-Security-Policy": f"default-src 'none'; script-src {_hash('script')}; style-src {_hash('style')}; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
 
 
-def read_page() -> tuple[str, dict[str, str]]:
-    """Return the page and its headers; a browser runs nothing but its script, and asks nobody but this server."""
-    page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    hashes = []
-    for tag in ("script", "style"):
-        [content] = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
-        hashes.append(f"{tag}-src 'sha256-{digest}'")
-    rules = ["default-src 'none'", *hashes, "connect-src 'self'", "img-src data:", "base-uri 'none'"]
-    policy = "; ".join([*rules, "form-action 'none'", "frame-ancestors 'none'"])
-    return page, {
-        "Content-Security-Policy": policy,
-        "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
-        "Cache-Control": "no-cache",
-    }
-
-
-def describe(path: Path, class_names: list[str]) -> dict[str, Any]:
-    """Return what `GET /info` answers."""
-    kept = ("rows", "acc", "acc_low", "acc_high", "f1")
+def create_app(batcher: Batcher, token: str | None) -> FastAPI:
+    """Return the application; all requests but those for the page and the health have to bring the token, if any."""
+    path = Path(batcher.predictor.source)
     metrics = read_card_metrics(path) if path.is_dir() else load_metrics(path)
-    return {
+    kept = ("rows", "acc", "acc_low", "acc_high", "f1")
+    info: dict[str, Any] = {
         "version": package_version("lit_bert"),
-        "classes": class_names,
+        "classes": batcher.predictor.class_names,
         "metrics": {split: {key: values[key] for key in kept if key in values} for split, values in metrics.items()},
         "max_texts": MAX_TEXTS,
         "max_characters": MAX_CHARACTERS,
         "explain": CAN_EXPLAIN,
     }
+    bearer = HTTPBearer(auto_error=False)
+
+    async def check_token(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
+        if not given or not hmac.compare_digest(given.credentials.encode(), str(token).encode()):
+            reason = f"{'the token is wrong' if given else 'a token is needed'}: send Authorization: Bearer <token>"
+            raise HTTPException(401, reason, {"WWW-Authenticate": "Bearer"})
+
+    # FastAPI's own page of documentation would load scripts from another server.
+    app = FastAPI(title="lit_bert", version=info["version"], openapi_url=None)
+    guarded = APIRouter(dependencies=[Depends(check_token)] if token else [])
+
+    @app.middleware("http")
+    async def measure(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        if request.url.path != "/predict":
+            return await call_next(request)
+        with SECONDS.time():
+            response = await call_next(request)
+        REQUESTS.labels(response.status_code).inc()
+        return response
+
+    @guarded.get("/metrics", include_in_schema=False)
+    async def get_metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    # FastAPI would read a body of any size, and before it looks at the token; therefore `read_request` reads it.
+    schema = {"content": {"application/json": {"schema": PredictRequest.model_json_schema()}}, "required": True}
+
+    @guarded.post("/predict", openapi_extra={"requestBody": schema}, response_model_exclude_none=True)
+    async def predict(request: Annotated[PredictRequest, Depends(read_request)]) -> PredictResponse:
+        return await batcher.answer(request)
+
+    app.add_api_route("/", lambda: HTMLResponse(PAGE, headers=PAGE_HEADERS), include_in_schema=False)
+    app.add_api_route("/health", lambda: "ok", name="health", response_class=PlainTextResponse)
+    guarded.add_api_route("/info", lambda: info, name="info")
+    guarded.add_api_route("/openapi.json", app.openapi, include_in_schema=False)
+    app.include_router(guarded)
+    return app
+
+
+async def read_request(request: Request) -> PredictRequest:
+    """Read what a client sends; what is wrong with it is answered without repeating it.
+
+    Raises:
+        HTTPException: 408 if it takes too long, 413 if it is too large, 422 with the place and reason of each problem.
+    """
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise HTTPException(413, f"the body is larger than {MAX_BODY:,} bytes; send fewer texts at a time")
+        return PredictRequest.model_validate_json(body)
+    except (TimeoutError, ClientDisconnect):
+        reason = f"the body was not there within {BODY_SECONDS:g} seconds"
+        raise HTTPException(408, reason, {"Connection": "close"}) from None
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        raise HTTPException(422, [{**each, "loc": ["body", *each["loc"]]} for each in problems]) from None
 
 
 def serve(source: Path, listener: socket.socket, token: str | None, max_queue: int) -> None:
-    """Serve until SIGTERM or Ctrl-C; requests in flight are answered first.
-
-    Args:
-        source: A checkpoint or an exported folder; "best" or "last" takes that of the newest run in runs/.
-        listener: A socket that listens.
-        token: What requests have to bring, if anything.
-        max_queue: Maximum number of requests that wait for an answer at a time.
+    """Serve a checkpoint or an exported folder until SIGTERM or Ctrl-C; requests in flight are answered first.
 
     Raises:
         UserError: The model cannot be loaded, or it was trained on pairs of texts.
-        Exception: The model has stopped for good.
+        AcceleratorError: The GPU has failed for good.
     """
 
     def stop() -> None:
@@ -215,12 +143,12 @@ def serve(source: Path, listener: socket.socket, token: str | None, max_queue: i
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), LoadMonitor():
         limit_threads()
-        batcher = Batcher(path, max_queue)
+        batcher = Batcher(path, max_queue, stop)
         if batcher.predictor.text_pair_column:
             raise UserError(f"--ckpt_path {path}: it was trained on pairs of texts, which the server does not take")
-        app = create_app(batcher, describe(path, batcher.predictor.class_names), token, on_failure=stop)
+        config = uvicorn.Config(create_app(batcher, token), log_level="warning", server_header=False)
+        server = uvicorn.Server(config)
         gc.freeze()  # a full collection would walk all objects of the libraries and delay requests by 0.2 seconds
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
         host, port = listener.getsockname()[:2]
         status("serve", f"http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)")
         server.run(sockets=[listener])
