@@ -116,12 +116,10 @@ def predict(folder: Path, encoder: str) -> dict[str, float]:
     """Return seconds to predict the training file as `predict --input` does, and the memory that took, in MiB."""
     import torch
     from lightning.pytorch import Trainer
-    from rich.console import Console
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
     from lit_bert import Predictor
-    from lit_bert.inference.text_file import TextFilePredictor
-    from lit_bert.inference.texts import TextJob
+    from lit_bert.inference.texts import TextPredictor
     from lit_bert.modeling.encoder import find_encoder
 
     tokenizer = AutoTokenizer.from_pretrained(find_encoder(encoder))
@@ -132,12 +130,11 @@ def predict(folder: Path, encoder: str) -> dict[str, float]:
         part.save_pretrained(folder / "model")
     predictor = Predictor(folder / "model")
     predictor(["warm"])
-    console = Console(quiet=True)
     before = _memory()
     begun = time.perf_counter()
-    job = TextJob(predictor, str(folder / "train.txt"), str(folder / "predictions.csv"))
+    module = TextPredictor(predictor, str(folder / "train.txt"), str(folder / "predictions.csv"))
     options = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    Trainer(**options, accelerator="cpu").predict(TextFilePredictor(job, console), return_predictions=False)
+    Trainer(**options, accelerator="cpu").predict(module, dataloaders=range(1), return_predictions=False)
     seconds = time.perf_counter() - begun
     return {"predict": seconds, "predict_mib": _memory() - before}
 

@@ -13,7 +13,22 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: With status 2 after a user's mistake.
     """
-    options = _parser().parse_args(args)
+    description = 'Write a checkpoint as a folder that transformers.pipeline("text-classification", DIR) loads.'
+    parser = argparse.ArgumentParser(prog="python -m lit_bert export", description=description)
+    where = "a checkpoint that `fit` wrote; best or last takes that of the newest run in runs/"
+    parser.add_argument("--ckpt_path", metavar="X", type=Path, required=True, help=where)
+    parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder, which must be new or empty")
+    parser.add_argument("--push_to_hub", metavar="OWNER/NAME", help="upload it, too, to a repository of the Hub")
+    flags = {
+        "onnx": "write model.onnx, too: pip install '.[onnx]'",
+        "int8": "write model_int8.onnx, too, if that costs at most a point of accuracy on the validation rows",
+        "force": "with --int8: write it also if that costs more",
+        "calibrate": "make probabilities fit the validation rows, by a temperature folded into the last layer",
+        "public": "with --push_to_hub: a repository that is new is public, in place of private",
+    }
+    for flag, meaning in flags.items():
+        parser.add_argument(f"--{flag}", action="store_true", help=meaning)
+    options = parser.parse_args(args)
     with exit_on_user_error():
         if options.force and not options.int8:
             raise UserError("--force: it is for --int8; leave it out, or add --int8")
@@ -30,26 +45,6 @@ def main(args: Sequence[str] | None = None) -> None:
         status("export", display_path(options.to))
         if options.push_to_hub:
             status("hub", push_to_hub(options.to, options.push_to_hub, options.public))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m lit_bert export",
-        description='Write a checkpoint as a folder that transformers.pipeline("text-classification", DIR) loads.',
-    )
-    where = "a checkpoint that `fit` wrote; best or last takes that of the newest run in runs/"
-    parser.add_argument("--ckpt_path", metavar="X", type=Path, required=True, help=where)
-    parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder, which must be new or empty")
-    parser.add_argument("--onnx", action="store_true", help="write model.onnx, too: pip install '.[onnx]'")
-    int8 = "write model_int8.onnx, too, if that costs at most a point of accuracy on the validation rows"
-    parser.add_argument("--int8", action="store_true", help=int8)
-    parser.add_argument("--force", action="store_true", help="with --int8: write it also if that costs more")
-    calibrate = "make probabilities fit the validation rows, by a temperature that is folded into the last layer"
-    parser.add_argument("--calibrate", action="store_true", help=calibrate)
-    parser.add_argument("--push_to_hub", metavar="OWNER/NAME", help="upload it, too, to a repository of the Hub")
-    public = "with --push_to_hub: a repository that is new is public, in place of private"
-    parser.add_argument("--public", action="store_true", help=public)
-    return parser
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def _read_csv(file: BinaryIO, where: str, delimiter: str, required: dict[str, st
     lines = csv.reader(_read_lines(file, where), strict=True, delimiter=delimiter)
     try:
         header = next(filter(None, lines), [])
-        text = required["text_column"]
+        text = required.get("text_column")  # a predictions file needs none
         for mark in ",;\t|" if len(header) == 1 and header != [text] else "":
             if text in header[0].split(mark):
                 raise UserError(f"{where}: its columns are separated by {mark!r}; set --data.delimiter {mark!r}")

@@ -10,26 +10,21 @@ from yaml import YAMLError
 from lit_bert.callbacks.run_record import package_version
 from lit_bert.data.hub import is_hub_id
 from lit_bert.data.packaged import PACKAGED, PACKAGED_BASE
-from lit_bert.evaluation.report import format_interval
 from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.module import BertClassifier
 
-_PACKAGED_ENCODERS = {
+_ENCODERS = {
     PACKAGED: "sentence-transformers/all-MiniLM-L6-v2",
     PACKAGED_BASE: "sentence-transformers/all-mpnet-base-v2",
 }
-_APACHE = ("google-bert/bert-base-cased", "google-bert/bert-base-uncased", *_PACKAGED_ENCODERS.values())
+_APACHE = ("google-bert/bert-base-cased", "google-bert/bert-base-uncased", *_ENCODERS.values())
 """Encoders that are often started from, with the Apache licence; for others a card names none."""
 
-_ROTTEN_TOMATOES = "cornell-movie-review-data/rotten_tomatoes"
-_RECIPE = (
-    *("learning_rate", "warmup_ratio", "weight_decay", "batch_size", "max_length", "train_rows"),
-    *("optimizer", "lr_scheduler"),
-)
+_RECIPE = ("learning_rate", "warmup_ratio", "weight_decay", "batch_size", "max_length", "train_rows", "optimizer")
 _OPTIONS = ("class_weights", "pooling", "frozen_layers")
 """Settings that the recipe has only if they differ from the defaults of `BertClassifier`."""
 
-_VERSIONS = ("lit_bert", "torch", "lightning", "transformers", "tokenizers")
+_METRICS = {"acc": ("accuracy", "Accuracy"), "f1": ("f1", "Macro F1")}
 
 
 def render_model_card(
@@ -47,21 +42,25 @@ def render_model_card(
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     settings = {**checkpoint.data_hyper_parameters, **checkpoint.hyper_parameters}
-    encoder, dataset = settings["pretrained"], settings.get("dataset", "")
-    encoder = _PACKAGED_ENCODERS.get(encoder) or encoder.partition("@")[0]
-    dataset = _ROTTEN_TOMATOES if dataset == PACKAGED else dataset.partition("@")[0] if isinstance(dataset, str) else ""
+    usual = inspect.signature(BertClassifier).parameters
+    recipe = {key: settings[key] for key in (*_RECIPE, "lr_scheduler") if settings.get(key) is not None}
+    recipe |= {key: settings[key] for key in _OPTIONS if settings.get(key, usual[key].default) != usual[key].default}
+    encoder, dataset = _ENCODERS.get(settings["pretrained"], settings["pretrained"]), settings.get("dataset", "")
+    encoder = encoder.partition("@")[0]
+    dataset = "cornell-movie-review-data/rotten_tomatoes" if dataset == PACKAGED else dataset
+    dataset = dataset.partition("@")[0] if isinstance(dataset, str) else ""
     results = [
         EvalResult(
             task_type="text-classification",
             dataset_type=dataset or "local",
             dataset_name=dataset or "local files",
-            dataset_split={"val": "validation"}.get(split, split),
+            dataset_split="validation" if split == "val" else split,
             metric_type=kind,
             metric_name=title,
             metric_value=round(values[key], 4),
         )
         for split, values in metrics.items()
-        for key, kind, title in (("acc", "accuracy", "Accuracy"), ("f1", "f1", "Macro F1"))
+        for key, (kind, title) in _METRICS.items()
     ]
     name = encoder.rpartition("/")[2]
     metadata = ModelCardData(
@@ -74,24 +73,19 @@ def render_model_card(
         model_name=f"{name}, fine-tuned",
         eval_results=results or None,
     )
-    usual = inspect.signature(BertClassifier).parameters
     card = ModelCard.from_template(
         metadata,
         template_path=str(Path(__file__).with_name("card.md")),
         name=name,
         encoder=encoder,
         dataset=dataset or "local files",
-        is_rotten_tomatoes=dataset == _ROTTEN_TOMATOES,
         classes=", ".join(class_names),
-        results={split: {**values, "interval": format_interval(values)} for split, values in metrics.items()},
+        results=metrics,
         calibration=calibration,
         int8=int8,
-        recipe={key: settings[key] for key in _RECIPE if settings.get(key) is not None}
-        | {key: settings[key] for key in _OPTIONS if settings.get(key, usual[key].default) != usual[key].default},
-        is_default_optimizer=not settings.get("optimizer") and not settings.get("lr_scheduler"),
-        epochs=checkpoint.epoch + 1,
-        steps=checkpoint.global_step,
-        versions={name: version for name in _VERSIONS if (version := package_version(name))},
+        recipe=recipe,
+        checkpoint=checkpoint,
+        version=package_version,
     )
     return f"{card}\n"
 
@@ -103,9 +97,10 @@ def read_card_metrics(folder: Path) -> dict[str, dict[str, float]]:
     metrics: dict[str, dict[str, float]] = {}
     try:
         for result in ModelCard.load(folder / "README.md").data.eval_results or []:
-            split = {"validation": "val"}.get(result.dataset_split, result.dataset_split)
-            if key := {"accuracy": "acc", "f1": "f1"}.get(result.metric_type):
-                metrics.setdefault(str(split), {})[key] = float(result.metric_value)
+            split = "val" if result.dataset_split == "validation" else str(result.dataset_split)
+            for key, (kind, _) in _METRICS.items():
+                if result.metric_type == kind:
+                    metrics.setdefault(split, {})[key] = float(result.metric_value)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, YAMLError):  # people edit cards
         return {}
     return metrics

@@ -1,9 +1,7 @@
 """A folder that `transformers` loads without this project."""
 
-import glob
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,7 @@ from torch import nn
 from lit_bert.console import status
 from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.errors import UserError, reason
-from lit_bert.evaluation.calibration import (
-    apply_temperature,
-    cross_validated_error,
-    expected_calibration_error,
-    fit_temperature,
-    helps,
-)
+from lit_bert.evaluation import calibration
 from lit_bert.files import display_path, next_free_path
 from lit_bert.inference.card import render_model_card
 from lit_bert.inference.onnx import INT8, ONNX, compare_accuracy, quantize, write_onnx
@@ -58,50 +50,45 @@ def export(
     """
     from safetensors import SafetensorError
 
-    try:
-        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    except OSError as error:
-        raise UserError(f"--to {folder}: cannot be read ({error.strerror})") from error
-    if taken:
+    if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"--to {folder}: it is not empty; give a folder that is new or empty")
     checkpoint = Checkpoint.read(path)
     model = restore_model(checkpoint)
     model.config.architectures = [type(model).__name__]
-    calibration = _calibrate(model, checkpoint) if calibrate else None
+    calibrated = _calibrate(model, checkpoint) if calibrate else None
     data = checkpoint.data_hyper_parameters
     if data.get("text_pair_column") or data.get("long_text", "head") != "head":
         names = ("max_length", "long_text", "text_pair_column")  # for `Predictor`; transformers passes them over
         model.config.update({SETTINGS: {name: data.get(name) for name in names}})
+    partial = folder.with_name(f".{folder.name}.partial")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        for left in folder.parent.glob(f".{glob.escape(folder.name)}-*"):  # by an export that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-            partial = Path(temporary) / "export"
-            with quiet_transformers():
-                model.save_pretrained(partial)
-            for name, content in checkpoint.tokenizer_files.items():
-                (partial / Path(name).name).write_text(content, encoding="utf-8")
-            if max_length := data.get("max_length"):  # what a pipeline truncates to
-                file = partial / "tokenizer_config.json"
-                tokenizer = {**json.loads(file.read_text(encoding="utf-8")), "model_max_length": max_length}
-                file.write_text(json.dumps(tokenizer, indent=2), encoding="utf-8")
-            splits = {split: metrics[split] for split in ("val", "test") if split in metrics}
-            accuracy = _write_onnx(model, checkpoint, partial, onnx, int8, force)
-            card = render_model_card(checkpoint, class_names(model.config), splits, calibration, accuracy)
-            (partial / "README.md").write_text(card, encoding="utf-8")
-            for weights in partial.glob("*.safetensors"):  # safetensors makes them readable for their owner alone
-                shutil.copymode(partial / "README.md", weights)
-            partial.replace(folder)
+        shutil.rmtree(partial, ignore_errors=True)  # left by an export that was killed
+        partial.mkdir(parents=True)
+        with quiet_transformers():
+            model.save_pretrained(partial)
+        for name, content in checkpoint.tokenizer_files.items():
+            (partial / Path(name).name).write_text(content, encoding="utf-8")
+        if max_length := data.get("max_length"):  # what a pipeline truncates to
+            file = partial / "tokenizer_config.json"
+            tokenizer = {**json.loads(file.read_text(encoding="utf-8")), "model_max_length": max_length}
+            file.write_text(json.dumps(tokenizer, indent=2), encoding="utf-8")
+        accuracy = _write_onnx(model, checkpoint, partial, onnx, int8, force) if onnx or int8 else None
+        splits = {split: metrics[split] for split in ("val", "test") if split in metrics}
+        card = render_model_card(checkpoint, class_names(model.config), splits, calibrated, accuracy)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+        for weights in partial.glob("*.safetensors"):  # safetensors makes them readable for their owner alone
+            shutil.copymode(partial / "README.md", weights)
+        partial.replace(folder)
     except (OSError, SafetensorError) as error:
         cause = error.strerror if isinstance(error, OSError) else None
         raise UserError(f"--to {folder}: cannot be written ({cause or reason(error)})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _calibrate(model: Any, checkpoint: Checkpoint) -> dict[str, float]:
     """Fold a temperature into the last layer, and return it with the calibration error `before` and `after`."""
-    outputs = checkpoint.val_outputs
-    if not outputs:
+    if not checkpoint.val_outputs:
         raise UserError(
             f"--calibrate: {checkpoint.path} was not written right after a validation, so it has no rows to fit to; "
             "take the best checkpoint, or that of an epoch's end"
@@ -109,10 +96,11 @@ def _calibrate(model: Any, checkpoint: Checkpoint) -> dict[str, float]:
     last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
     if last.out_features != model.config.num_labels:
         raise UserError(f"--calibrate: the last layer of a {model.config.model_type} model is not known here")
-    probs, labels = outputs["probs"], outputs["labels"]
-    temperature = fit_temperature(probs, labels)
-    before, unseen = expected_calibration_error(probs, labels), cross_validated_error(probs, labels)
-    if not helps(temperature, before, unseen):
+    probs, labels = checkpoint.val_outputs["probs"], checkpoint.val_outputs["labels"]
+    temperature, error_of = calibration.fit_temperature(probs, labels), calibration.expected_calibration_error
+    before = error_of(probs, labels)
+    unseen = calibration.cross_validated_error(probs, labels)
+    if not calibration.helps(temperature, before, unseen):
         raise UserError(
             f"--calibrate: it would not help: of {len(labels):,} validation rows the calibration error is "
             f"{before:.4f}, and {unseen:.4f} at a temperature fitted on others of them (on all: {temperature:.3f}); "
@@ -120,7 +108,7 @@ def _calibrate(model: Any, checkpoint: Checkpoint) -> dict[str, float]:
         )
     for parameter in last.parameters():
         parameter.data = parameter.data / temperature
-    after = expected_calibration_error(apply_temperature(probs, temperature), labels)
+    after = error_of(calibration.apply_temperature(probs, temperature), labels)
     errors = f"calibration error on the validation rows {before:.4f} before, {after:.4f} after"
     status("calib", f"temperature {temperature:.3f}; {errors}")
     return {"temperature": temperature, "before": before, "after": after}
@@ -129,12 +117,7 @@ def _calibrate(model: Any, checkpoint: Checkpoint) -> dict[str, float]:
 def _write_onnx(
     model: Any, checkpoint: Checkpoint, folder: Path, onnx: bool, int8: bool, force: bool
 ) -> dict[str, float] | None:
-    """Write the ONNX files that are asked for into an exported folder; return what int8 does to the accuracy.
-
-    It has `rows`, and the accuracy `before` and `after`.
-    """
-    if not onnx and not int8:
-        return None
+    """Write ONNX files into an exported folder; return what `compare_accuracy` says of int8, if that is asked for."""
     _, max_positions = load_tokenizer(folder, str(checkpoint.path))
     pairs = bool(checkpoint.data_hyper_parameters.get("text_pair_column"))
     difference = write_onnx(model, folder / ONNX, max_positions, pairs)
@@ -142,21 +125,22 @@ def _write_onnx(
     if not int8:
         return None
     quantize(folder / ONNX, folder / INT8)
-    accuracy = _int8_accuracy(model, folder / INT8, checkpoint)
+    accuracy = compare_accuracy(model, folder / INT8, _val_dataloader(model, checkpoint))
     before, after = accuracy["before"], accuracy["after"]
-    status("int8", f"accuracy on {accuracy['rows']:,} validation rows {before:.4f} before, {after:.4f} after")
+    figures = f"{accuracy['rows']:,} validation rows {before:.4f} before, {after:.4f} after"
+    status("int8", f"accuracy on {figures}")
     if round(before - after, 6) > MAX_LOSS and not force:
         raise UserError(
-            f"--int8: on {accuracy['rows']:,} validation rows it loses {100 * (before - after):.1f} points of "
-            f"accuracy ({before:.4f} before, {after:.4f} after); export with --onnx, or with --force all the same"
+            f"--int8: it loses {100 * (before - after):.1f} points of accuracy (on {figures}); export with --onnx, or "
+            "with --force all the same"
         )
     if not onnx:
         (folder / ONNX).unlink()
     return accuracy
 
 
-def _int8_accuracy(model: Any, path: Path, checkpoint: Checkpoint) -> dict[str, float]:
-    """Return what `compare_accuracy` does, on the checkpoint's validation rows."""
+def _val_dataloader(model: Any, checkpoint: Checkpoint) -> Any:
+    """Return batches of the checkpoint's validation rows."""
     arguments = {**checkpoint.data_hyper_parameters, "tokenizer": str(checkpoint.path)}
     try:
         data = TextClassificationDataModule(**arguments)
@@ -169,7 +153,7 @@ def _int8_accuracy(model: Any, path: Path, checkpoint: Checkpoint) -> dict[str, 
     data.prepare_data()
     data.setup("validate")
     name_classes(model.config, data, new_head=False)  # it refuses data whose classes are others by now
-    return compare_accuracy(model, path, data.val_dataloader())
+    return data.val_dataloader()
 
 
 def export_best(trainer: Trainer, run: Path, results: Mapping[str, Any]) -> None:

@@ -7,7 +7,6 @@ import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +35,14 @@ def write_onnx(model: Any, path: Path, max_positions: int, pairs: bool) -> float
     Raises:
         UserError: What it needs is not installed, the model cannot be exported, or its probabilities differ.
     """
-    for package in ("onnxruntime", "onnxscript"):
-        try:
-            import_module(package)
-        except ImportError as error:
-            raise UserError("--onnx: install what it needs with pip install '.[onnx]' -c constraints.txt") from error
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError("--onnx: install what it needs with pip install '.[onnx]' -c constraints.txt") from error
     ids = torch.randint(0, model.config.vocab_size, (3, 7), generator=torch.Generator().manual_seed(0))
-    mask = torch.ones_like(ids)
-    mask[1, 4:] = 0
-    inputs = {"input_ids": ids, "attention_mask": mask}
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    inputs["attention_mask"][1, 4:] = 0
     if pairs and model.config.to_dict().get("type_vocab_size", 0) > 1:
         inputs["token_type_ids"] = torch.zeros_like(ids)
         inputs["token_type_ids"][:, 3:] = 1
@@ -56,12 +54,12 @@ def write_onnx(model: Any, path: Path, max_positions: int, pairs: bool) -> float
             torch.onnx.export(model, (), str(path), kwargs=inputs, **options)
         except Exception as error:  # the exporter raises many things at what it does not know
             raise UserError(f"--onnx: a {model.config.model_type} model cannot be exported: {reason(error)}") from error
-    session, difference = _open(path), 0.0
+    difference = 0.0
     for rows, tokens in ((3, 7), (1, 4)):
         batch = {name: value[:rows, :tokens] for name, value in inputs.items()}
         with torch.inference_mode():
             expected = model(**batch).logits.softmax(dim=-1)
-        difference = max(difference, float((_run(session, batch).softmax(dim=-1) - expected).abs().max()))
+        difference = max(difference, float((_run(_open(path), batch).softmax(dim=-1) - expected).abs().max()))
     if difference > TOLERANCE:
         raise UserError(f"--onnx: its probabilities differ by {difference:.1e} from PyTorch's; nothing was written")
     return difference
@@ -115,8 +113,7 @@ def _quiet_exporters() -> Iterator[None]:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # or it says that there is no torchvision
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(logging.NOTSET)

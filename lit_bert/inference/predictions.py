@@ -2,13 +2,11 @@
 
 import csv
 import json
-import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from lit_bert.data.formats import DEFAULT_FORMAT, read_rows
 from lit_bert.errors import UserError, reason
@@ -18,7 +16,7 @@ if TYPE_CHECKING:  # they take seconds
     from datasets import Dataset
     from torch import Tensor
 
-    from lit_bert.inference.explain import WordScore
+    from lit_bert.inference.explain import Explanation
 
 STDOUT = "-"
 """The output that stands for standard output."""
@@ -72,7 +70,7 @@ class PredictionWriter:
         label: str | None,
         probs: Sequence[float] | None,
         kept: Sequence[Any] = (),
-        explanation: "tuple[list[WordScore], float] | None" = None,
+        explanation: "Explanation | None" = None,
     ) -> str | None:
         """Write a row, whose `index` counts from 0, and return the predicted class; what is None is left empty."""
         texts = (text,) if isinstance(text, str) else text
@@ -86,11 +84,10 @@ class PredictionWriter:
             self.csv.writerow([*row, *("" if number is None else f"{number:.6f}" for number in numbers)])
             return pred
         row += [number if number is None else round(number, 6) for number in numbers]
-        if self.format.explained and explanation:
-            words, error = explanation
-            row += [[word.text for word in words], [round(word.score, 6) for word in words], round(error, 6)]
-        elif self.format.explained:
-            row += [None, None, None]
+        if self.format.explained:
+            words = explanation and [word.text for word in explanation.words]
+            scores = explanation and [round(word.score, 6) for word in explanation.words]
+            row += [words, scores, explanation and round(explanation.error, 6)]
         named = dict(zip(self.columns, row, strict=True))
         self.file.write(json.dumps(named, ensure_ascii=False, default=str) + "\n")
         return pred
@@ -102,39 +99,25 @@ def open_output(output: str) -> Iterator[TextIO]:
 
     What is not a plain file is written to and never replaced; of a symbolic link, the target is replaced. If the
     reader of a pipe leaves early, this process exits with status 141, as a shell reports it.
+
+    Raises:
+        UserError: It cannot be written.
     """
     path, is_stdout = Path(output), output == STDOUT
-    if is_stdout and sys.stdout is None:
-        raise UserError("--output -: standard output is closed; name a file")
-    if not is_stdout and (path.is_dir() or not path.name):
-        raise UserError(f"--output {output}: this is a folder; give a file in it")
-    if not is_special(output):
+    is_open = is_stdout or str(path.absolute()).startswith(("/dev/", "/proc/"))
+    if not is_open and (path.is_file() or not path.exists()):
         path = path.resolve() if path.is_symlink() else path
         with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             yield file
         return
     try:
-        if is_stdout:
-            sys.stdout.reconfigure(newline="", encoding="utf-8")  # type: ignore[union-attr]
-            yield sys.stdout
-            sys.stdout.flush()
-        else:
-            with path.open("a", newline="", encoding="utf-8") as file:
-                yield file
+        with open(1 if is_stdout else path, "a", newline="", encoding="utf-8", closefd=not is_stdout) as file:
+            yield file
+    except BrokenPipeError:
+        raise SystemExit(141) from None
     except OSError as error:
-        if is_stdout:  # or Python would write the rest when it exits
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            raise SystemExit(141) from None
         problem = f"cannot be written ({error.strerror or error})"
         raise UserError(f"--output {output}: {problem}; name another file") from error
-
-
-def is_special(output: str) -> bool:
-    """Tell whether an output is standard output, a device, a pipe or the like, or an open file of this process."""
-    path = Path(output)
-    opened = str(path.absolute()).startswith(("/dev/std", "/dev/fd/", "/proc/"))
-    return output == STDOUT or opened or (path.exists() and not path.is_file())
 
 
 def write_predictions(output: str, kind: str, outputs: "Mapping[str, Tensor]", rows: "Dataset") -> None:
@@ -149,40 +132,32 @@ def write_predictions(output: str, kind: str, outputs: "Mapping[str, Tensor]", r
             writer.write(index, text, class_names[label] if label >= 0 else None, probs)
 
 
-@dataclass(frozen=True)
-class LabelledPredictions:
-    """A predictions file: names of its classes, and place in the data, true and predicted class of each row."""
+class LabelledRow(NamedTuple):
+    """A row's place in the data, from 0, its label and its prediction."""
 
-    path: Path
-    class_names: list[str]
-    index: list[int]
-    labels: list[str]
-    preds: list[str]
+    index: int
+    label: str
+    pred: str
 
 
-def read_predictions(path: Path) -> LabelledPredictions:
+def read_predictions(path: Path) -> list[LabelledRow]:
     """Read a predictions file that has labels: JSONL if its name ends in `.jsonl`, else CSV.
 
     Raises:
         UserError: It cannot be read, has no rows, or is no file that `predict` writes for rows with labels.
     """
-    predictions, number = LabelledPredictions(path, [], [], [], []), 0
+    rows = []
     for number, row in enumerate(filter(None, read_rows(path, str(path), DEFAULT_FORMAT, {})), 1):
         where = f"{path}, row {number}"
-        if not predictions.index:
-            predictions.class_names.extend(name.removeprefix("prob_") for name in row if name.startswith("prob_"))
         try:
-            index, label, pred = int(row["row"]) - 1, row["label"], row["pred"]
-            "".join([label or "", pred or "", *predictions.class_names]).encode()  # halves of characters fail
+            found = LabelledRow(int(row["row"]) - 1, row["label"], row["pred"])
         except KeyError as error:
             raise UserError(f"{where}: no column {error}; give a file that `predict` wrote") from error
         except (ValueError, TypeError, OverflowError) as error:
             raise UserError(f"{where}: cannot be read ({reason(error)})") from error
-        if not label or not pred:
+        if not found.label or not found.pred:
             raise UserError(f"{where}: without label or prediction; only rows with both compare")
-        predictions.index.append(index)
-        predictions.labels.append(label)
-        predictions.preds.append(pred)
-    if not number:
+        rows.append(found)
+    if not rows:
         raise UserError(f"{path}: the file has no rows")
-    return predictions
+    return rows

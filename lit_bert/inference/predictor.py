@@ -15,7 +15,7 @@ from lit_bert.data.collate import collate
 from lit_bert.data.encoding import TextEncoder
 from lit_bert.data.hub import has_tokenizer
 from lit_bert.errors import UserError, reason
-from lit_bert.inference.explain import Explanation, WordScore, explain
+from lit_bert.inference.explain import Explanation, explain
 from lit_bert.modeling import classes, encoder
 from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.modeling.forward import logits_of
@@ -101,18 +101,11 @@ class Predictor:
 
     def explain(self, texts: Sequence[Text]) -> list[Explanation]:
         """Return how much each word adds to the probability of the predicted class, of each text or pair of two."""
-        answers = self(texts)
-        scores = self.explain_classes(texts, [list(answer.probs.values()) for answer in answers])
-        return [
-            Explanation(answer.label, answer.score, words, error)
-            for answer, (words, error) in zip(answers, scores, strict=True)
-        ]
-
-    def explain_classes(
-        self, texts: Sequence[Text], probabilities: Sequence[Sequence[float]]
-    ) -> Iterator[tuple[list[WordScore], float]]:
-        """Yield `words` and `error` of each text's `Explanation`, for the class that is most probable by these."""
-        return explain(self.model, self.encode, texts, [probs.index(max(probs)) for probs in probabilities])
+        explanations = []
+        for text, (label, score, _) in zip(texts, self(texts), strict=True):
+            scores = explain(self.model, self.encode, text, self.class_names.index(label))
+            explanations.append(Explanation(label, score, *scores))
+        return explanations
 
     def stream(self, texts: Iterable[Text]) -> Iterator[Probabilities]:
         """Yield the probabilities of each text, shape (C,), in their order, with one window in memory at a time."""
@@ -180,7 +173,5 @@ def restore_model(checkpoint: Checkpoint) -> "PreTrainedModel":
             f"{source}: it was trained by a subclass of BertClassifier with a forward of its own, which transformers "
             "does not have; predict with `predict` of the script that trained it"
         )
-    if checkpoint.hyper_parameters.get("lora_rank"):
-        raise UserError(f"{source}: it holds LoRA adapters (--model.lora_rank), which are now in examples/lora.py")
     model: PreTrainedModel = encoder.restore_classifier(checkpoint.encoder_config, checkpoint.state_dict, source)
     return model

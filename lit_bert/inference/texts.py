@@ -1,51 +1,40 @@
-"""Texts to predict: where they come from, what is written of each window of them, and a summary."""
+"""Texts of a file or of standard input, predicted window by window on all ranks, and written in their order."""
 
+import sys
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import count, islice, repeat
-from typing import TextIO
+from contextlib import ExitStack
+from io import StringIO
+from itertools import count, islice
+from pathlib import Path
+from queue import Queue
+from threading import Thread
 
+from lightning.pytorch import LightningModule
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import distributed
 
-from lit_bert.data.formats import DEFAULT_FORMAT, TableFormat
+from lit_bert.data.formats import DEFAULT_FORMAT, STDIN, TableFormat
 from lit_bert.data.readers import Row, read_texts
+from lit_bert.errors import UserError
 from lit_bert.evaluation.metrics import wilson_interval
 from lit_bert.files import display_path
-from lit_bert.inference.predictions import STDOUT, PredictionWriter, RowFormat
+from lit_bert.inference.predictions import STDOUT, PredictionWriter, RowFormat, open_output
 from lit_bert.inference.predictor import WINDOW, Predictor
 
 EXPLAINED_WINDOW = 64
-"""Sentences that are explained before any is written: each takes some hundred times as long as its prediction."""
+"""Rows that are explained before any is written: each takes some hundred times as long as its prediction."""
 
 Window = tuple[int, list[Row]]
 """The number of its first row in the source, from 0, and its rows."""
 
 
-@dataclass
-class Counts:
-    """Rows that are predicted; those of them that are empty, have a label that is a class, and are then right.
+class TextPredictor(LightningModule):
+    """Predicts texts on all ranks of a Trainer: `trainer.predict(TextPredictor(...), dataloaders=range(1))`.
 
-    `unknown` has up to 5 labels that are no class.
-    """
-
-    rows: int = 0
-    empty: int = 0
-    labelled: int = 0
-    correct: int = 0
-    unknown: list[str] = field(default_factory=list)
-
-    def add(self, other: "Counts") -> None:
-        """Add those of other rows."""
-        self.rows += other.rows
-        self.empty += other.empty
-        self.labelled += other.labelled
-        self.correct += other.correct
-        self.unknown = sorted({*self.unknown, *other.unknown})[:5]
-
-
-@dataclass(frozen=True)
-class TextJob:
-    """Which texts are predicted, and how.
+    A file is read through at once, so that a fault in it shows before any work is done. Lines of standard input are
+    predicted as soon as they are there; those before a `fault` are written.
 
     Args:
         predictor: What predicts them.
@@ -53,67 +42,130 @@ class TextJob:
         output: A file, or "-" for standard output.
         format: How rows are written.
         table: Which columns of a table are read.
+
+    Raises:
+        UserError: The file cannot be read, has no rows, or is the output.
     """
 
-    predictor: Predictor
-    source: str
-    output: str
-    format: RowFormat = field(default_factory=RowFormat)
-    table: TableFormat = DEFAULT_FORMAT
-
-    @property
-    def window(self) -> int:
-        """Rows that are predicted together."""
-        return EXPLAINED_WINDOW if self.format.explained else WINDOW
+    def __init__(
+        self,
+        predictor: Predictor,
+        source: str,
+        output: str,
+        format: RowFormat = RowFormat(),  # noqa: B008
+        table: TableFormat = DEFAULT_FORMAT,
+    ) -> None:
+        super().__init__()
+        self.predictor, self.source, self.output, self.format, self.table = predictor, source, output, format, table
+        self.window = EXPLAINED_WINDOW if format.explained else WINDOW
+        self.console = Console(highlight=False, soft_wrap=True, stderr=True)
+        self.outcomes: Counter[str] = Counter()
+        self.unknown: list[str] = []
+        self.fault: BaseException | None = None
+        read_from, written_to = (Path(name).expanduser() for name in (source, output))
+        if read_from.is_file() and written_to.is_file() and read_from.samefile(written_to):
+            raise UserError(f"--output {output}: this is the input; give another file")
+        self.rows = None if source == STDIN else sum(1 for _ in self.read())
+        if self.rows == 0:
+            raise UserError(f"--input {source}: the file has no rows")
 
     def read(self) -> Iterator[Row]:
         """Yield the rows of the source."""
         return read_texts(self.source, self.table, self.format.kept)
 
-    def windows(self, rank: int = 0, world_size: int = 1) -> Iterator[Window]:
-        """Yield the windows of a rank: of each `world_size` it has one, so that all ranks get long texts."""
+    def windows(self, rank: int, world_size: int) -> Iterator[Window]:
+        """Yield one of every `world_size` windows; all ranks get equally many, the last of which may be empty."""
         rows, size = self.read(), self.window
-        windows = iter(lambda: list(islice(rows, size)), [])
-        return islice(zip(count(step=size), windows, strict=False), rank, None, world_size)
+        for start in count(0, size * world_size):
+            if not (turn := list(islice(rows, size * world_size))):
+                break
+            yield start + rank * size, turn[rank * size : (rank + 1) * size]
 
-    def writer(self, file: TextIO, header: bool = True) -> PredictionWriter:
-        """Return what writes rows to a file."""
-        return PredictionWriter(file, self.predictor.class_names, self.format, header)
+    def predict_step(self, batch: object, batch_idx: int) -> Counter[str]:
+        """Predict all windows, now that the Trainer has connected the ranks; rank 0 writes them, and counts rows."""
+        rank, world_size = self.global_rank, self.trainer.world_size
+        columns = (TextColumn("Predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with ExitStack() as opened:
+            file = opened.enter_context(open_output(self.output)) if rank == 0 else None
+            hidden = not file or not self.rows or (self.output == STDOUT and file.isatty())  # it would run through rows
+            progress = opened.enter_context(Progress(*columns, console=self.console, disable=hidden))
+            task = progress.add_task("", total=self.rows)
+            try:
+                for window in self.windows(rank, world_size) if self.rows else _waiting(self.read(), self.window):
+                    shares = [self.predict_window(window)] * world_size
+                    if world_size > 1:
+                        distributed.all_gather_object(shares, shares[0])
+                    for text, outcomes, unknown in shares if file else []:
+                        file.write(text)
+                        file.flush()
+                        self.outcomes += outcomes
+                        self.unknown = sorted({*self.unknown, *unknown})[:5]
+                        progress.advance(task, outcomes.total())
+            except (UserError, KeyboardInterrupt, RuntimeError) as error:  # the last for want of memory
+                if self.rows or not self.outcomes:
+                    raise
+                self.fault = error
+            if file and not self.outcomes:
+                raise UserError("--input -: standard input has no lines")
+        return self.outcomes
 
-    def predict(self, window: Window, file: TextIO) -> Counts:
-        """Predict a window, and write its rows to a file."""
+    def predict_window(self, window: Window) -> tuple[str, Counter[str], set[str]]:
+        """Return what is to be written of a window, how many of its rows are right and so on, and unknown labels."""
         start, rows = window
-        names = {str(number): name for number, name in enumerate(self.predictor.class_names)}
-        names |= {name: name for name in self.predictor.class_names}
+        class_names = self.predictor.class_names
+        names = {str(number): name for number, name in enumerate(class_names)} | {name: name for name in class_names}
         texts = [row.content for row in rows if row.is_filled]
-        probabilities = [probs.tolist() for probs in self.predictor.stream(texts)]
-        explained = self.format.explained
-        explanations = self.predictor.explain_classes(texts, probabilities) if explained else repeat(None)
-        answers = zip(probabilities, explanations, strict=False)
-        counts, writer = Counts(len(rows)), self.writer(file, header=start == 0)
+        answers = iter(list(self.predictor.stream(texts)))
+        explanations = iter(self.predictor.explain(texts) if self.format.explained else [])
+        file, outcomes, unknown = StringIO(newline=""), Counter[str](), set()
+        writer = PredictionWriter(file, class_names, self.format, header=start == 0)
         for index, row in enumerate(rows, start):
             label = row.label and names.get(row.label, row.label)
-            probs, explanation = next(answers) if row.is_filled else (None, None)
+            probs = next(answers).tolist() if row.is_filled else None
+            explanation = next(explanations, None) if row.is_filled else None
             pred = writer.write(index, row.content, label, probs, row.kept, explanation)
-            if pred is None:
-                counts.empty += 1
-            elif label in names:
-                counts.labelled += 1
-                counts.correct += pred == label
-            elif label:
-                counts.unknown.append(label)
-        return counts
+            if pred is None or label not in names:
+                outcomes["empty" if pred is None else "without a class"] += 1
+                unknown |= {label} if pred and label else set()
+            else:
+                outcomes["right" if pred == label else "wrong"] += 1
+        return file.getvalue(), outcomes, unknown
 
-    def print_summary(self, counts: Counts, console: Console) -> None:
+    def print_summary(self) -> None:
         """Print how many rows were predicted, and the accuracy of those that have a label."""
+        outcomes, say = self.outcomes, self.console.print
         place = "" if self.output == STDOUT else f" are in {display_path(self.output)}"
-        console.print(f"{counts.rows:,} predictions{place}", markup=False)
-        if counts.empty:
-            console.print(f"without a prediction, because they are empty: {counts.empty:,}")
-        if rows := counts.labelled:
-            low, high = wilson_interval(counts.correct, rows)
-            interval = f"95 % interval {low:.4f} to {high:.4f}"
-            console.print(f"accuracy {counts.correct / rows:.4f} on {rows:,} labelled rows, {interval}")
-        if counts.unknown:
-            names, labels = ", ".join(self.predictor.class_names), ", ".join(counts.unknown)
-            console.print(f"some labels are none of {names}: {labels}", markup=False)
+        say(f"{outcomes.total():,} predictions{place}", markup=False)
+        if empty := outcomes["empty"]:
+            say(f"without a prediction, because they are empty: {empty:,}")
+        if labelled := outcomes["right"] + outcomes["wrong"]:
+            interval = "95 % interval {:.4f} to {:.4f}".format(*wilson_interval(outcomes["right"], labelled))
+            say(f"accuracy {outcomes['right'] / labelled:.4f} on {labelled:,} labelled rows, {interval}")
+        if self.unknown:
+            names, labels = ", ".join(self.predictor.class_names), ", ".join(self.unknown)
+            say(f"some labels are none of {names}: {labels}", markup=False)
+
+
+def _waiting(rows: Iterator[Row], size: int) -> Iterator[Window]:
+    """Yield windows of the rows that are there, at most `size` at a time; a thread reads on meanwhile."""
+    pending: Queue[Row | Exception | None] = Queue(size)
+
+    def read(_stdin: object) -> None:  # holds it, or Python could not exit while the thread waits for a line
+        try:
+            for row in rows:
+                pending.put(row)
+            pending.put(None)
+        except Exception as error:
+            pending.put(error)
+
+    Thread(target=read, args=(sys.stdin,), daemon=True).start()
+    start, window = 0, []
+    while isinstance(item := pending.get(), Row):
+        window.append(item)
+        if len(window) == size or pending.empty():
+            yield start, window
+            start, window = start + len(window), []
+    if window:
+        yield start, window
+    if item is not None:
+        raise item

@@ -15,19 +15,14 @@ def push_to_hub(folder: Path, repo_id: str, public: bool) -> str:
     """
     from huggingface_hub import HfApi, constants, errors
 
-    option = f"--push_to_hub {repo_id}"
-    api = HfApi()
+    option, message = f"--push_to_hub {repo_id}", "Export of a fine-tuned classifier"
     try:
-        address = api.create_repo(repo_id, private=not public, exist_ok=True)
-        api.upload_folder(
-            repo_id=address.repo_id, folder_path=folder, commit_message="Export of a fine-tuned classifier"
-        )
+        address = HfApi().create_repo(repo_id, private=not public, exist_ok=True)
+        HfApi().upload_folder(repo_id=address.repo_id, folder_path=folder, commit_message=message)
     except errors.HFValidationError as error:
         raise UserError(f"{option}: give owner/name, of letters, digits and . _ - ({reason(error)})") from error
     except Exception as error:  # the Hub's client lets its HTTP library's own exceptions through
-        refused = getattr(getattr(error, "response", None), "status_code", None) in (401, 403)
-        advice = (
-            "log in with `hf auth login` and a token that may write" if refused else "the export stays in its folder"
-        )
+        refused = isinstance(error, errors.HfHubHTTPError) and error.response.status_code in (401, 403)
+        advice = "log in with `hf auth login` and a token that may write" if refused else "the folder is as it was"
         raise UserError(f"{option}: {constants.ENDPOINT} says {reason(error)}; {advice}") from error
     return str(address)

@@ -2,16 +2,15 @@ from pathlib import Path
 
 import pytest
 
-from lit_bert.compare import main as run_compare
+from lit_bert import compare
 from lit_bert.errors import UserError
-from lit_bert.inference import compare
 from lit_bert.inference.predictions import PredictionWriter, RowFormat, read_predictions
 
 LABELS = ["pos"] * 6 + ["neg"] * 4
 
 
-def write(path: Path, wrong: set[int], labels: list[str] = LABELS, classes: str = "neg,pos") -> Path:
-    names = classes.split(",")
+def write(path: Path, wrong: set[int], labels: list[str] = LABELS) -> Path:
+    names = ["neg", "pos"]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = PredictionWriter(file, names, RowFormat(path.suffix[1:]))
         for index, label in enumerate(labels):
@@ -25,10 +24,8 @@ def write(path: Path, wrong: set[int], labels: list[str] = LABELS, classes: str 
 def test_two_files_are_compared_row_by_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = write(tmp_path / "a.csv", {0}), write(tmp_path / "b.jsonl", {1, 2, 3, 4, 5, 6, 7})
     result = compare.compare(read_predictions(a), read_predictions(b))
-    assert (result["only_a"], result["only_b"], result["both"], result["neither"]) == (7, 1, 2, 0)
-    assert (result["a"]["acc"], result["b"]["acc"], result["difference"]) == (0.9, 0.3, pytest.approx(0.6))
-    assert result["p"] == pytest.approx(2 * (1 + 8) / 2**8)
-    run_compare([str(a), str(b)])
+    assert result == (10, 9, 3, 7, 1)
+    compare.main([str(a), str(b)])
     said = capsys.readouterr().out
     assert "A - B       +60.00 points, 95 % interval +6.79 to +93.21 (paired)" in said
     assert f"A           {a}\nB           {b}\n" in said
@@ -37,7 +34,7 @@ def test_two_files_are_compared_row_by_row(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_clear_difference_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_compare([str(write(tmp_path / "a.csv", set(range(8)))), str(write(tmp_path / "b.csv", set()))])
+    compare.main([str(write(tmp_path / "a.csv", set(range(8)))), str(write(tmp_path / "b.csv", set()))])
     assert "so          B is better\n" in capsys.readouterr().out
 
 
@@ -51,15 +48,14 @@ def test_interval_and_test_of_no_difference() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "classes", "message"),
+    ("labels", "message"),
     [
-        (LABELS[:-1], "neg,pos", "has 9 rows, .* 10; give files of the same rows"),
-        (["neg", *LABELS[1:]], "neg,pos", "row 1: index 0, label neg; in .* it is 0, pos"),
-        (LABELS, "neg,neutral,pos", "its classes are neg, neutral, pos, those of .* neg, pos"),
+        (LABELS[:-1], "B has 9 rows, A 10; give files of the same rows"),
+        (["neg", *LABELS[1:]], "B has in place 1 row 1, label neg; in A it is row 1, label pos; give files of the sa"),
     ],
 )
-def test_other_rows_are_refused(tmp_path: Path, labels: list[str], classes: str, message: str) -> None:
-    a, b = write(tmp_path / "a.csv", set()), write(tmp_path / "b.csv", set(), labels, classes)
+def test_other_rows_are_refused(tmp_path: Path, labels: list[str], message: str) -> None:
+    a, b = write(tmp_path / "a.csv", set()), write(tmp_path / "b.csv", set(), labels)
     with pytest.raises(UserError, match=message):
         compare.compare(read_predictions(a), read_predictions(b))
 
@@ -77,9 +73,6 @@ def test_other_rows_are_refused(tmp_path: Path, labels: list[str], classes: str,
         ("a.jsonl", b"[" * 100_000, "line 1: not JSON"),
         ("a.jsonl", b'{"row": ' + b"9" * 5000 + b', "label": "a", "pred": "a"}', "line 1: not JSON"),
         ("a.jsonl", b'{"row": 1e999, "label": "a", "pred": "a"}', "row 1: cannot be read"),
-        ("a.jsonl", b'{"row": 1, "label": "\\ud800", "pred": "a"}', "row 1: cannot be read"),
-        ("a.jsonl", b'{"row": 1, "label": "a", "pred": "a", "prob_\\ud800": 1}', "row 1: cannot be read"),
-        ("a.jsonl", b'{"row": 1, "label": 1, "pred": "a"}', "row 1: cannot be read"),
         ("a.csv", b"row,label,pred\n" + b"9" * 5000 + b",a,a\n", "row 1: cannot be read"),
     ],
 )
@@ -96,5 +89,4 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_what_predict_writes_can_be_read(tmp_path: Path) -> None:
     result = read_predictions(write(tmp_path / "a.jsonl", {0}))
-    assert (result.index[:2], result.labels[:2], result.preds[:2]) == ([0, 1], ["pos", "pos"], ["neg", "pos"])
-    assert result.class_names == ["neg", "pos"]
+    assert result[:2] == [(0, "pos", "neg"), (1, "pos", "pos")]

@@ -11,7 +11,6 @@ from tokenizers import models, pre_tokenizers
 
 from lit_bert import Predictor
 from lit_bert.cli import main
-from lit_bert.data.encoding import TextEncoder
 from lit_bert.errors import UserError
 from lit_bert.inference import explain as explain_module
 from lit_bert.modeling import dropout
@@ -65,14 +64,15 @@ def test_what_words_add_is_the_change_of_the_probability(
 
 
 def test_a_word_of_several_pieces_has_their_sum(best: Path) -> None:
-    tokenizer = Predictor(best).encode.tokenizer
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # "funno" is one word, "fun" "##no"
-    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    vocab = {**model["vocab"], "##no": len(model["vocab"])}
-    tokenizer.backend_tokenizer.model = models.WordPiece(vocab, unk_token="[UNK]")
-    tokens = explain_module._tokenise(TextEncoder(tokenizer, 32), "great funno")
-    assert (tokens.words, tokens.owners) == (["great", "funno"], [None, 0, 1, 1, None])
-    assert explain_module._sum_by_word(tokens, [5.0, 0.25, 0.5, 2.0, 7.0]) == [("great", 0.25), ("funno", 2.5)]
+    predict = Predictor(best, precision="32-true")
+    pieces = predict.explain(["great fun no"])[0].words
+    tokenizer = predict.encode.tokenizer.backend_tokenizer
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # "funno" is one word, "fun" "##no"
+    vocab = json.loads(tokenizer.to_str())["model"]["vocab"]
+    tokenizer.model = models.WordPiece({**vocab, "##no": vocab["no"]}, unk_token="[UNK]")
+    words = predict.explain(["great funno"])[0].words
+    assert [word.text for word in words] == ["great", "funno"]
+    assert words[1].score == pytest.approx(pieces[1].score + pieces[2].score)
 
 
 def test_the_dropout_of_training_changes_nothing(best: Path) -> None:

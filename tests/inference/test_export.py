@@ -157,7 +157,7 @@ def without_bias(content: dict[str, Any]) -> dict[str, Any]:
         ("early", "out", {"calibrate": True}, "was not written right after a validation, so it has no rows to fit to"),
         ("other", "out", {}, "its weights are not those of the model that it describes (1 differ)"),
         ("best", "out", {"onnx": True}, "--onnx: install what it needs with pip install '.[onnx]'"),
-        ("best", "file/out", {}, "--to file/out: cannot be written (File exists)"),
+        ("best", "file/out", {}, "--to file/out: cannot be written (Not a directory)"),
     ],
 )
 def test_a_mistake_leaves_everything_as_it_was(
@@ -196,7 +196,7 @@ def test_a_full_disk_is_explained_and_leaves_nothing(
         raise error
 
     monkeypatch.setattr(BertForSequenceClassification, "save_pretrained", full)
-    (tmp_path / ".out-killed").mkdir()  # left by an export that was killed
+    (tmp_path / ".out.partial").mkdir()  # left by an export that was killed
     with pytest.raises(UserError, match=r"--to .*out: cannot be written \(.*No space left on device"):
         export.export(best, tmp_path / "out", {})
     assert list(tmp_path.iterdir()) == []

@@ -68,7 +68,7 @@ def test_int8_that_loses_more_than_a_point_is_refused_unless_it_is_forced(
     words = ["--ckpt_path", str(best), "--to", "out", "--int8"]
     with pytest.raises(SystemExit):
         run_export(words)
-    message = "error: --int8: on 1,000 validation rows it loses 10.0 points of accuracy (0.9000 before, 0.8000 after);"
+    message = "error: --int8: it loses 10.0 points of accuracy (on 1,000 validation rows 0.9000 before, 0.8000 after);"
     assert message in capsys.readouterr().err
     assert not Path("out").exists()
     run_export([*words, "--force"])

@@ -1,14 +1,7 @@
 """`predict --input`: sentences of a file or a pipe."""
 
 import csv
-import io
-import itertools
 import json
-import os
-import queue
-import subprocess
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +10,13 @@ import torch
 from conftest import QUIET
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
-from rich.console import Console
-from test_text_file import Constant
+from test_texts import given
 
 from lit_bert import BertClassifier, Predictor
 from lit_bert.cli import main
 from lit_bert.errors import UserError
 from lit_bert.inference import texts as texts_module
-from lit_bert.inference.predict import predict_split, predict_stream
-from lit_bert.inference.texts import TextJob
+from lit_bert.inference.predict import predict_split
 
 
 @pytest.fixture
@@ -33,10 +24,6 @@ def lines(tmp_path: Path) -> Path:
     path = tmp_path / "lines.txt"
     path.write_text('great fun\n\nno fun , "really"\n   \nawful\n')
     return path
-
-
-def given(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -87,10 +74,10 @@ def test_labels_are_named_and_their_accuracy_is_said(
     assert not Path("runs").exists()
 
 
-def test_a_pipe(best: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, lines: Path) -> None:
+def test_a_pipe(best: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, lines: Path) -> None:
     given(monkeypatch, lines.read_bytes())
     main(["predict", f"--ckpt_path={best}", "--input=-", "--format=jsonl"])
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert [row["text"] for row in rows] == lines.read_text().splitlines()
 
 
@@ -116,6 +103,7 @@ def test_a_lack_of_memory_is_explained(
         (["--ckpt_path={best}", "--input=ok.txt", "--output=file/x.csv"], "cannot write file/x.csv: "),
         (["--ckpt_path={best}", "--input=ok.txt", "--format=xml"], "Given value: xml"),
         (["--ckpt_path={best}", "--input=ok.txt", "--output=folder"], "--output folder: this is a folder"),
+        (["--ckpt_path={best}", "--input=ok.txt", "--output=/dev"], "--output /dev: this is a folder"),
         (["--ckpt_path={best}", "--input=ok.txt", "--output=./ok.txt"], "--output ./ok.txt: this is the input"),
         (["--ckpt_path={best}", "--input=ok.txt", "--trainer.precision=64-true"], "--trainer.precision 64-true: to"),
         (["--ckpt_path=folder"], "--ckpt_path folder: this is a folder, which only `predict --input` takes"),
@@ -124,13 +112,8 @@ def test_a_lack_of_memory_is_explained(
             ["--ckpt_path={best}", "--input=-", "--trainer.devices=2", "--trainer.accelerator=cpu"],
             "--input -: a pipe is for one device; set --trainer.devices 1",
         ),
-        (
-            ["--ckpt_path={best}", "--input=ok.txt", "--output=-", "--trainer.devices=2", "--trainer.accelerator=cpu"],
-            "--output -: a pipe is for one device; set --trainer.devices 1",
-        ),
         (["--ckpt_path={best}", "--input=ok.txt", "--keep=id"], "--keep id: a line of text has no columns; give a"),
         (["--ckpt_path={best}", "--input=ok.csv", "--keep=id,date"], "ok.csv, row 1: no column 'date'; correct --keep"),
-        (["--ckpt_path={best}", "--input=ok.csv", "--keep=id,id"], "--keep id,id: a column comes twice; leave out one"),
         (["--ckpt_path={best}", "--input=ok.txt", "--explain=true"], "--explain true: CSV has no cell for a list of"),
         (["--ckpt_path={best}", "--input=ok.csv", "--keep=score"], "--keep score: predictions have a column of that"),
     ],
@@ -158,94 +141,3 @@ def test_options_for_texts_are_refused_for_a_split(options: dict[str, object], m
     settings: Any = Namespace(**{"keep": None, "explain": False, **options})
     with pytest.raises(UserError, match=f"{message}: it is for texts of a file or a pipe; name it with --input"):
         predict_split(Trainer(**QUIET), BertClassifier, None, settings, Path())  # type: ignore[arg-type]
-
-
-# --- of the function alone --------------------------------------------------------------------------------------------
-
-
-class Lines(io.RawIOBase):
-    """A standard input whose lines come when they are put into a queue; None ends it."""
-
-    def __init__(self) -> None:
-        self.queue: queue.Queue[bytes | None] = queue.Queue()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        line = self.queue.get(timeout=30)
-        if line is None:
-            return 0
-        buffer[: len(line)] = line
-        return len(line)
-
-
-def stream(output: str = "out.csv", stop_at: str = "", console: Console | None = None) -> Constant:
-    predictor = Constant(stop_at)
-    job = TextJob(predictor, "-", output)  # type: ignore[arg-type]
-    predict_stream(job, console or Console(file=io.StringIO()))
-    return predictor
-
-
-def test_a_line_is_answered_before_the_next_one_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    lines = Lines()
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(lines)))
-    fifo = tmp_path / "answers"
-    os.mkfifo(fifo)
-    thread = threading.Thread(target=stream, args=(str(fifo),))
-    thread.start()
-    with fifo.open() as answers:
-        for number in range(3):
-            lines.queue.put(f"text {number}\n".encode())
-            assert number or answers.readline().startswith("row,text,")
-            assert answers.readline() == f"{number + 1},text {number},,good,0.750000,0.250000,0.750000\n"
-        lines.queue.put(None)
-        assert answers.read() == ""
-    thread.join(30)
-    assert not thread.is_alive()
-
-
-def test_what_waits_is_predicted_together_in_windows_of_limited_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(texts_module, "WINDOW", 10)
-    given(monkeypatch, b"".join(b"text %d\n" % number for number in range(95)))
-    windows = stream().windows
-    assert list(itertools.chain(*windows)) == [f"text {number}" for number in range(95)]
-    assert max(map(len, windows)) <= 10
-
-
-def test_rows_before_a_fault_are_written_and_then_it_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    console = Console(file=io.StringIO())
-    given(monkeypatch, b"one\ntwo\nthr\xffee\nfour\n")
-    with pytest.raises(UserError, match=r"--input standard input, line 3: not UTF-8 \(byte 0xff at column 4\)"):
-        stream(console=console)
-    assert [row["text"] for row in table(Path("out.csv"))] == ["one", "two"]
-    assert console.file.getvalue() == "2 predictions are in out.csv\n"  # type: ignore[attr-defined]
-    monkeypatch.setattr(texts_module, "WINDOW", 1)
-    given(monkeypatch, b"one\ntwo\n")
-    with pytest.raises(UserError, match="stopped"):
-        stream("again.csv", stop_at="two")
-    assert [row["text"] for row in table(Path("again.csv"))] == ["one"]
-
-
-READ = """
-import io, sys
-sys.path.insert(0, {folder!r})
-from test_predict import UserError, stream
-
-try:
-    stream("-", stop_at="text")
-except UserError as error:
-    sys.stderr.write(f"{{error}}\\n")
-"""
-
-
-def test_python_can_exit_while_standard_input_is_still_open(tmp_path: Path) -> None:
-    script = READ.format(folder=str(Path(__file__).parent))
-    environment = {"PYTHONPATH": ":".join([str(Path(__file__).parents[1]), *filter(None, sys.path)])}
-    reading, writing = os.pipe()
-    os.write(writing, b"text\n")  # and the pipe stays open
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, stdin=reading, capture_output=True, timeout=60, env=environment)
-    os.close(reading)
-    os.close(writing)
-    assert (done.returncode, done.stderr) == (0, b"stopped\n")

@@ -98,17 +98,10 @@ def test_probabilities_that_are_not_numbers_are_refused(best: Path, trained: Pat
         Predictor(path)(["great fun"])
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"own_forward": True}, "it was trained by a subclass of BertClassifier with a forward of its own, which tr"),
-        ({"lora_rank": 8}, r"it holds LoRA adapters \(--model.lora_rank\), which are now in examples/lora.py"),
-    ],
-)
-def test_a_model_that_transformers_does_not_have_is_refused(
-    best: Path, tmp_path: Path, change: dict[str, Any], message: str
-) -> None:
-    path = changed(best, tmp_path / "a.ckpt", **change, hyper_parameters=read_safely(best)["hyper_parameters"] | change)
+def test_a_model_that_transformers_does_not_have_is_refused(best: Path, tmp_path: Path) -> None:
+    path = changed(best, tmp_path / "a.ckpt", own_forward=True)
     for use in (Predictor, lambda path: export.export(path, tmp_path / "out", {})):
-        with pytest.raises(UserError, match=f"a.ckpt: {message}"):
+        with pytest.raises(
+            UserError, match=r"a.ckpt: it was trained by a subclass of BertClassifier with a forward of"
+        ):
             use(path)
