@@ -136,7 +136,7 @@ class BertCLI(LightningCLI):
                 self.settings.data.tokenizer = str(checkpoint.path)
             self.parser.add_instantiator(
                 lambda kind, *args, **kwargs: kind(*args, **kwargs, encoder_config=checkpoint.encoder_config),
-                self._model_class,
+                self.model_class,
                 subclasses=True,
             )
 
