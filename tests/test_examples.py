@@ -56,7 +56,8 @@ def test_it_is_short_and_says_how_to_run_it(path: Path) -> None:
 
 
 def test_a_loss_of_ones_own_trains_and_is_an_option(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    fit = ["fit", "--config", recipe, "--trainer.max_epochs=1", "--test_after_fit=false", "--export_after_fit=false"]
+    fit = ["fit", "--config", recipe, "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1"]
+    fit += ["--test_after_fit=false", "--export_after_fit=false"]
     runs = {}
     for smoothing in ("0.0", "0.5"):
         words = [*fit, f"--model.smoothing={smoothing}", f"--trainer.default_root_dir={smoothing}"]
