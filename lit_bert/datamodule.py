@@ -55,8 +55,8 @@ class TextClassificationDataModule(LightningDataModule):
         batch_size: Training rows per batch, on each device.
         eval_batch_size: Rows per batch of validation, test and prediction, on each device.
         max_length: Tokens of a sequence at most, special tokens included; null takes what the encoder can take.
-        long_text: What is read of longer texts: their "head", "head_tail" (a quarter of the tokens from the beginning,
-            the rest from the end), or overlapping "windows" of `max_length`, whose logits are averaged.
+        long_text: What is read of longer texts: their "head", or "head_tail" (a quarter of the tokens from the
+            beginning, the rest from the end).
         padding: "longest" pads to the longest row of each batch, "max_length" pads every row to `max_length`; a rising
             list such as [16, 24, 32, 48, 80] pads to the first length that fits, so that batches have few shapes. Null
             takes such a list on a GPU, where training is faster for it, and elsewhere "longest".
