@@ -5,20 +5,21 @@ python examples/own_callback.py --dataset my_folder --pretrained google-bert/ber
 """
 
 from jsonargparse import auto_cli
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import LightningModule, Trainer, seed_everything
 
 from lit_bert import BertClassifier, TextClassificationDataModule
+from lit_bert.callbacks.row_recorder import RowRecorder
 
 
-class PrintHardest(Callback):
+class PrintHardest(RowRecorder):
     """Prints the validation sentence with the highest loss, its label and its prediction."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the rows of this validation, which `BertClassifier` keeps in `epoch_outputs`."""
-        outputs = pl_module.epoch_outputs["val"]
-        row = int(outputs["loss"].argmax())
-        [text], _ = trainer.datamodule.texts("val", outputs["index"][row : row + 1])
-        label, pred = (pl_module.class_names[int(outputs[key][row])] for key in ("labels", "preds"))
+        """Look at the rows of this validation, which `RowRecorder` has joined from all batches and ranks."""
+        rows = self.rows["val"]
+        hardest = int(rows["loss"].argmax())
+        [text], _ = trainer.datamodule.texts("val", rows["index"][hardest : hardest + 1])
+        label, pred = (pl_module.class_names[int(rows[key][hardest])] for key in ("labels", "preds"))
         print(f"epoch {trainer.current_epoch}: label {label}, prediction {pred}: {text}")
 
 

@@ -30,8 +30,8 @@ class SmoothedBertClassifier(BertClassifier):
         super().__init__(**kwargs)
         self.smoothing = smoothing
 
-    def compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, label_smoothing=self.smoothing, reduction="none")
+    def compute_loss(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        return F.cross_entropy(logits, batch["labels"], label_smoothing=self.smoothing, reduction="none")
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ class BertCLI(LightningCLI):
         self.settings = self.config[self.subcommand]
         defaults.complete(self.settings)
         self.start.complete(self.settings, yaml.safe_load(self._config_text()))
-        self.parser.add_instantiator(self.start.make_model, self._model_class, subclasses=True)
+        self.parser.add_instantiator(self.start.make_model, self.model_class, subclasses=True)
 
     def instantiate_classes(self) -> None:
         """Make data module, module and trainer; to predict texts, a trainer alone, for its devices."""

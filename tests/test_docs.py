@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import re
 import shlex
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import TrainingArguments
 
 from lit_bert import compare, export, serve
 from lit_bert.cli import main
@@ -18,7 +20,8 @@ from lit_bert.study import __main__ as study
 ROOT = Path(__file__).parent.parent
 DOCS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 EXAMPLES = sorted(ROOT.glob("examples/*.py"))
-MODULES = {"lit_bert.export": export, "lit_bert.compare": compare, "lit_bert.serve": serve}
+MODULES = {"export": export, "compare": compare, "serve": serve}
+FRONT_DOOR = r"(?:(?:python|torchrun .*) (?:train\.py|-m lit_bert)|lit-bert)"
 OTHERS = {"--nnodes", "--nproc_per_node", "--node_rank", "--master_addr", "--master_port", "--no-sandbox", "--rounds"}
 """Options of other programs that the text names."""
 
@@ -39,6 +42,7 @@ def commands(program: str, paths: list[Path]) -> list[Any]:
     found: dict[str, str] = {}
     for path in paths:
         for line in snippets(path):
+            line = line.replace("-m lit_bert.", "-m lit_bert ")  # python -m lit_bert.export is an alias
             if call := re.search(rf"(?:^|[ |]){program}( .*|$)", line):
                 command = re.split(r"\s(?:\||#|&)(?:\s|$)", f"{call[1]} ")[0].strip()
                 found.setdefault(command, f"{path.name}: {command}")
@@ -78,24 +82,22 @@ def prepared(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> l
     return words
 
 
-@pytest.mark.parametrize("command", commands(r"(?:python|torchrun .*) train\.py", DOCS))
-def test_a_command_of_train_py_parses(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = prepared(command, tmp_path, monkeypatch)
-    if "--help" in words or not words:
-        return
-    parses([word for word in words if word != "--print_config"])
-
-
-@pytest.mark.parametrize("command", commands("python -m", DOCS))
-def test_a_command_of_a_module_parses(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, *words = words_of(command)
-    if module == "lit_bert.study":
+@pytest.mark.parametrize("command", commands(FRONT_DOOR, DOCS))
+def test_a_command_parses(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, *words = words_of(command) or [""]
+    if name == "study":
         monkeypatch.chdir(ROOT)
         options, shared = study._parser().parse_known_args(words)
         for _, variant in options.variant or [("", "")]:
             parses(["fit", *shared, *shlex.split(variant)])
-        return
-    assert module in MODULES
+    elif name in MODULES:
+        parses_in_module(name, words, monkeypatch)
+    elif name and "--help" not in command:
+        words = prepared(command, tmp_path, monkeypatch)
+        parses([word for word in words if word != "--print_config"])
+
+
+def parses_in_module(name: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     parse = argparse.ArgumentParser.parse_args
 
     def stop(self: argparse.ArgumentParser, args: Any = None) -> None:
@@ -105,10 +107,8 @@ def test_a_command_of_a_module_parses(command: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
     if not words:  # it is only named
         return
-    if words == ["--calibrate"]:  # the end of a line that `fit` prints
-        words += ["--ckpt_path", "last.ckpt", "--to", "folder"]
     with pytest.raises(InterruptedError):
-        MODULES[module].main(words)
+        MODULES[name].main(words)
 
 
 @pytest.mark.parametrize("command", commands("make", DOCS))
@@ -195,6 +195,13 @@ def test_files_that_the_text_names_exist() -> None:
     for path in DOCS:
         named = re.findall(r"`((?:tests|docs|configs|benchmarks|examples|lit_bert)/[\w/.]+)`", path.read_text("utf-8"))
         assert [file for file in named if not (ROOT / file).exists()] == [], path.name
+
+
+def test_the_training_arguments_of_the_hugging_face_trainer_exist() -> None:
+    _, table = (ROOT / "docs" / "from_hf_trainer.md").read_text("utf-8").split("## TrainingArguments")
+    named = {name for line in table.splitlines() for name in re.findall(r"`(\w+)`", "".join(line.split("|")[1:2]))}
+    assert len(named) > 20
+    assert named <= {field.name for field in dataclasses.fields(TrainingArguments)}
 
 
 def test_every_page_is_linked_from_the_readme_or_another_page() -> None:

@@ -10,7 +10,9 @@ import torch
 from conftest import BAD, GOOD, events
 from lightning.pytorch import Trainer
 from torch.nn import functional as F
+from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
 
+from lit_bert.callbacks.row_recorder import RowRecorder
 from lit_bert.cli import main
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
@@ -26,11 +28,12 @@ def _quiet_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def fitted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The arguments of `Trainer.fit` of a script, the Trainer first."""
+    """The arguments of `Trainer.fit` of a script, the Trainer first, which has a `RowRecorder` as its last callback."""
     calls: list[Any] = []
     fit = Trainer.fit
 
     def record(self: Trainer, *args: Any, **kwargs: Any) -> None:
+        self.callbacks.append(RowRecorder())
         fit(self, *args, **kwargs)
         calls.extend([self, *args])
 
@@ -53,13 +56,14 @@ def test_it_is_short_and_says_how_to_run_it(path: Path) -> None:
 
 
 def test_a_loss_of_ones_own_trains_and_is_an_option(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = ["fit", "--config", recipe, "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1"]
+    fit += ["--test_after_fit=false", "--export_after_fit=false"]
     runs = {}
     for smoothing in ("0.0", "0.5"):
-        words = ["fit", "--config", recipe, f"--model.smoothing={smoothing}", f"--trainer.default_root_dir={smoothing}"]
+        words = [*fit, f"--model.smoothing={smoothing}", f"--trainer.default_root_dir={smoothing}"]
         run("own_loss.py", words, monkeypatch)
         [runs[smoothing]] = Path(smoothing).iterdir()
-    main(["fit", "--config", recipe, "--trainer.default_root_dir=plain"])
-    [plain] = Path("plain").iterdir()
+    plain = main([*fit, "--trainer.default_root_dir=plain"]).run_dir
     assert events(runs["0.0"])["train/loss"] == events(plain)["train/loss"]
     assert events(runs["0.5"])["val/loss"] != events(plain)["val/loss"]
     assert "smoothing: 0.5" in (runs["0.5"] / "config.yaml").read_text()
@@ -70,7 +74,8 @@ def test_the_smoothed_loss(tiny_bert: str, monkeypatch: pytest.MonkeyPatch) -> N
     model = run("own_loss.py", [], monkeypatch)["SmoothedBertClassifier"](0.2, pretrained=tiny_bert)
     logits, labels = torch.tensor([[2.0, 0.0], [1.0, 3.0]]), torch.tensor([0, 0])
     targets = torch.tensor([[0.9, 0.1], [0.9, 0.1]])
-    torch.testing.assert_close(model.compute_loss(logits, labels), -(targets * F.log_softmax(logits, 1)).sum(1))
+    losses = model.compute_loss(logits, {"labels": labels})
+    torch.testing.assert_close(losses, -(targets * F.log_softmax(logits, 1)).sum(1))
     assert model.hparams["smoothing"] == 0.2
 
 
@@ -83,13 +88,13 @@ def test_a_callback_of_ones_own_prints_the_hardest_sentence(
 ) -> None:
     words = ["--dataset", str(reviews), "--pretrained", tiny_bert, "--train_rows=33"]
     run("own_callback.py", words, monkeypatch)
-    trainer, model, data = fitted
+    trainer, _, data = fitted
     assert trainer.global_step == 4  # two steps an epoch, of up to 32 rows
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
     assert [line[:8] for line in lines] == ["epoch 0:", "epoch 1:"]
-    outputs = model.epoch_outputs["val"]
-    hardest = outputs["loss"].argmax()
-    text, label = data.texts("val", outputs["index"][hardest][None])[0][0], outputs["labels"][hardest]
+    rows = trainer.callbacks[-1].rows["val"]
+    hardest = rows["loss"].argmax()
+    text, label = data.texts("val", rows["index"][hardest][None])[0][0], rows["labels"][hardest]
     assert text in (BAD, GOOD)[label]
     assert lines[1].startswith(f"epoch 1: label {('neg', 'pos')[label]}, prediction ")
     assert lines[1].endswith(f": {text}")
@@ -104,6 +109,36 @@ def test_data_of_ones_own_trains(
     [batch, *_] = val
     assert set(batch) == {"input_ids", "token_type_ids", "attention_mask", "labels"}
     assert model.class_names == ["neg", "pos"]
-    assert len(model.epoch_outputs["train"]["labels"]) == 40
-    assert len(model.epoch_outputs["val"]["labels"]) == 20
+    rows = trainer.callbacks[-1].rows
+    assert len(rows["train"]["labels"]) == 40
+    assert len(rows["val"]["labels"]) == 20
     assert 0 <= trainer.callback_metrics["val/acc"] <= 1
+
+
+def test_lora_trains_little_and_saves_what_a_pipeline_loads(
+    tiny_bert: str,
+    reviews: Path,
+    fitted: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run("lora.py", ["--dataset", str(reviews), "--pretrained", tiny_bert, "--rank=4", "--to=merged"], monkeypatch)
+    assert "test/acc" in capsys.readouterr().out
+    trainer, model, data = fitted
+    trained = sum(p.numel() for group in trainer.optimizers[0].param_groups for p in group["params"])
+    adapters = 2 * 4 * (4 * (32 + 32) + 2 * (32 + 64))  # layers, rank, and both sides of six matrices
+    assert trained == adapters + (32 * 32 + 32) + (32 * 2 + 2)  # pooler and head as a whole
+
+    before = AutoModel.from_pretrained(tiny_bert).state_dict()
+    after = AutoModelForSequenceClassification.from_pretrained("merged").base_model.state_dict()
+    assert after.keys() == before.keys()
+    changed = [name for name in before if "pooler" not in name and not torch.equal(before[name], after[name])]
+    assert len(changed) == 2 * 6
+    assert all(name.endswith(".weight") for name in changed)
+
+    rows = trainer.callbacks[-1].rows["test"]
+    texts, _ = data.texts("test", rows["index"])
+    answers = pipeline("text-classification", "merged", device="cpu", top_k=None)(texts)
+    scores = [{answer["label"]: answer["score"] for answer in classes} for classes in answers]
+    probs = torch.tensor([[score[name] for name in model.class_names] for score in scores])
+    torch.testing.assert_close(probs, rows["probs"], atol=1e-5, rtol=0)
