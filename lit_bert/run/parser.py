@@ -73,6 +73,7 @@ class Parser(LightningArgumentParser):
             super().error(message, ex)
         parsers = [self, *getattr(self._subcommands_action, "_name_parser_map", {}).values()]
         hint = ""
+        message = re.sub(r"Group '([\w.]+)' does not accept option '", r"Key '\1.", message)
         if unknown := re.search(
             r"unrecognized arguments: --([\w.]+)|accept option '([\w.]+)'|[Kk]ey '([\w.]+)'", message
         ):
@@ -84,6 +85,8 @@ class Parser(LightningArgumentParser):
             option := _FILES.get(word[1].removesuffix(".gz").rpartition(".")[2])
         ):
             hint = f"; did you mean {option} {word[1]}?"
+        if "long_text" in message and "windows" in message:
+            hint = "; windows are gone: use head_tail"
         if re.match(r"Problems parsing|Unexpected config|Subcommand '\w+' does not accept", message):
             files = [name for parser in parsers for name in (*parser.config_files, *parser.default_config_files)]
             hint += f" (config file {', '.join(map(str, files))})"
