@@ -60,12 +60,9 @@ def best_candidate(runs: Mapping[str, Sequence[Run]], val: Mapping[str, float]) 
 def summarise(
     runs: Mapping[str, Sequence[Run]], val: Mapping[str, float], test: Mapping[str, float]
 ) -> dict[str, dict[str, Any]]:
-    """Return the results of each candidate, the best first.
+    """Return the results of each candidate, the best first, from its runs and their accuracies by name.
 
-    Args:
-        runs: Runs with results, by the candidate's name.
-        val: Validation accuracies by the run's name.
-        test: Test accuracies by the run's name, of runs that were tested.
+    Runs that were not tested are not in `test`.
     """
 
     def scores(name: str, accuracies: Mapping[str, float]) -> Scores:

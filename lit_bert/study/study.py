@@ -31,7 +31,7 @@ from lit_bert.run.run_dir import LOCK, lock
 from lit_bert.study.runner import RunFailed, Runner
 from lit_bert.study.space import BASELINE, Plan, Run, read_plan, suggest
 from lit_bert.study.statistics import best_candidate, print_table, summarise
-from lit_bert.study.trials import JOURNAL, REASON, latest_trials, open_study, run_trials
+from lit_bert.study.trials import REASON, latest_trials, open_study, run_trials
 
 
 def run_study(options: argparse.Namespace, shared: Sequence[str]) -> dict[str, Any]:
@@ -39,10 +39,6 @@ def run_study(options: argparse.Namespace, shared: Sequence[str]) -> dict[str, A
 
     Returns:
         The content of `study.json`, or nothing if other machines are not done yet.
-
-    Raises:
-        UserError: Something cannot be used, or no run has results.
-        SystemExit: `fit` does not take an option, or a signal came.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats, the progress bar
@@ -68,7 +64,7 @@ def run_study(options: argparse.Namespace, shared: Sequence[str]) -> dict[str, A
         if plan.space and len(content["candidates"]) > 1:
             _draw(study, folder)
     except (optuna.exceptions.OptunaError, SQLAlchemyError, ImportError) as error:
-        storage = f"--storage {options.storage}" if options.storage else str(folder / JOURNAL)
+        storage = f"--storage {options.storage}" if options.storage else str(folder / "optuna.log")
         raise UserError(f"{storage}: cannot be used ({reason(error)}); the same command goes on") from error
     finally:
         alone.release(force=True)
@@ -78,27 +74,23 @@ def run_study(options: argparse.Namespace, shared: Sequence[str]) -> dict[str, A
 
 
 def check(plan: Plan) -> str:
-    """Let `fit` parse the options of each candidate, so that a mistake ends the study before it begins.
-
-    Returns:
-        The settings of all, as configs have them.
-    """
+    """Let `fit` parse the options of each candidate, which ends the study at a mistake, and return their settings."""
     from lit_bert.cli import main
 
     params = suggest(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask(), plan.space)
     runs = [run for place in range(1 if plan.space else plan.size) for run in plan.runs(place, params)]
-    configs = []
+    configs = ""
     for run in {run.candidate: run for run in runs}.values():
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            try:
+        try:
+            with contextlib.redirect_stdout(io.StringIO()) as config:
                 main(["fit", *plan.arguments(run), "--print_config"])
-            except SystemExit as stop:
-                if stop.code:
-                    raise
-        configs.append(printed.getvalue())
-        if (plan.space or plan.variants) and yaml.safe_load(configs[-1])["data"].get("val_split") == "test":
+        except SystemExit as stop:
+            if stop.code:
+                raise
+        configs += config.getvalue()
+        if (plan.space or plan.variants) and yaml.safe_load(config.getvalue())["data"].get("val_split") == "test":
             raise UserError("--data.val_split test: what is best must not be chosen on test rows; leave it out")
-    return "---\n".join(configs)
+    return configs
 
 
 def environments(workers: int) -> list[dict[str, str]]:
@@ -173,7 +165,7 @@ def _draw(study: optuna.Study, folder: Path) -> None:
     mpl.use("Agg")
     for draw, name in ((plots.plot_optimization_history, "history"), (plots.plot_param_importances, "importances")):
         with contextlib.suppress(ValueError, RuntimeError):  # all accuracies are the same
-            figure = draw(study).figure
-            figure.savefig(folder / f"{name}.png", bbox_inches="tight")
-            plt.close(figure)
+            draw(study)
+            plt.savefig(folder / f"{name}.png", bbox_inches="tight")
             status("figure", display_path(folder / f"{name}.png"))
+        plt.close()

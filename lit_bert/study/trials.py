@@ -9,13 +9,8 @@ from statistics import fmean
 from typing import Any
 
 import optuna
-from optuna.storages import (
-    BaseStorage,
-    JournalStorage,
-    RDBStorage,
-    RetryHeartbeatStaleTrialCallback,
-    fail_stale_trials,
-)
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, fail_stale_trials
+from optuna.storages import RetryHeartbeatStaleTrialCallback as Retry
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -27,40 +22,32 @@ from lit_bert.study.space import Plan, suggest
 PLACE, REASON, SETTINGS = "place", "reason", "settings"
 """Attributes of a trial, its place in the plan and why it failed, and of a study, what it was begun with."""
 
-JOURNAL = "optuna.log"
-"""File in a study's folder, of a study that no other machine takes part in."""
-
-HEARTBEAT = 60
-"""Seconds between the signs of life of a trial in a storage that machines share; without two, it counts as lost."""
-
-PRUNE_AFTER = 5
-"""Number of trials that end before any is given up."""
-
 
 def open_study(folder: Path, url: str | None, plan: Plan, config: str = "") -> optuna.Study:
     """Return a study, a new one or the one that there is; its trials that failed or were lost wait to be run again.
 
     Args:
         folder: The study's folder, which this process has locked.
-        url: Optuna storage that machines share; None is a file in the folder, for this process alone.
+        url: Storage that machines share; None is a file in the folder, for this process alone.
         plan: What is to be run.
         config: The settings of the candidates.
 
     Raises:
         UserError: There is another study of this name.
     """
-    retry = RetryHeartbeatStaleTrialCallback()
+    storage: BaseStorage
+    retry = Retry()
     if url:
-        storage: BaseStorage = RDBStorage(url, heartbeat_interval=HEARTBEAT, heartbeat_stale_trial_callback=retry)
+        storage = RDBStorage(url, heartbeat_interval=60, heartbeat_stale_trial_callback=retry)
     else:  # unlike SQLite, it keeps two threads from taking the same trial
-        storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+        storage = JournalStorage(JournalFileBackend(str(folder / "optuna.log")))
     study = optuna.create_study(
         storage=storage,
         study_name=folder.name,
         direction="maximize",
         load_if_exists=True,
         sampler=optuna.samplers.TPESampler(constant_liar=True),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=PRUNE_AFTER),
+        pruner=optuna.pruners.MedianPruner(),
     )
     settings = f"{url and folder} {replace(plan, trials=0)}\n{config}"
     begun_with = study.user_attrs.get(SETTINGS)
@@ -75,18 +62,18 @@ def open_study(folder: Path, url: str | None, plan: Plan, config: str = "") -> o
         study.enqueue_trial({}, {PLACE: place})
     fail_stale_trials(study)
     for trial in trials.values():
-        if trial.state == TrialState.RUNNING and not url:  # when its process was killed
+        is_lost = trial.state == TrialState.RUNNING and not url  # no other process is there to run it
+        if is_lost:
             study.tell(trial.number, state=TrialState.FAIL)
-            retry(study, trial)
-        elif trial.state == TrialState.FAIL:
+        if is_lost or trial.state == TrialState.FAIL:
             retry(study, trial)
     return study
 
 
 def latest_trials(study: optuna.Study) -> dict[int, FrozenTrial]:
     """Return the last trial at each place of the plan: one that was lost or failed has others after it."""
-    trials = {trial.user_attrs.get(PLACE): trial for trial in study.get_trials(deepcopy=False)}
-    return {place: trials[place] for place in sorted(trials.keys() - {None})}
+    trials = [trial for trial in study.get_trials(deepcopy=False) if PLACE in trial.user_attrs]
+    return {trial.user_attrs[PLACE]: trial for trial in trials}
 
 
 def run_trials(study: optuna.Study, plan: Plan, runner: Runner, workers: int) -> None:

@@ -24,7 +24,6 @@ class Forked:
         arguments = (command[3:], stdout.fileno(), env)
         self.process = multiprocessing.get_context("fork").Process(target=_run, args=arguments)
         self.process.start()
-        Path("run.pid").write_text(str(self.process.pid))
         self.poll = lambda: self.process.exitcode
         self.wait = self.process.join
         self.terminate = self.process.terminate
@@ -34,10 +33,7 @@ class Forked:
 
     def __exit__(self, *_: object) -> None:
         self.process.join()
-
-    @property
-    def returncode(self) -> int | None:
-        return self.process.exitcode
+        self.returncode = self.process.exitcode
 
 
 def _run(words: list[str], log: int, variables: dict[str, str]) -> None:
@@ -80,33 +76,22 @@ def finish(study: BaseProcess, status: int = 0) -> None:
 
 @pytest.mark.slow
 def test_a_study_that_is_killed_ends_as_one_that_was_not(recipe: str) -> None:
-    words = ["--config", recipe, "--seeds=4", "--trainer.max_epochs=1", "--trainer.enable_model_summary=false"]
+    words = ["--config", recipe, "--seeds=3", "--trainer.max_epochs=1", "--trainer.enable_model_summary=false"]
     finish(start([*words, "--name=whole"]))
 
-    def start_until(results: int) -> tuple[BaseProcess, int]:
-        """Start the study, and return it and its run's process once there are some results, and one begins."""
+    for results, number, status in ((1, signal.SIGTERM, 143), (2, signal.SIGKILL, -9)):
         study = start([*words, "--name=killed"])
         end = time.monotonic() + 60
-        while len(list(Path().glob("runs/killed/*/metrics.json"))) < results or not Path("run.pid").is_file():
+        while len(list(Path().glob("runs/killed/*/metrics.json"))) < results:
             assert time.monotonic() < end, Path("study.log").read_text()
             time.sleep(0.02)
-        return study, int(Path("run.pid").read_text())
-
-    study, _ = start_until(results=1)
-    study.terminate()
-    finish(study, 143)
+        os.kill(study.pid or 0, number)
+        finish(study, status)
     assert "stopped by SIGTERM; the same command goes on" in Path("study.log").read_text()
-    study, _ = start_until(results=2)
-    study.kill()  # its run goes on, and is waited for
-    finish(study, -signal.SIGKILL)
-    study, run = start_until(results=3)
-    study.kill()
-    os.kill(run, signal.SIGKILL)
-    finish(study, -signal.SIGKILL)
-    finish(start([*words, "--name=killed"]))
+    finish(start([*words, "--name=killed"]))  # which waits for the run that the killed study left
     whole, killed = (json.loads(Path(f"runs/{name}/study.json").read_text()) for name in ("whole", "killed"))
     assert killed["candidates"] == whole["candidates"]
-    assert len(list(Path().glob("runs/killed/*/metrics.json"))) == 4
+    assert len(list(Path().glob("runs/killed/*/metrics.json"))) == 3
 
 
 def test_the_reason_of_a_process_that_fails_is_its_last_error(tmp_path: Path) -> None:
