@@ -98,11 +98,7 @@ def suggest(trial: Trial, space: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_plan(options: argparse.Namespace, shared: Sequence[str]) -> Plan:
-    """Return the plan that a study's own options, and those of `fit` that its runs share, ask for.
-
-    Raises:
-        UserError: An option cannot be used.
-    """
+    """Return the plan that a study's own options, and those of `fit` that its runs share, ask for."""
     for name, least in (("seeds", 1), ("folds", 2), ("trials", 1), ("workers", 1)):
         value = getattr(options, name)
         if value is not None and value < least:
@@ -111,7 +107,7 @@ def read_plan(options: argparse.Namespace, shared: Sequence[str]) -> Plan:
         raise UserError("--search and variants: a study either searches or compares; leave one of the two out")
     if not re.fullmatch(NAME, options.name):
         raise UserError(f"--name {options.name}: give a name for a folder, of letters, digits, -, _ and .")
-    given = list(_read_variants(options.variants).items()) if options.variants else []
+    given = _read_variants(options.variants) if options.variants else []
     for name, text in options.variant:
         try:
             given.append((name, tuple(shlex.split(text))))
@@ -128,21 +124,17 @@ def read_plan(options: argparse.Namespace, shared: Sequence[str]) -> Plan:
     return Plan(tuple(shared), options.seeds, options.folds, dict(given), space, options.trials)
 
 
-def _read_variants(path: Path) -> dict[str, tuple[str, ...]]:
+def _read_variants(path: Path) -> list[tuple[str, tuple[str, ...]]]:
     advice = "give options for each name, such as decay: {model.weight_decay: 0.1}"
     variants = _read(path, "--variants", advice)
     for name, values in variants.items():
         if not isinstance(values, dict) or any(isinstance(value, dict) for value in values.values()):
             raise UserError(f"--variants {path}: {name}: {advice}")
-    return {name: as_options(values) for name, values in variants.items()}
+    return [(name, as_options(values)) for name, values in variants.items()]
 
 
 def read_space(path: Path) -> dict[str, Any]:
-    """Read the ranges of a search: `{low, high}` of an option, `log: true` or `step`, or a list of values.
-
-    Raises:
-        UserError: The file or a range in it cannot be used.
-    """
+    """Read the ranges of a search: `{low, high}` of an option, `log: true` or `step`, or a list of values."""
     space = _read(path, "--search", "give a range for each option, such as model.learning_rate: [1e-5, 3e-5]")
     advice = "give low and high, and log: true or a step if you like, or a list of values"
     for name, given in space.items():

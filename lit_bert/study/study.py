@@ -31,7 +31,7 @@ from lit_bert.run.run_dir import LOCK, lock
 from lit_bert.study.runner import RunFailed, Runner
 from lit_bert.study.space import BASELINE, Plan, Run, read_plan, suggest
 from lit_bert.study.statistics import best_candidate, print_table, summarise
-from lit_bert.study.trials import REASON, latest_trials, open_study, run_trials
+from lit_bert.study.trials import JOURNAL, REASON, latest_trials, open_study, run_trials
 
 
 def run_study(options: argparse.Namespace, shared: Sequence[str]) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def run_study(options: argparse.Namespace, shared: Sequence[str]) -> dict[str, A
         if plan.space and len(content["candidates"]) > 1:
             _draw(study, folder)
     except (optuna.exceptions.OptunaError, SQLAlchemyError, ImportError) as error:
-        storage = f"--storage {options.storage}" if options.storage else str(folder / "optuna.log")
+        storage = f"--storage {options.storage}" if options.storage else str(folder / JOURNAL)
         raise UserError(f"{storage}: cannot be used ({reason(error)}); the same command goes on") from error
     finally:
         alone.release(force=True)

@@ -1,5 +1,6 @@
 """The trials of a study in an Optuna storage."""
 
+import os
 import signal
 import sys
 from dataclasses import replace
@@ -19,6 +20,7 @@ from lit_bert.run.run_dir import METRICS
 from lit_bert.study.runner import RunFailed, Runner
 from lit_bert.study.space import Plan, suggest
 
+JOURNAL = "optuna.log"
 PLACE, REASON, SETTINGS = "place", "reason", "settings"
 """Attributes of a trial, its place in the plan and why it failed, and of a study, what it was begun with."""
 
@@ -26,21 +28,20 @@ PLACE, REASON, SETTINGS = "place", "reason", "settings"
 def open_study(folder: Path, url: str | None, plan: Plan, config: str = "") -> optuna.Study:
     """Return a study, a new one or the one that there is; its trials that failed or were lost wait to be run again.
 
-    Args:
-        folder: The study's folder, which this process has locked.
-        url: Storage that machines share; None is a file in the folder, for this process alone.
-        plan: What is to be run.
-        config: The settings of the candidates.
+    Without the `url` of a storage that machines share, it is for this process alone, which has locked the folder.
 
     Raises:
-        UserError: There is another study of this name.
+        UserError: There is another study of this name: its plan or its candidates' settings differ from these.
     """
     storage: BaseStorage
     retry = Retry()
     if url:
         storage = RDBStorage(url, heartbeat_interval=60, heartbeat_stale_trial_callback=retry)
-    else:  # unlike SQLite, it keeps two threads from taking the same trial
-        storage = JournalStorage(JournalFileBackend(str(folder / "optuna.log")))
+    else:
+        file = folder / JOURNAL
+        if file.is_file():
+            os.truncate(file, file.read_bytes().rfind(b"\n") + 1)  # a full disk or a crash can cut its last line short
+        storage = JournalStorage(JournalFileBackend(str(file)))  # unlike SQLite, it gives no trial to two threads
     study = optuna.create_study(
         storage=storage,
         study_name=folder.name,
