@@ -11,15 +11,12 @@ from lit_bert.errors import UserError, exit_on_user_error
 DESCRIPTION = """Train one recipe over seeds and folds, beside variants, or search for better options.
 
 All other options are those of `python train.py fit`, which every run shares. The same command goes on with a study that
-was stopped, and tries again what failed; started twice, both share its trials. The test rows are looked at once, at the
-end, with the runs of the candidate that is best on validation rows, and those of the baseline."""
+was stopped, and tries again what failed. The test rows are looked at once, at the end, with the runs of the candidate
+that is best on validation rows, and those of the baseline."""
 
 
 def main(args: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run the command line; None takes the process's arguments.
-
-    Returns:
-        The content of `study.json`, or nothing if other workers are not done yet.
+    """Run the command line, by default the process's own, and return the content of `study.json`.
 
     Raises:
         SystemExit: With status 2 after a user's mistake, with 130 or 143 after a signal.
@@ -45,29 +42,21 @@ def _quoted(words: Sequence[str]) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m lit_bert study",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--name", default="study", help="name of the study and its folder (default: study)")
-    parser.add_argument("--root", default="runs", help="where its folder is (default: runs)")
-    parser.add_argument("--seeds", type=int, default=1, help="run each candidate with seeds 1 to this (default: 1)")
-    parser.add_argument("--folds", type=int, help="validate on each of so many folds in turn")
-    parser.add_argument(
-        "--variant",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "OPTIONS"),
-        help="options that differ from the baseline's, in quotes; may be given several times",
-    )
-    parser.add_argument("--variants", type=Path, help="YAML file of variants: the options of each, by its name")
-    parser.add_argument("--search", type=Path, help="YAML file of ranges, in which better values are searched for")
-    parser.add_argument("--trials", type=int, default=30, help="how many of them are tried (default: 30)")
-    parser.add_argument("--storage", help="URL of an Optuna storage (default: a file in the study's folder)")
-    parser.add_argument("--workers", type=int, default=1, help="runs at a time, each on one GPU, if there are any")
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m lit_bert study", description=DESCRIPTION, formatter_class=form)
+    parser.allow_abbrev = False
+    add = parser.add_argument
+    add("--name", default="study", help="name of the study and its folder (default: study)")
+    add("--root", default="runs", help="where its folder is (default: runs)")
+    add("--seeds", type=int, default=1, help="run each candidate with seeds 1 to this (default: 1)")
+    add("--folds", type=int, help="validate on each of so many folds in turn")
+    text = "options that differ from the baseline's, in quotes; may be given several times"
+    add("--variant", nargs=2, action="append", default=[], metavar=("NAME", "OPTIONS"), help=text)
+    add("--variants", type=Path, help="YAML file of variants: the options of each, by its name")
+    add("--search", type=Path, help="YAML file of ranges, in which better values are searched for")
+    add("--trials", type=int, default=30, help="how many of them are tried (default: 30)")
+    add("--storage", help="URL of an Optuna storage that machines share (default: a file in the study's folder)")
+    add("--workers", type=int, default=1, help="runs at a time, each on one GPU, if there are any")
     return parser
 
 

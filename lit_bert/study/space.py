@@ -5,7 +5,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,12 @@ from optuna.trial import Trial
 from lit_bert.errors import UserError, reason
 
 BASELINE = "baseline"
-
+NAME = r"[\w-][\w.-]*"
 RESERVED = {
     *("ckpt_path", "checkpoint.dirpath", "seed_everything", "trainer.default_root_dir"),
     *("data.folds", "data.fold", "test_after_fit", "export_after_fit"),
 }
 """Options of `fit` that a study sets for its runs."""
-
-RANGE = "give low and high, and log: true or a step if you like, or a list of at least two values"
 
 
 @dataclass(frozen=True)
@@ -44,15 +42,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a study does.
+    """All that a study does: candidates, or in a search trials in `space`, each with all seeds and folds.
 
-    Args:
-        options: Options of `fit` that all candidates share; alone, they are the baseline.
-        seeds: Number of seeds that each candidate is run with, from 1 on.
-        folds: Number of folds, each of which is validated on in turn; None keeps the data's own split.
-        variants: Options of the candidates beside the baseline, by name.
-        space: Ranges of a search by option; a study that searches has no variants.
-        trials: Number of candidates that a search tries.
+    The `options` are those of `fit` that all candidates share; alone, they are the baseline.
     """
 
     options: tuple[str, ...] = ()
@@ -65,16 +57,19 @@ class Plan:
     @property
     def size(self) -> int:
         """Number of trials: the candidates of a search, otherwise the runs."""
-        return self.trials if self.space else len(self._grid({BASELINE: (), **self.variants}))
+        return self.trials if self.space else len(self._grid)
 
     def runs(self, place: int, params: Mapping[str, Any]) -> list[Run]:
         """Return the runs of the trial at a place: one, or in a search all those of the candidate with `params`."""
         if not self.space:
-            return [self._grid({BASELINE: (), **self.variants})[place]]
-        return self._grid({f"trial{place:03}": as_options(params)})
+            return [self._grid[place]]
+        name, options = f"trial{place:03}", as_options(params)
+        return [replace(run, candidate=name, options=options) for run in self._grid]
 
-    def _grid(self, candidates: Mapping[str, tuple[str, ...]]) -> list[Run]:
-        seeds, folds = range(1, self.seeds + 1), [None] if self.folds is None else range(1, self.folds + 1)
+    @property
+    def _grid(self) -> list[Run]:
+        candidates = {BASELINE: (), **self.variants}
+        seeds, folds = range(1, self.seeds + 1), range(1, self.folds + 1) if self.folds else [None]
         return [Run(name, seed, fold, candidates[name]) for seed in seeds for name in candidates for fold in folds]
 
     def arguments(self, run: Run) -> list[str]:
@@ -85,10 +80,8 @@ class Plan:
 
 def as_options(values: Mapping[str, Any]) -> tuple[str, ...]:
     """Return values as options of the command line."""
-    words = {
-        name: value if isinstance(value, str) else json.dumps(value, default=str) for name, value in values.items()
-    }
-    return tuple(f"--{name}={word}" for name, word in words.items())
+    texts = [value if isinstance(value, str) else json.dumps(value, default=str) for value in values.values()]
+    return tuple(f"--{name}={text}" for name, text in zip(values, texts, strict=True))
 
 
 def suggest(trial: Trial, space: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,69 +98,50 @@ def suggest(trial: Trial, space: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_plan(options: argparse.Namespace, shared: Sequence[str]) -> Plan:
-    """Read the plan that a command line asks for.
-
-    Args:
-        options: The study's own options.
-        shared: Options of `fit` for all its runs.
-
-    Raises:
-        UserError: An option cannot be used.
-    """
+    """Return the plan that a study's own options, and those of `fit` that its runs share, ask for."""
     for name, least in (("seeds", 1), ("folds", 2), ("trials", 1), ("workers", 1)):
         value = getattr(options, name)
         if value is not None and value < least:
             raise UserError(f"--{name} {value}: it must be at least {least}")
     if options.search and (options.variant or options.variants):
         raise UserError("--search and variants: a study either searches or compares; leave one of the two out")
-    if not options.name or Path(options.name).name != options.name or options.name.startswith("."):
-        raise UserError(f"--name {options.name}: give a name for a folder, without / and not beginning with a dot")
-    variants = _read_variants(options.variants) if options.variants else {}
+    if not re.fullmatch(NAME, options.name):
+        raise UserError(f"--name {options.name}: give a name for a folder, of letters, digits, -, _ and .")
+    given = _read_variants(options.variants) if options.variants else []
     for name, text in options.variant:
-        if name in (BASELINE, *variants):
-            raise UserError(f"--variant {name}: give each its own name")
         try:
-            variants[name] = tuple(shlex.split(text))
+            given.append((name, tuple(shlex.split(text))))
         except ValueError as error:
             raise UserError(f"--variant {name} {text.strip()!r}: {reason(error)}") from error
-    for name in variants:
-        if name == BASELINE or not re.fullmatch(r"[\w-]+", name):
-            raise UserError(f"--variant {name}: give each its own name, of letters, digits, - and _")
+    names = [BASELINE, *(name for name, _ in given)]
+    for name in names[1:]:
+        if names.count(name) > 1 or not re.fullmatch(NAME, name):
+            raise UserError(f"--variant {name}: give each its own name, of letters, digits, -, _ and .")
     space = read_space(options.search) if options.search else {}
-    words = [*shared, *(word for listed in variants.values() for word in listed), *(f"--{name}" for name in space)]
+    words = [*shared, *(word for _, listed in given for word in listed), *(f"--{name}" for name in space)]
     if reserved := RESERVED.intersection(word.removeprefix("--").partition("=")[0] for word in words):
         raise UserError(f"--{min(reserved)}: a study sets it for each of its runs; leave it out")
-    return Plan(tuple(shared), options.seeds, options.folds, variants, space, options.trials)
+    return Plan(tuple(shared), options.seeds, options.folds, dict(given), space, options.trials)
 
 
-def _read_variants(path: Path) -> dict[str, tuple[str, ...]]:
+def _read_variants(path: Path) -> list[tuple[str, tuple[str, ...]]]:
     advice = "give options for each name, such as decay: {model.weight_decay: 0.1}"
     variants = _read(path, "--variants", advice)
     for name, values in variants.items():
-        if not isinstance(values, dict) or not values or any(isinstance(value, dict) for value in values.values()):
+        if not isinstance(values, dict) or any(isinstance(value, dict) for value in values.values()):
             raise UserError(f"--variants {path}: {name}: {advice}")
-    return {name: as_options(values) for name, values in variants.items()}
+    return [(name, as_options(values)) for name, values in variants.items()]
 
 
 def read_space(path: Path) -> dict[str, Any]:
-    """Read the ranges of a search: `{low, high}` of an option, `log: true` or `step`, or a list of values.
-
-    Raises:
-        UserError: The file or a range in it cannot be used.
-    """
+    """Read the ranges of a search: `{low, high}` of an option, `log: true` or `step`, or a list of values."""
     space = _read(path, "--search", "give a range for each option, such as model.learning_rate: [1e-5, 3e-5]")
+    advice = "give low and high, and log: true or a step if you like, or a list of values"
     for name, given in space.items():
-        where = f"--search {path}: {name}: {given}"
-        if isinstance(given, list):
-            usable = len(given) > 1 and all(isinstance(value, str | int | float) for value in given)
-        else:
-            usable = isinstance(given, dict) and {"low", "high"} <= given.keys() <= {"low", "high", "log", "step"}
-        if not usable:
-            raise UserError(f"{where}: {RANGE}")
         try:
             suggest(optuna.create_study().ask(), {name: given})
-        except (ValueError, TypeError, ArithmeticError) as error:
-            raise UserError(f"{where}: {RANGE} ({reason(error)})") from error
+        except (KeyError, ValueError, TypeError, ArithmeticError) as error:
+            raise UserError(f"--search {path}: {name}: {given}: {advice} ({reason(error)})") from error
     return space
 
 

@@ -15,10 +15,6 @@ Scores = Mapping[tuple[int, int | None], float]
 """Accuracies by seed and fold."""
 
 
-MAX_ROWS = 15
-"""Number of candidates in the table."""
-
-
 def mean_interval(scores: Scores) -> dict[str, float | None]:
     """Return `mean`, `sd` (of a sample), and the ends `low` and `high` of the mean's 95 % interval by Student's t.
 
@@ -64,12 +60,9 @@ def best_candidate(runs: Mapping[str, Sequence[Run]], val: Mapping[str, float]) 
 def summarise(
     runs: Mapping[str, Sequence[Run]], val: Mapping[str, float], test: Mapping[str, float]
 ) -> dict[str, dict[str, Any]]:
-    """Return the results of each candidate, the best first.
+    """Return the results of each candidate, the best first, from its runs and their accuracies by name.
 
-    Args:
-        runs: Runs with results, by the candidate's name.
-        val: Validation accuracies by the run's name.
-        test: Test accuracies by the run's name, of runs that were tested.
+    Runs that were not tested are not in `test`.
     """
 
     def scores(name: str, accuracies: Mapping[str, float]) -> Scores:
@@ -89,17 +82,15 @@ def summarise(
 
 
 def print_table(candidates: Mapping[str, Mapping[str, Any]], console: Console) -> None:
-    """Print the accuracies of the best candidates, and their differences from the baseline."""
+    """Print the accuracies of candidates, and their differences from the baseline."""
     table = make_table("", "runs", "accuracy", "sd", "95 % interval", "p")
-    for name, entry in list(candidates.items())[:MAX_ROWS]:
+    for name, entry in candidates.items():
         table.add_row(name, str(len(entry["runs"])), *_cells(entry["val"], ".4f"))
         for key in ("val_difference", "test", "test_difference"):
             if entry.get(key):
                 title, form = ("  test", ".4f") if key == "test" else ("  minus baseline", "+.4f")
                 table.add_row(title, "", *_cells(entry[key], form), style="dim")
     console.print(table)
-    if len(candidates) > MAX_ROWS:
-        console.print(f"the best {MAX_ROWS} of {len(candidates)}; study.json has them all")
 
 
 def _cells(interval: Mapping[str, Any], form: str) -> list[str]:

@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,25 +27,18 @@ from lit_bert.console import status
 from lit_bert.errors import UserError, reason
 from lit_bert.evaluation.report import write_json
 from lit_bert.files import atomic_write, display_path
+from lit_bert.run.run_dir import LOCK, lock
 from lit_bert.study.runner import RunFailed, Runner
 from lit_bert.study.space import BASELINE, Plan, Run, read_plan, suggest
 from lit_bert.study.statistics import best_candidate, print_table, summarise
-from lit_bert.study.trials import LOCK, failures, latest_trials, open_study, run_trials
+from lit_bert.study.trials import JOURNAL, REASON, latest_trials, open_study, run_trials
 
 
 def run_study(options: argparse.Namespace, shared: Sequence[str]) -> dict[str, Any]:
-    """Run a study.
-
-    Args:
-        options: The study's own options.
-        shared: Options of `fit` for all its runs.
+    """Run a study with its own options, and those of `fit` that its runs share.
 
     Returns:
-        The content of `study.json`, or nothing if other workers are not done yet.
-
-    Raises:
-        UserError: Something cannot be used, or no run has results.
-        SystemExit: With status 130 or 143 after a signal.
+        The content of `study.json`, or nothing if other machines are not done yet.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats, the progress bar
@@ -56,54 +49,48 @@ def run_study(options: argparse.Namespace, shared: Sequence[str]) -> dict[str, A
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: there can be no folder ({reason(error)}); see --root and --name") from error
-    signals: list[int] = []
-    runner = Runner(folder, environments(options.workers), lambda: bool(signals))
-    with _storage_errors(options.storage or "of the study's folder"):
-        study = open_study(folder, options.storage, plan, config)
-        run_trials(study, plan, runner, options.workers, signals)
+    runner = Runner(folder, environments(options.workers))
+    alone = FileLock(folder / LOCK) if options.storage else lock(folder)
+    try:
+        with alone:
+            study = open_study(folder, options.storage, plan, config)
+        run_trials(study, plan, runner, options.workers)
         trials = latest_trials(study)
-        if not all(trial.state.is_finished() for trial in trials.values()):
+        if not all(trial.state.is_finished() for place, trial in trials.items() if place < plan.size):
             status("study", "others work on the trials that are left; the same command reports when they are done")
             return {}
-        with FileLock(folder / LOCK):  # if several workers end at a time, one of them tests
+        with alone:
             content = _conclude(trials, plan, runner, options.workers)
         if plan.space and len(content["candidates"]) > 1:
             _draw(study, folder)
+    except (optuna.exceptions.OptunaError, SQLAlchemyError, ImportError) as error:
+        storage = f"--storage {options.storage}" if options.storage else str(folder / JOURNAL)
+        raise UserError(f"{storage}: cannot be used ({reason(error)}); the same command goes on") from error
+    finally:
+        alone.release(force=True)
     status("study", display_path(folder / "study.json"))
     status("look", f"tensorboard --logdir {display_path(folder)}")
     return content
 
 
 def check(plan: Plan) -> str:
-    """Let `fit` parse the options of each candidate, so that a mistake ends the study before it begins.
-
-    Returns:
-        The settings of the first candidate, as a run's config has them.
-
-    Raises:
-        SystemExit: `fit` does not take an option.
-        UserError: Candidates would be compared on test rows.
-    """
+    """Let `fit` parse the options of each candidate, which ends the study at a mistake, and return their settings."""
     from lit_bert.cli import main
 
-    sampler = optuna.samplers.RandomSampler(seed=0)
-    params = suggest(optuna.create_study(sampler=sampler).ask(), plan.space)
+    params = suggest(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask(), plan.space)
     runs = [run for place in range(1 if plan.space else plan.size) for run in plan.runs(place, params)]
-    configs = []
+    configs = ""
     for run in {run.candidate: run for run in runs}.values():
-        printed = io.StringIO()
         try:
-            with contextlib.redirect_stdout(printed):
+            with contextlib.redirect_stdout(io.StringIO()) as config:
                 main(["fit", *plan.arguments(run), "--print_config"])
         except SystemExit as stop:
             if stop.code:
-                variant = "options of fit" if run.candidate == BASELINE else f"--variant {run.candidate}"
-                sys.stderr.write(f"in {'--search' if plan.space else variant}\n")
                 raise
-        configs.append(printed.getvalue())
-        if (plan.space or plan.variants) and yaml.safe_load(configs[-1])["data"].get("val_split") == "test":
+        configs += config.getvalue()
+        if (plan.space or plan.variants) and yaml.safe_load(config.getvalue())["data"].get("val_split") == "test":
             raise UserError("--data.val_split test: what is best must not be chosen on test rows; leave it out")
-    return configs[0]
+    return configs
 
 
 def environments(workers: int) -> list[dict[str, str]]:
@@ -117,18 +104,11 @@ def environments(workers: int) -> list[dict[str, str]]:
     return [{} if workers == 1 or "OMP_NUM_THREADS" in os.environ else share] * workers
 
 
-@contextlib.contextmanager
-def _storage_errors(storage: str) -> Iterator[None]:
-    """Convert errors of a storage to `UserError`."""
-    try:
-        yield
-    except (optuna.exceptions.OptunaError, SQLAlchemyError, ImportError) as error:
-        raise UserError(f"--storage {storage}: cannot be used ({reason(error)}); the same command goes on") from error
-
-
 def _conclude(trials: dict[int, FrozenTrial], plan: Plan, runner: Runner, workers: int) -> dict[str, Any]:
     """Test the best candidate and the baseline, and write and return the results."""
-    failed = failures(trials)
+    failed = [
+        trial.user_attrs.get(REASON, f"trial {n}") for n, trial in trials.items() if trial.state == TrialState.FAIL
+    ]
     runs: dict[str, list[Run]] = {}
     val: dict[str, float] = {}
     for place, trial in trials.items():
@@ -140,20 +120,25 @@ def _conclude(trials: dict[int, FrozenTrial], plan: Plan, runner: Runner, worker
                 failed.append(f"{run.name}: its folder is gone")
     if not runs:
         raise UserError(f"no run has results: {'; '.join(failed)}")
+
+    def test(run: Run) -> float | None:
+        try:
+            return runner.test(run)
+        except RunFailed as error:
+            failed.append(f"{run.name} was not tested: {error}")
+            return None
+
     best = best_candidate(runs, val)
     chosen = [run for name in dict.fromkeys((BASELINE, best)) for run in runs.get(name, [])]
     with ThreadPoolExecutor(workers) as pool:
-        test = dict(tested for tested in pool.map(lambda run: _test(run, runner), chosen) if tested)
-    candidates = summarise(runs, val, test)
+        tested = zip(chosen, pool.map(test, chosen), strict=True)
+        accuracies = {run.name: accuracy for run, accuracy in tested if accuracy is not None}
+    candidates = summarise(runs, val, accuracies)
     content = {"command": shlex.join(sys.argv), "best": best, "candidates": candidates, "failed": failed}
-    if plan.space:
-        pruned = {place: trial for place, trial in trials.items() if trial.state == TrialState.PRUNED}
-        first = [plan.runs(place, trial.params)[0] for place, trial in pruned.items()]
-        content["given_up"] = {run.candidate: list(run.options) for run in first}
     write_json(runner.folder / "study.json", content)
     print_table(candidates, Console(highlight=False, soft_wrap=True))
     for line in failed:
-        print(f"failed   {line}")
+        status("failed", line)
     for name, seed in {(run.candidate, run.seed): None for listed in runs.values() for run in listed}:
         folds = [run for run in runs[name] if run.seed == seed]
         if len(folds) == plan.folds:
@@ -161,14 +146,6 @@ def _conclude(trials: dict[int, FrozenTrial], plan: Plan, runner: Runner, worker
             join_folds([runner.predict_fold(run) for run in folds], output)
             status("folds", f"each row as predicted by the run not trained on it: {display_path(output)}")
     return content
-
-
-def _test(run: Run, runner: Runner) -> tuple[str, float] | None:
-    try:
-        return run.name, runner.test(run)
-    except RunFailed as error:
-        status("test", f"{run.name} was not tested: {error}")
-        return None
 
 
 def join_folds(files: Sequence[Path], output: Path) -> None:
@@ -185,13 +162,10 @@ def join_folds(files: Sequence[Path], output: Path) -> None:
 
 
 def _draw(study: optuna.Study, folder: Path) -> None:
-    """Draw Optuna's figures of a search."""
     mpl.use("Agg")
-    for name in ("optimization_history", "parallel_coordinate", "param_importances"):
-        file = folder / f"{name.removeprefix('optimization_').removeprefix('param_')}.png"
+    for draw, name in ((plots.plot_optimization_history, "history"), (plots.plot_param_importances, "importances")):
         with contextlib.suppress(ValueError, RuntimeError):  # all accuracies are the same
-            figure = getattr(plots, f"plot_{name}")(study).figure
-            figure.set_size_inches(9, 6)
-            figure.savefig(file, dpi=110, bbox_inches="tight")
-            plt.close(figure)
-            status("figure", display_path(file))
+            draw(study)
+            plt.savefig(folder / f"{name}.png", bbox_inches="tight")
+            status("figure", display_path(folder / f"{name}.png"))
+        plt.close()
