@@ -32,7 +32,6 @@ def sha256_of(path: Path) -> str:
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a folder, by its name."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _CHECKSUMS)
     return {str(path.relative_to(folder)): sha256_of(path) for path in files}
 
@@ -53,8 +52,7 @@ def is_intact(folder: Path) -> bool:
 def cached_dir(target: Path, is_complete: Callable[[Path], bool] = is_intact) -> Iterator[Path | None]:
     """Let one process at a time build `target`: yields an empty folder to fill, or None if `target` is there already.
 
-    The filled folder is renamed to `target`, so other processes see all of it or nothing, whatever kills this one. A
-    `target` that is not complete, or not as it was written, is removed and built again.
+    Other processes see all of `target` or nothing, whatever kills this one. If it is not complete, it is built again.
     """
     try:
         if is_complete(target):

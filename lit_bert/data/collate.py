@@ -23,24 +23,14 @@ FIXED_LENGTHS = (16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512)
 IGNORED = -100
 """Label of a row that counts neither in the loss nor in metrics, as in `torch.nn.functional.cross_entropy`."""
 
-_COLUMNS = ("input_ids", "token_type_ids", "label", "index")
-
 
 def padded_lengths(padding: str | list[int] | None, max_length: int, on_gpu: bool) -> list[int]:
-    """Return the lengths that batches are padded to, rising; none if each is padded to its longest row.
-
-    `padding` is that of the data module.
-    """
+    """Return the lengths that batches are padded to, rising; none if each is padded to its longest row."""
     if isinstance(padding, list):
         return padding
     if padding is None and on_gpu:
         return [*(length for length in FIXED_LENGTHS if length < max_length), max_length]
     return [max_length] if padding == "max_length" else []
-
-
-def padded_length(longest: int, lengths: Sequence[int]) -> int:
-    """Return the smallest of `lengths`, which rise, that holds `longest` tokens; if none does, `longest` itself."""
-    return next((length for length in lengths if length >= longest), longest)
 
 
 def collate(rows: list[dict[str, Any]], pad_token_id: int, lengths: Sequence[int] = ()) -> dict[str, Tensor]:
@@ -50,17 +40,16 @@ def collate(rows: list[dict[str, Any]], pad_token_id: int, lengths: Sequence[int
         rows: Each with `input_ids` (a list of token ids), `label` (class number) and `index` (row of its split); those
             of pairs may have `token_type_ids`, and training rows a `weight` in the loss.
         pad_token_id: The tokenizer's padding token.
-        lengths: What T may be, rising: `padded_length` tells which it is. By default it is the longest row's length.
+        lengths: What T may be, rising; it is the first that holds the longest row, or else that row's length.
 
     Returns:
         `input_ids`, `attention_mask` and `token_type_ids`, shape (B, T); `labels` and `index`, shape (B,); all int64;
         and `weights`, shape (B,), float32. There is no `attention_mask` if nothing is padded, unless `lengths` are
         given: a mask costs time, and a GPU would have to be asked whether it masks anything.
-
-    Token ids `[5, 6, 7]` and `[8]`, padded with 0, become `[[5, 6, 7], [8, 0, 0]]`, the mask `[[1, 1, 1], [1, 0, 0]]`.
     """
     sizes = torch.tensor([len(row["input_ids"]) for row in rows])
-    width = padded_length(int(sizes.max()), lengths)
+    longest = int(sizes.max())
+    width = next((length for length in lengths if length >= longest), longest)
     attention_mask = (torch.arange(width) < sizes[:, None]).long()
     batch = {}
     for name, padding in (("input_ids", pad_token_id), ("token_type_ids", 0)):
@@ -83,7 +72,8 @@ class WeightedRows(torch.utils.data.Dataset[dict[str, Any]]):
     """
 
     def __init__(self, rows: "Dataset") -> None:
-        self.rows = rows.select_columns([name for name in _COLUMNS if name in rows.column_names])
+        columns = ("input_ids", "token_type_ids", "label", "index")
+        self.rows = rows.select_columns([name for name in columns if name in rows.column_names])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -105,7 +95,7 @@ class WeightedRows(torch.utils.data.Dataset[dict[str, Any]]):
 def make_loader(
     rows: "Dataset", sampler: LengthGroupedSampler, pad_token_id: int, lengths: Sequence[int], num_workers: int
 ) -> DataLoader[Any]:
-    """Return the loader of the batches that a sampler makes of rows, as `collate` is told to."""
+    """Return the loader of the batches that a sampler makes of rows."""
     return DataLoader(
         WeightedRows(rows),
         batch_size=sampler.batch_size,

@@ -23,8 +23,8 @@ import pyarrow as pa
 from lit_bert.errors import UserError, reason
 
 STDIN = "-"
-INPUT_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
 TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+INPUT_SUFFIXES = (".txt", *TABLE_SUFFIXES)
 _COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 RawRow = dict[str, Any] | None

@@ -52,7 +52,7 @@ def read_texts(source: str, format: TableFormat = DEFAULT_FORMAT, keep: Sequence
     """
     path, where = Path(source).expanduser(), f"--input {'standard input' if source == STDIN else source}"
     suffix = suffix_of(path)
-    if suffix not in (*INPUT_SUFFIXES, ".json"):
+    if suffix not in INPUT_SUFFIXES:
         raise UserError(f"{where}: its name must end in one of {', '.join(INPUT_SUFFIXES)}, or be - for standard input")
     if suffix == ".txt" and format.text_pair_column:
         raise UserError(f"{where}: a line is one text, but this model takes pairs; give a table with both columns")
@@ -88,44 +88,42 @@ def _kept(row: dict[str, Any], column: str, where: str) -> Any:
     return value
 
 
-def read_table(files: list[Path], format: TableFormat, labelled: bool = True) -> tuple[pa.Table, list[str] | None]:
-    """Return the rows of the files of one split, and the names of their classes if a Parquet file has a `ClassLabel`.
+def read_table(
+    files: list[Path], format: TableFormat, labelled: bool = True
+) -> tuple[dict[str, list[Any]], list[str] | None]:
+    """Return the columns of the files of one split, and the names of their classes if a Parquet file has a `ClassLabel`.
 
-    The table has the columns `text`, `label`, and `text_pair` if there is one. Labels in CSV stay text; those in JSON
-    and Parquet keep their type. Blank lines are left out, but a row without text is an error. If rows need not be
-    `labelled`, the column of the labels may be missing.
+    The columns are `text`, `label`, and `text_pair` if there is one. Labels in CSV stay text; those in JSON and Parquet
+    keep their type, which is the same in all rows. Blank lines are left out, but a row without text is an error. If
+    rows need not be `labelled`, the column of the labels may be missing.
     """
     required = format.columns if labelled else format.text_columns
-    rows: list[Row] = []
-    labels: list[Any] = []
-    kinds: set[type] = set()
+    texts, pairs, labels, kinds = [], [], [], set[type]()
     for path in files:
         where = str(path)
         names: dict[str, None] = {}
         for number, values in enumerate(filter(None, read_rows(path, where, format, required)), 1):
             names |= dict.fromkeys(values)
             row = _to_row(values, f"{where}, row {number}", format)
-            for column, text in ((format.text_column, row.text), (format.text_pair_column, row.text_pair)):
-                if text is not None and not text.strip():
+            for column, text in zip(format.text_columns.values(), (row.text, row.text_pair), strict=False):
+                if not text or not text.strip():
                     fault = f"no text in column {column!r}; fill it in, or leave the row out"
                     raise UserError(f"{where}, row {number}: {fault}")
             label = values.get(format.label_column)
             if label is not None and type(label) not in kinds:
                 _check_kind(label, kinds, f"{where}, row {number}", format.label_column)
-            rows.append(row)
+            texts.append(row.text)
+            pairs.append(row.text_pair)
             labels.append(label)
         if names:
             check_columns(where, names, **required)
         elif not path.stat().st_size:
             raise UserError(f"{where}: the file is empty")
-    if not rows:
+    if not texts:
         raise UserError(f"{', '.join(map(str, files))}: the file has no rows")
-    table = {"text": pa.array([row.text for row in rows], pa.string())}
-    if format.text_pair_column:
-        table["text_pair"] = pa.array([row.text_pair for row in rows], pa.string())
-    table["label"] = _label_array(labels)
     stored = (_stored_class_names(path, format.label_column) for path in files if suffix_of(path) == ".parquet")
-    return pa.table(table), next(filter(None, stored), None)
+    pair = {"text_pair": pairs} if format.text_pair_column else {}
+    return {"text": texts, **pair, "label": labels}, next(filter(None, stored), None)
 
 
 def _check_kind(label: object, kinds: set[type], where: str, column: str) -> None:
@@ -137,19 +135,12 @@ def _check_kind(label: object, kinds: set[type], where: str, column: str) -> Non
     kinds.add(kind)
 
 
-def _label_array(labels: list[Any]) -> pa.Array:
-    try:
-        return pa.array(labels)
-    except (OverflowError, pa.ArrowInvalid):  # a whole number of more than 64 bits, or one that is no exact fraction
-        return pa.array([None if label is None else float(str(label)) for label in labels])
-
-
 def _stored_class_names(path: Path, column: str) -> list[str] | None:
     """Return the names of the classes that `datasets` has written into a Parquet file's metadata."""
-    from pyarrow.parquet import ParquetFile
+    from pyarrow.parquet import read_schema
 
     with open_file(path, str(path)) as file:
-        schema = ParquetFile(file).schema_arrow
+        schema = read_schema(file)
     if b"huggingface" not in (schema.metadata or {}) or column not in schema.names:
         return None
     from datasets import Features

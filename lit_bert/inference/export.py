@@ -135,7 +135,7 @@ def _write_onnx(
     """
     if not onnx and not int8:
         return None
-    _, max_positions = load_tokenizer(folder, str(checkpoint.path))
+    max_positions = load_tokenizer(folder, str(checkpoint.path)).model_max_length
     pairs = bool(checkpoint.data_hyper_parameters.get("text_pair_column"))
     difference = write_onnx(model, folder / ONNX, max_positions, pairs)
     status("onnx", f"largest difference of a probability from PyTorch: {difference:.1e}")

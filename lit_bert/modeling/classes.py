@@ -10,12 +10,10 @@ if TYPE_CHECKING:
 
 
 def class_names(config: "PreTrainedConfig") -> list[str]:
-    """Return the names of a classifier's classes, in the order of their numbers."""
     return [str(config.id2label[number]) for number in range(config.num_labels)]
 
 
 def set_class_names(config: "PreTrainedConfig", class_names: Sequence[str]) -> None:
-    """Give a classifier's config classes of these names."""
     config.num_labels = len(class_names)
     config.id2label = dict(enumerate(class_names))
     config.label2id = {name: number for number, name in enumerate(class_names)}
@@ -43,5 +41,7 @@ def name_classes(config: "PreTrainedConfig", data: object, new_head: bool) -> bo
 
 def untrained(source: str, config: "PreTrainedConfig") -> UserError:
     """Return the error that a classifier, whose head is new, cannot be used yet."""
-    problem = f"it has no trained classifier for {', '.join(class_names(config))}"
-    return UserError(f"{source}: {problem}; give a fine-tuned checkpoint with --ckpt_path")
+    names = ", ".join(class_names(config))
+    return UserError(
+        f"{source}: it has no trained classifier for {names}; give a fine-tuned checkpoint with --ckpt_path"
+    )

@@ -53,9 +53,8 @@ def attention(
 ) -> tuple[Tensor, None]:
     """Return the heads' outputs, shape (B, T, H, D), of query, key and value, each (B, H, T, D).
 
-    On a CPU, PyTorch's fused attention cannot drop weights: it falls back to this same computation, with its own
-    random numbers and more checks. Without dropout, and on other devices, it is what is used here. `attention_mask` is
-    true where a token may be attended to, broadcast to (B, H, T, T); None is everywhere.
+    On a CPU, PyTorch's fused attention cannot drop weights: it falls back to this computation with its own random
+    numbers. `attention_mask` is true where a token may be attended to, broadcast to (B, H, T, T); None is everywhere.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 

@@ -28,14 +28,11 @@ def logits_of(model: "PreTrainedModel", inputs: dict[str, Tensor | None]) -> Ten
     try:
         return cast(Tensor, model(**given).logits)
     except (IndexError, RuntimeError) as error:
-        encoder = f"a {model.config.model_type} encoder"
         if "without overflow" in str(error):  # the mask is float32's lowest number, cast to a smaller type
-            raise UserError(
-                f"{encoder} cannot run in half precision ({reason(error)}); use --trainer.precision 32-true"
-            ) from error
-        if isinstance(error, IndexError) or "must match the size" in str(error):
+            problem = f"cannot run in half precision ({reason(error)}); use --trainer.precision 32-true"
+        elif isinstance(error, IndexError) or "must match the size" in str(error):
             tokens = next(iter(given.values())).shape[1]
-            raise UserError(
-                f"{encoder} failed with sentences of {tokens} tokens ({reason(error)}); lower --data.max_length"
-            ) from error
-        raise
+            problem = f"failed with sentences of {tokens} tokens ({reason(error)}); lower --data.max_length"
+        else:
+            raise
+        raise UserError(f"a {model.config.model_type} encoder {problem}") from error

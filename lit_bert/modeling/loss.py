@@ -14,11 +14,7 @@ ClassWeights = list[float] | Literal["balanced"] | None
 
 
 def check_losses(losses: Tensor, labels: Tensor) -> Tensor:
-    """Return losses if there is one for each row; only then can rows be weighted exactly over ranks and accumulation.
-
-    Raises:
-        UserError: Their shape is not that of the labels, (B,).
-    """
+    """Return losses, or raise a UserError if their shape is not that of the labels, (B,)."""
     if losses.shape != labels.shape:
         raise UserError(
             f"compute_loss returned a tensor of shape {tuple(losses.shape)} for {len(labels)} rows; return the loss of "
