@@ -37,8 +37,8 @@ def collate(rows: list[dict[str, Any]], pad_token_id: int, lengths: Sequence[int
     """Stack tokenised rows into a batch, padded on the right.
 
     Args:
-        rows: Each with `input_ids` (a list of token ids), `label` (class number) and `index` (row of its split); those
-            of pairs may have `token_type_ids`, and training rows a `weight` in the loss.
+        rows: Each with `input_ids`, `label` and `index` (its place in its split); those of pairs may have
+            `token_type_ids`, and training rows a `weight` in the loss.
         pad_token_id: The tokenizer's padding token.
         lengths: What T may be, rising; it is the first that holds the longest row, or else that row's length.
 
@@ -82,13 +82,11 @@ class WeightedRows(torch.utils.data.Dataset[dict[str, Any]]):
         return self.__getitems__([key])[0]
 
     def __getitems__(self, keys: Sequence[int | tuple[int, float]]) -> list[dict[str, Any]]:
-        """Return the rows of a batch; PyTorch's loader calls this with all of its keys at once."""
-        numbers = [key[0] if isinstance(key, tuple) else key for key in keys]
-        rows: list[dict[str, Any]] = self.rows.__getitems__(numbers)
+        """Return the rows of a batch."""
+        rows: list[dict[str, Any]] = self.rows.__getitems__([key[0] if isinstance(key, tuple) else key for key in keys])
         for row, key in zip(rows, keys, strict=True):
             if isinstance(key, tuple):
-                row["weight"] = key[1]
-                row["label"] = row["label"] if key[1] else IGNORED
+                row |= {"weight": key[1], "label": row["label"] if key[1] else IGNORED}
         return rows
 
 
@@ -110,5 +108,5 @@ def make_loader(
 
 def _ignore_signals(worker: int) -> None:
     """Leave signals that a terminal or SLURM sends to all processes to the training process."""
-    for name in {"SIGINT", "SIGHUP", "SIGUSR1"}.intersection(dir(signal)):
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for name in {"SIGINT", "SIGHUP", "SIGUSR1"}.intersection(signal.Signals.__members__):
+        signal.signal(signal.Signals[name], signal.SIG_IGN)

@@ -1,7 +1,4 @@
-"""Labels as class numbers, the names of the classes, and what may be wrong with either: each fault is a UserError.
-
-In messages, `where` is what the split is called, a file mostly.
-"""
+"""Labels as class numbers, the names of the classes, and what may be wrong with either: each fault is a UserError."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -15,13 +12,12 @@ Label = str | int | None
 def plain_labels(labels: Sequence[Any], names: list[str] | None, where: str, column: str) -> list[Label]:
     """Return labels as text or whole numbers, one kind for the whole column, None where there is none.
 
-    `labels` are of one kind, as `readers.read_table` returns them. `names` of the data replace numbers; beside them -1
-    stands for no label, as in data sets of the Hugging Face Hub.
+    `names` of the data replace numbers; beside them -1 stands for no label, as in data sets of the Hugging Face Hub.
     """
     values = [_filled(label) for label in labels]
     whole = [re.fullmatch(r"(-?[0-9]{1,18})(\.0*)?", str(value)) for value in values]
     texts = {value for value in values if isinstance(value, str)}
-    if (texts and not any(whole)) or (names is not None and texts and texts <= set(names)):
+    if texts and (not any(whole) or texts <= set(names or ())):
         return values
     problem = "of another type than it should be; labels are all whole numbers or all text"
     _refuse((match is None for match in whole), values, where, column, problem)

@@ -23,10 +23,7 @@ from lit_bert.errors import UserError
 
 
 class Row(NamedTuple):
-    """A sentence, its label if there is one (a class's name or number, as text), and the second one of a pair.
-
-    `kept` are the values of other columns that were asked for.
-    """
+    """A text, its label if there is one (as text), the second text of a pair, and values of columns to keep."""
 
     text: str
     label: str | None
@@ -40,15 +37,14 @@ class Row(NamedTuple):
 
     @property
     def is_filled(self) -> bool:
-        """Whether there is something to predict from: no text is blank."""
-        return bool(self.text.strip()) and (self.text_pair is None or bool(self.text_pair.strip()))
+        """Whether no text is blank."""
+        return all(text.strip() for text in (self.text, self.text_pair) if text is not None)
 
 
 def read_texts(source: str, format: TableFormat = DEFAULT_FORMAT, keep: Sequence[str] = ()) -> Iterator[Row]:
-    """Yield the rows of a file, which may be larger than memory; an empty one is yielded, too, and so keeps its place.
+    """Yield the rows of a file, or of "-" for standard input; empty ones, too, so that each keeps its place.
 
-    `source` is a `.txt` file with a sentence a line, a table (CSV, TSV, JSON, Parquet), either of them as it is or
-    compressed, or "-" for lines of standard input. The column of the labels need not be there; those to `keep` must.
+    The column of the labels need not be there; those to `keep` must.
     """
     path, where = Path(source).expanduser(), f"--input {'standard input' if source == STDIN else source}"
     suffix = suffix_of(path)
@@ -78,7 +74,7 @@ def _to_row(row: dict[str, Any], where: str, format: TableFormat, keep: Sequence
 
 
 def _kept(row: dict[str, Any], column: str, where: str) -> Any:
-    """Return the value of a column that is carried along, as JSON can have it."""
+    """Return a value of a column, as JSON can have it."""
     if column not in row:
         raise UserError(f"{where}: no column {column!r}; correct --keep")
     value = row[column]
@@ -91,30 +87,25 @@ def _kept(row: dict[str, Any], column: str, where: str) -> Any:
 def read_table(
     files: list[Path], format: TableFormat, labelled: bool = True
 ) -> tuple[dict[str, list[Any]], list[str] | None]:
-    """Return the columns of the files of one split, and the names of their classes if a Parquet file has a `ClassLabel`.
+    """Return the columns of the files of one split, and the names of the classes if a Parquet file has a `ClassLabel`.
 
-    The columns are `text`, `label`, and `text_pair` if there is one. Labels in CSV stay text; those in JSON and Parquet
-    keep their type, which is the same in all rows. Blank lines are left out, but a row without text is an error. If
-    rows need not be `labelled`, the column of the labels may be missing.
+    Labels are as the file has them. Blank lines are left out, but a row without text is an error. If rows need not be
+    `labelled`, the column of the labels may be missing.
     """
     required = format.columns if labelled else format.text_columns
-    texts, pairs, labels, kinds = [], [], [], set[type]()
+    texts, pairs, labels = [], [], []
     for path in files:
         where = str(path)
         names: dict[str, None] = {}
         for number, values in enumerate(filter(None, read_rows(path, where, format, required)), 1):
             names |= dict.fromkeys(values)
-            row = _to_row(values, f"{where}, row {number}", format)
-            for column, text in zip(format.text_columns.values(), (row.text, row.text_pair), strict=False):
-                if not text or not text.strip():
-                    fault = f"no text in column {column!r}; fill it in, or leave the row out"
-                    raise UserError(f"{where}, row {number}: {fault}")
-            label = values.get(format.label_column)
-            if label is not None and type(label) not in kinds:
-                _check_kind(label, kinds, f"{where}, row {number}", format.label_column)
+            place = f"{where}, row {number}"
+            row = _to_row(values, place, format)
+            if blank := [name for name in format.text_columns.values() if not (values[name] or "").strip()]:
+                raise UserError(f"{place}: no text in column {blank[0]!r}; fill it in, or leave the row out")
             texts.append(row.text)
             pairs.append(row.text_pair)
-            labels.append(label)
+            labels.append(values.get(format.label_column))
         if names:
             check_columns(where, names, **required)
         elif not path.stat().st_size:
@@ -124,15 +115,6 @@ def read_table(
     stored = (_stored_class_names(path, format.label_column) for path in files if suffix_of(path) == ".parquet")
     pair = {"text_pair": pairs} if format.text_pair_column else {}
     return {"text": texts, **pair, "label": labels}, next(filter(None, stored), None)
-
-
-def _check_kind(label: object, kinds: set[type], where: str, column: str) -> None:
-    """Add the type of a label to those before it, with which it must agree."""
-    kind = type(label)
-    if kind not in (str, int, float, bool) or (kinds and kinds | {kind} != {int, float}):
-        others = f"in the rows before ({', '.join(other.__name__ for other in kinds)})" if kinds else "text or a number"
-        raise UserError(f"{where}: {label!r} in column {column!r} is of another type ({kind.__name__}) than {others}")
-    kinds.add(kind)
 
 
 def _stored_class_names(path: Path, column: str) -> list[str] | None:

@@ -5,7 +5,6 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -83,7 +82,6 @@ def prepare(options: DataOptions, tokenizer: "PreTrainedTokenizerBase") -> str:
                 desc=f"Tokenising {split} rows",
                 new_fingerprint=f"{key}-{split}",  # without it, `datasets` pickles the tokenizer to make one
             )
-        tokenised.save_to_disk(folder)
         manifest = {
             "class_names": splits["train"].features["label"].names,
             "max_length": max_length,
@@ -92,6 +90,7 @@ def prepare(options: DataOptions, tokenizer: "PreTrainedTokenizerBase") -> str:
             "audit": audit(splits) | {"held_out": counts} | encode.counts(),
             "held_out": held_out,
         }
+        tokenised.save_to_disk(folder)
         (folder / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     return key
 
@@ -108,23 +107,21 @@ def _choose(options: DataOptions, location: str | dict[str, str]) -> tuple[dict[
         counts.pop("validation", None)
     if options.drop_leaked:
         drop_leaked(found)
+    sources = {"train": "train", "val": val_split, "test": "test"}
+    wanted = {"train": options.train_rows, "val": options.val_rows, "test": options.test_rows}
     splits = {}
-    for split, source, count in (
-        ("train", "train", options.train_rows),
-        ("val", val_split, options.val_rows),
-        ("test", "test", options.test_rows),
-    ):
+    for split, source in sources.items():
         if source in found:
-            where = f"--data.{split}_rows {count}: the {source} split of {options.dataset}"
-            splits[split] = sample(found[source], count, seed, where)
+            where = f"--data.{split}_rows {wanted[split]}: the {source} split of {options.dataset}"
+            splits[split] = sample(found[source], wanted[split], seed, where)
     if "test" in splits:
         known = np.array(splits["test"]["label"]) >= 0
         splits["unlabelled"] = splits["test"].select(np.flatnonzero(~known))
         splits["test"] = splits["test"].select(np.flatnonzero(known))
     splits = {split: rows for split, rows in splits.items() if len(rows)}
-    for split, source in (("train", "training"), ("val", val_split)):
+    for split in ("train", "val"):
         if split not in splits:
-            raise UserError(f"{name}: no {source} rows are left")
+            raise UserError(f"{name}: no {sources[split]} rows are left")
     return splits, held_out, counts
 
 
@@ -151,16 +148,13 @@ def rows(splits: Mapping[str, "Dataset"], name: str, with_unlabelled: bool) -> "
 
 
 def lengths(rows: "Dataset") -> NDArray[np.int32]:
-    """Return the token count of each row as an array, shape (rows,)."""
+    """Return the token count of each row."""
     counts: NDArray[np.int32] = pc.list_value_length(rows.data["input_ids"]).to_numpy()
     return counts
 
 
 def texts(rows: "Dataset", index: Tensor) -> tuple[list[str], list[int]]:
-    """Return the texts and token counts of rows of a split whose `index` is this one, shape (N,).
-
-    The two texts of a pair are one, with " / " between them.
-    """
+    """Return the texts, pairs with " / " between them, and token counts of the rows of these `index`, shape (N,)."""
     table = rows.data
     places = table.column("index").to_numpy()
     order = places.argsort()
@@ -172,8 +166,7 @@ def texts(rows: "Dataset", index: Tensor) -> tuple[list[str], list[int]]:
 def digest(rows: "Dataset") -> str:
     """Return a checksum of the token ids, labels and places of rows."""
     table, total = rows.data, hashlib.sha256()
-    for column in (pc.list_value_length(table["input_ids"]), pc.list_flatten(table["input_ids"])):
+    ids = table["input_ids"]
+    for column in (pc.list_value_length(ids), pc.list_flatten(ids), table["label"], table["index"]):
         total.update(column.to_numpy().tobytes())
-    for name in ("label", "index"):
-        total.update(table[name].to_numpy().tobytes())
     return total.hexdigest()[:20]

@@ -31,7 +31,7 @@ class Checkpoint:
         state_dict: Weights, mapped from the file, not copied.
         hyper_parameters: What the module was made with.
         encoder_config: The content of the encoder's config.json, class names included.
-        tokenizer_files: The texts of the tokenizer's files by name; empty if it was trained on another data module.
+        tokenizer_files: Texts by name; none if it was trained on another data module.
         data_hyper_parameters: What the data module was made with.
         val_outputs: The validation rows as predicted by these weights; empty if they were not validated.
         own_forward: Whether a subclass with a `forward` of its own wrote it.
@@ -52,13 +52,8 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: _PATH) -> "Checkpoint":
-        """Read a file.
-
-        Raises:
-            UserError: It is missing, damaged, not such a checkpoint, a pickle that wants to run code, or it holds files
-                that are no tokenizer's.
-        """
-        content = {**dict.fromkeys(_OPTIONAL, {}), **read_safely(path)}
+        """Read a file, or raise a UserError as `read_safely` does, also if it holds files that are no tokenizer's."""
+        content = {**{name: {} for name in _OPTIONAL}, **read_safely(path)}
         state = Path(path).stat()
         if damage := _damage(Path(path).absolute(), state.st_size, state.st_mtime_ns):
             raise UserError(f"--ckpt_path {path}: cannot be read ({damage}){_nearby(Path(path))}")
@@ -69,7 +64,8 @@ class Checkpoint:
         if missing := sorted(name for name, kind in kinds.items() if not isinstance(content.get(name), kind)):
             raise UserError(f"--ckpt_path {path}: not a checkpoint of BertClassifier (it lacks {', '.join(missing)})")
         files = content["tokenizer_files"]
-        if strange := [name for name, text in files.items() if not _is_tokenizer_file(name, text)]:
+        strange = [name for name in files if not _TOKENIZER_FILES.fullmatch(str(name)) or type(files[name]) is not str]
+        if strange:
             raise UserError(
                 f"--ckpt_path {path}: refused, because it holds {strange[0]!r}, which is no file of a tokenizer; use a "
                 "checkpoint that this project wrote"
@@ -86,10 +82,6 @@ class Checkpoint:
             content["epoch"],
             content["global_step"],
         )
-
-
-def _is_tokenizer_file(name: Any, text: Any) -> bool:
-    return isinstance(text, str) and _TOKENIZER_FILES.fullmatch(str(name)) is not None
 
 
 @cache

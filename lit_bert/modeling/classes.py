@@ -10,10 +10,12 @@ if TYPE_CHECKING:
 
 
 def class_names(config: "PreTrainedConfig") -> list[str]:
+    """Return the names of a classifier's classes, in the order of their numbers."""
     return [str(config.id2label[number]) for number in range(config.num_labels)]
 
 
 def set_class_names(config: "PreTrainedConfig", class_names: Sequence[str]) -> None:
+    """Give a classifier's config classes of these names."""
     config.num_labels = len(class_names)
     config.id2label = dict(enumerate(class_names))
     config.label2id = {name: number for number, name in enumerate(class_names)}

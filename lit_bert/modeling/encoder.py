@@ -25,9 +25,6 @@ _OFFSET_POSITIONS = {
 }
 """Types of encoders that count positions from after the padding token's number, and so take fewer tokens."""
 
-_LARGEST = {"num_hidden_layers": 1_000, "hidden_size": 100_000, "vocab_size": 10_000_000, "num_labels": 100_000}
-"""Sizes beyond which a config is taken for damaged: to build such an encoder would take minutes, or all memory."""
-
 
 def find_encoder(name: str) -> Path:
     """Return a folder with an encoder's config, tokenizer and weights, downloaded if need be.
@@ -77,9 +74,6 @@ def make_config(content: Mapping[str, Any], source: str) -> "PreTrainedConfig":
             f"{source}: its config.json names the model type {model_type!r}, which transformers does not have; code "
             "that comes with a model is never run"
         )
-    for name, most in _LARGEST.items():
-        if isinstance(value := content.get(name), int) and value > most:
-            raise UserError(f"{source}: its config.json says {name} {value:,}; no encoder has more than {most:,}")
     config = AutoConfig.for_model(**{name: value for name, value in content.items() if name != "auto_map"})
     if config._attn_implementation not in (None, "eager", "sdpa"):
         config._attn_implementation = None
@@ -167,8 +161,8 @@ def load_classifier(
     new = [key for key in loading["missing_keys"] if ".pooler." not in key]
     new += [str(key[0] if isinstance(key, tuple) else key) for key in loading["mismatched_keys"]]
     if encoder := [key for key in new if key.startswith(f"{model.base_model_prefix}.")]:
-        problem = f"its weights are not those of a {config.model_type} encoder"
-        raise UserError(f"{source}: {problem} ({len(encoder)} missing, among them {encoder[0]})")
+        fault = f"{len(encoder)} missing, among them {encoder[0]}"
+        raise UserError(f"{source}: its weights are not those of a {config.model_type} encoder ({fault})")
     return model, bool(new)
 
 
@@ -184,7 +178,6 @@ def restore_classifier(config: Mapping[str, Any], state_dict: Mapping[str, Tenso
 def _from_pretrained(
     config: "PreTrainedConfig", folder: Path | None, **options: Any
 ) -> tuple["PreTrainedModel", dict[str, Any]]:
-    """Return the classifier that a config describes, and which weights were missing, unexpected or mismatched."""
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as CLASSES
 
     options |= {"config": config, "dtype": torch.float32, "output_loading_info": True}

@@ -26,12 +26,8 @@ def check_losses(losses: Tensor, labels: Tensor) -> Tensor:
 class LossWeights(nn.Module):
     """The weight of each class as `values`, shape (C,), or None if all classes weigh the same.
 
-    "balanced" weights are rows / (C x rows of the class), as scikit-learn has them: their mean over the training rows
-    is 1, so that the loss, a mean over rows, keeps its scale. They are 1 until a data module tells its rows.
-
-    Args:
-        given: `--model.class_weights`.
-        num_labels: C.
+    "balanced" weights are rows / (C x rows of the class), as scikit-learn has them; they are 1 until a data module
+    tells its rows.
     """
 
     def __init__(self, given: ClassWeights, num_labels: int) -> None:
