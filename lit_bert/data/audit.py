@@ -18,7 +18,7 @@ Codes = NDArray[np.int64]
 
 
 def _codes(splits: Mapping[str, "Dataset"], fold: bool) -> dict[str, Codes]:
-    """Return a number for each row, the same for rows of the same text (or of texts that are alike), by split."""
+    """Return a number for each row, the same for rows of the same text (or of texts that are alike)."""
     columns = []
     for column in ("text", "text_pair"):
         chunks = [rows.with_format("arrow")[:][column] for rows in splits.values() if column in rows.column_names]
@@ -33,7 +33,6 @@ def _codes(splits: Mapping[str, "Dataset"], fold: bool) -> dict[str, Codes]:
 
 
 def _leaked(codes: Mapping[str, Codes]) -> NDArray[np.bool_]:
-    """Tell which training rows are alike to one that is evaluated."""
     evaluated = [values for split, values in codes.items() if split != "train"]
     return np.isin(codes["train"], np.concatenate([codes["train"][:0], *evaluated]))
 

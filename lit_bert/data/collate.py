@@ -1,7 +1,4 @@
-"""What a batch looks like.
-
-Legend: B rows of a batch, T tokens of its longest row.
-"""
+"""What a batch of B rows looks like, the longest of which has T tokens."""
 
 import signal
 from collections.abc import Sequence
@@ -36,11 +33,8 @@ def padded_lengths(padding: str | list[int] | None, max_length: int, on_gpu: boo
 def collate(rows: list[dict[str, Any]], pad_token_id: int, lengths: Sequence[int] = ()) -> dict[str, Tensor]:
     """Stack tokenised rows into a batch, padded on the right.
 
-    Args:
-        rows: Each with `input_ids`, `label` and `index` (its place in its split); those of pairs may have
-            `token_type_ids`, and training rows a `weight` in the loss.
-        pad_token_id: The tokenizer's padding token.
-        lengths: What T may be, rising; it is the first that holds the longest row, or else that row's length.
+    Rows have `input_ids`, `label` and `index`; those of pairs may have `token_type_ids`, and training rows a `weight`.
+    T is the first of `lengths`, which rise, that holds the longest row, or else that row's length.
 
     Returns:
         `input_ids`, `attention_mask` and `token_type_ids`, shape (B, T); `labels` and `index`, shape (B,); all int64;

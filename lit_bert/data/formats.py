@@ -65,14 +65,10 @@ def suffix_of(path: Path) -> str:
 def read_rows(
     path: Path, where: str, format: TableFormat, required: dict[str, str], keep: Sequence[str] = ()
 ) -> Iterator[RawRow]:
-    """Yield the rows of a file, or of STDIN.
+    """Yield the rows of a file, or of STDIN, which messages call `where`.
 
-    Args:
-        path: The file. A `.json` file has an object a line, or is one array of objects.
-        where: What it is called in messages.
-        format: Columns to read, and what separates them.
-        required: Columns, by option, that it must have; those of JSON are not known before its rows.
-        keep: Further columns of a Parquet file to read.
+    A `.json` file has an object a line, or is one array of objects. `required` are columns, by option, that must be
+    there; those of JSON are not known before its rows. Of a Parquet file the columns to `keep` are read, too.
     """
     suffix = suffix_of(path)
     with open_file(path, where) as file:

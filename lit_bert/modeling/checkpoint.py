@@ -26,17 +26,10 @@ _OPTIONAL = ("tokenizer_files", "datamodule_hyper_parameters", "val_outputs", "c
 class Checkpoint:
     """A checkpoint of `BertClassifier`, which suffices to go on training and to predict: nothing else is needed.
 
-    Args:
-        path: The file.
-        state_dict: Weights, mapped from the file, not copied.
-        hyper_parameters: What the module was made with.
-        encoder_config: The content of the encoder's config.json, class names included.
-        tokenizer_files: Texts by name; none if it was trained on another data module.
-        data_hyper_parameters: What the data module was made with.
-        val_outputs: The validation rows as predicted by these weights; empty if they were not validated.
-        own_forward: Whether a subclass with a `forward` of its own wrote it.
-        epoch: Epochs done.
-        global_step: Optimizer steps done.
+    Weights are mapped from the file. `encoder_config` is the content of the encoder's config.json, with class names;
+    `tokenizer_files` are texts by name, none if it was trained on another data module. `val_outputs` are the validation
+    rows as predicted by these weights, none if they were not validated. `own_forward` tells that a subclass with a
+    `forward` of its own wrote it. `epoch` and `global_step` are epochs and optimizer steps done.
     """
 
     path: Path
@@ -63,7 +56,7 @@ class Checkpoint:
         kinds = {**dict.fromkeys(("encoder_config", "state_dict", *_OPTIONAL), dict), "epoch": int, "global_step": int}
         if missing := sorted(name for name, kind in kinds.items() if not isinstance(content.get(name), kind)):
             raise UserError(f"--ckpt_path {path}: not a checkpoint of BertClassifier (it lacks {', '.join(missing)})")
-        files = content["tokenizer_files"]
+        files, given = content["tokenizer_files"], dict(content["hyper_parameters"])
         strange = [name for name in files if not _TOKENIZER_FILES.fullmatch(str(name)) or type(files[name]) is not str]
         if strange:
             raise UserError(
@@ -71,16 +64,16 @@ class Checkpoint:
                 "checkpoint that this project wrote"
             )
         return cls(
-            Path(path),
-            content["state_dict"],
-            {name: value for name, value in content["hyper_parameters"].items() if name != "encoder_config"},
-            content["encoder_config"],
-            files,
-            content["datamodule_hyper_parameters"],
-            content["val_outputs"],
-            content.get("own_forward", False),
-            content["epoch"],
-            content["global_step"],
+            path=Path(path),
+            state_dict=content["state_dict"],
+            encoder_config=given.pop("encoder_config"),
+            hyper_parameters=given,
+            tokenizer_files=files,
+            data_hyper_parameters=content["datamodule_hyper_parameters"],
+            val_outputs=content["val_outputs"],
+            own_forward=content.get("own_forward", False),
+            epoch=content["epoch"],
+            global_step=content["global_step"],
         )
 
 
@@ -98,8 +91,7 @@ def _damage(path: Path, size: int, changed: int) -> str:
 def read_safely(path: _PATH) -> dict[str, Any]:
     """Return the content of any checkpoint that Lightning writes, its tensors mapped from the file.
 
-    Raises:
-        UserError: The file is missing, damaged, no checkpoint, or a pickle that wants to run code.
+    A UserError tells that it is missing, damaged, no checkpoint, or a pickle that wants to run code.
     """
     where, file = f"--ckpt_path {path}", Path(path)
     if file.is_dir():

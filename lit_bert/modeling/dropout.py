@@ -1,8 +1,8 @@
 """Dropout whose random numbers cost little on a CPU, in hidden layers and in attention.
 
-PyTorch draws a number for each element from one thread's Mersenne Twister, which takes a sixth of a training step of a
-small BERT. Here four elements share one 64-bit draw of a faster generator, seeded from PyTorch's at each call, so that
-seeds and saved random states count as ever. An element is kept with a probability that is 1 - p to within 2**-17.
+PyTorch's draws take a sixth of a training step of a small BERT. Here four elements share one 64-bit draw of a faster
+generator, seeded from PyTorch's at each call, so that seeds and saved random states count as ever. An element is kept
+with a probability that is 1 - p to within 2**-17.
 
 Legend: B rows, H heads, T tokens, D numbers per head.
 """

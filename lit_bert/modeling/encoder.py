@@ -70,10 +70,8 @@ def make_config(content: Mapping[str, Any], source: str) -> "PreTrainedConfig":
 
     model_type = content.get("model_type")
     if model_type not in CONFIG_MAPPING:
-        raise UserError(
-            f"{source}: its config.json names the model type {model_type!r}, which transformers does not have; code "
-            "that comes with a model is never run"
-        )
+        problem = f"its config.json names the model type {model_type!r}, which transformers does not have"
+        raise UserError(f"{source}: {problem}; code that comes with a model is never run")
     config = AutoConfig.for_model(**{name: value for name, value in content.items() if name != "auto_map"})
     if config._attn_implementation not in (None, "eager", "sdpa"):
         config._attn_implementation = None
@@ -100,8 +98,7 @@ def find_tokenizer(source: str | Checkpoint) -> "PreTrainedTokenizerBase":
     checkpoint = Checkpoint.read(source) if isinstance(source, str) else source
     where = f"--ckpt_path {checkpoint.path}"
     if not checkpoint.tokenizer_files:
-        problem = "it has no tokenizer, because it was trained on another data module; name one with --data.tokenizer"
-        raise UserError(f"{where}: {problem}")
+        raise UserError(f"{where}: it was trained on another data module, without a tokenizer; set --data.tokenizer")
     with tempfile.TemporaryDirectory() as folder:  # transformers reads nothing but files
         for name, text in checkpoint.tokenizer_files.items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
@@ -123,8 +120,8 @@ def load_tokenizer(folder: Path, source: str, config: "PreTrainedConfig | None" 
         raise UserError(f"{source}: its tokenizer has no padding token; set one with save_pretrained")
     tokens = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))  # ids may have gaps
     if tokens > config.vocab_size:
-        problem = f"its tokenizer has {tokens} tokens, its encoder {config.vocab_size}; they do not belong together"
-        raise UserError(f"{source}: {problem}")
+        sizes = f"its tokenizer has {tokens} tokens, its encoder {config.vocab_size}"
+        raise UserError(f"{source}: {sizes}; they do not belong together")
     positions = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
     if config.model_type in _OFFSET_POSITIONS:
         positions -= config.pad_token_id + 1
@@ -147,10 +144,7 @@ def make_classifier(
 def load_classifier(
     folder: Path, source: str, class_names: Sequence[str] | None = None
 ) -> tuple["PreTrainedModel", bool]:
-    """Return an encoder with a classification head, in float32 and evaluation mode, and whether the head is a new one.
-
-    `class_names` are in the order of the classes' numbers; None takes the model's own.
-    """
+    """Return an encoder with a head for these classes, or the model's own, and whether the head is a new one."""
     config = load_config(folder, source)
     if class_names is not None:
         set_class_names(config, class_names)
@@ -225,7 +219,5 @@ def quiet_transformers() -> Iterator[None]:
 def check_start(stored: str, given: str) -> None:
     """Check that a checkpoint was fine-tuned from the encoder that is named beside it."""
     if stored != given:
-        raise UserError(
-            f"--ckpt_path: the checkpoint was fine-tuned from {stored}, not from --model.pretrained {given}; leave out "
-            "one of the two"
-        )
+        problem = f"the checkpoint was fine-tuned from {stored}, not from --model.pretrained {given}"
+        raise UserError(f"--ckpt_path: {problem}; leave out one of the two")

@@ -1,7 +1,4 @@
-"""How batches reach a classifier of `transformers`.
-
-Legend: B rows, T tokens, C classes.
-"""
+"""How batches reach a classifier of `transformers`."""
 
 import inspect
 from typing import TYPE_CHECKING, cast
@@ -16,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def logits_of(model: "PreTrainedModel", inputs: dict[str, Tensor | None]) -> Tensor:
-    """Return the logits, shape (B, C), of what a model takes of a batch.
+    """Return the logits, shape (rows, classes), of what a model takes of a batch.
 
-    Entries of `inputs`, each of shape (B, T), that are None or unknown to the model are left out.
+    Entries of `inputs`, each of shape (rows, tokens), that are None or unknown to the model are left out.
     """
     known = inspect.signature(type(model).forward).parameters
     given = {name: value for name, value in inputs.items() if value is not None and name in known}

@@ -1,7 +1,4 @@
-"""Which rows count in the loss, and how much.
-
-Legend: B rows of a batch, C classes.
-"""
+"""Which rows of a batch, B of them, and which of C classes count in the loss, and how much."""
 
 from typing import Any, Literal
 

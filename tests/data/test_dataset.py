@@ -150,19 +150,11 @@ def test_glob_characters_in_names_are_no_patterns(tmp_path: Path) -> None:
 
 
 def test_a_readme_tells_files_and_class_names(tmp_path: Path) -> None:
-    header = [
-        "---",
-        "configs:",
-        "- config_name: default",
-        "  data_files:",
-        *(f"  - {{split: {split}, path: {split[0]}.csv}}" for split in dataset.SPLITS),
-        "dataset_info:",
-        "  features:",
-        "  - {name: text, dtype: string}",
-        "  - {name: label, dtype: {class_label: {names: {'0': bad, '1': good}}}}",
-        "---",
-    ]
-    (tmp_path / "README.md").write_text("\n".join(header) + "\n")
+    classes = {"class_label": {"names": {"0": "bad", "1": "good"}}}
+    features = [{"name": "text", "dtype": "string"}, {"name": "label", "dtype": classes}]
+    files = [{"split": split, "path": f"{split[0]}.csv"} for split in dataset.SPLITS]
+    header = {"configs": [{"config_name": "default", "data_files": files}], "dataset_info": {"features": features}}
+    (tmp_path / "README.md").write_text(f"---\n{json.dumps(header)}\n---\n")
     for split in dataset.SPLITS:
         csv(tmp_path / f"{split[0]}.csv", [("fine", 1), ("dull", 0)])
     train = load(str(tmp_path))["train"]

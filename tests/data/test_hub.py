@@ -45,11 +45,6 @@ def test_a_gated_an_unknown_and_a_misspelt_repository(hub: Hub) -> None:
         dataset.fetch("some/data")
 
 
-def test_without_a_hub() -> None:
-    with pytest.raises(UserError, match=r"--model.pretrained some/bert: not in the .* cache, and the Hub .* reached"):
-        fetch_from_hub("some/bert", "model")
-
-
 def test_a_hub_that_accepts_and_never_answers(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.silent = True
     monkeypatch.setattr("lit_bert.data.hub.HUB_SECONDS", 0.2)

@@ -40,10 +40,6 @@ def test_frozen_layers_stay_as_they_are_and_the_others_learn(tiny_bert: str, rev
     changed = {name for name, value in model.model.named_parameters() if not torch.equal(value, before[name])}
     assert "classifier.weight" in changed
     assert not any(".embeddings." in name or ".layer.0." in name for name in changed)
-    assert any(".layer.1." in name for name in changed) == (model.model.config.num_hidden_layers > 1)
-
-
-@pytest.mark.parametrize("number", [-1, 99])
-def test_more_frozen_layers_than_there_are_are_refused(tiny_bert: str, number: int) -> None:
-    with pytest.raises(UserError, match=rf"--model.frozen_layers {number}: it must be between 0 and"):
-        BertClassifier(tiny_bert, frozen_layers=number)
+    assert any(".layer.1." in name for name in changed)
+    with pytest.raises(UserError, match=r"--model.frozen_layers 99: it must be between 0 and the encoder's 2"):
+        BertClassifier(tiny_bert, frozen_layers=99)
