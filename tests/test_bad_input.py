@@ -51,6 +51,11 @@ def altered(change: Callable[[Path], object]) -> Callable[[Path], list[str]]:
     return make
 
 
+def enlarged(encoder: Path) -> None:
+    config = json.loads((encoder / "config.json").read_text())
+    (encoder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 10**6}))
+
+
 def without(pattern: str) -> Callable[[Path], list[str]]:
     return altered(lambda encoder: [path.unlink() for path in encoder.glob(pattern)])
 
@@ -73,6 +78,7 @@ CASES: list[Case] = [
     ("not a choice", words("--data.padding=left"), "data.padding"),
     ("negative rate", words("--model.learning_rate=-1"), "--model.learning_rate -1.0: it must be between 0 and"),
     ("no batch", words("--data.batch_size=0"), "--data.batch_size 0: it must be at least 1"),
+    ("an encoder of absurd size", altered(enlarged), "num_hidden_layers 1,000,000; no encoder has more than 1,000"),
     ("an option that is gone", words("--model.lora_rank=4"), "LoRA is a script now: examples/lora.py"),
     ("another one", words("--projector=true"), "it is gone; TensorBoard's page of errors"),
     ("a value that is gone", words("--data.long_text=windows"), "windows are gone: use head_tail"),

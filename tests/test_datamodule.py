@@ -29,17 +29,13 @@ def test_draws_the_rows_that_datasets_draws(reviews: Path, tiny_bert: str) -> No
 
 
 def test_a_batch_is_padded_to_its_longest_row_or_to_max_length(reviews: Path, tiny_bert: str) -> None:
-    dynamic = ready(dataset=str(reviews), tokenizer=tiny_bert, batch_size=8)
+    dynamic = ready(dataset=str(reviews), tokenizer=tiny_bert, batch_size=20)
     for batch in dynamic.train_dataloader():
+        assert 0 < batch["labels"].sum() < 20  # though the file has one class after the other
         assert (batch["input_ids"] != 0).sum(1).max() == batch["input_ids"].shape[1]
     fixed = ready(dataset=str(reviews), tokenizer=tiny_bert, padding="max_length")
     assert {batch["input_ids"].shape[1] for batch in fixed.train_dataloader()} == {32}
     assert ready(dataset=str(reviews), tokenizer=tiny_bert, max_length=4).splits["train"][0]["input_ids"][-1] == 3
-
-
-def test_batches_mix_the_classes_of_ordered_rows(reviews: Path, tiny_bert: str) -> None:
-    data = ready(dataset=str(reviews), tokenizer=tiny_bert, batch_size=20)
-    assert all(0 < batch["labels"].sum() < 20 for batch in data.train_dataloader())
 
 
 def test_what_is_cached_is_read_and_what_changed_is_not(
@@ -59,19 +55,28 @@ def test_validation_on_the_test_rows_is_an_option(reviews: Path, tiny_bert: str)
     assert data.splits["val"]["text"] == data.splits["test"]["text"]
 
 
+def test_class_names_that_are_not_those_of_the_data(reviews: Path, tiny_bert: str) -> None:
+    message = r"train.csv, row 1: label 'pos' in column 'label' is not one of good, bad"
+    with pytest.raises(UserError, match=message):
+        ready(dataset=str(reviews), tokenizer=tiny_bert, class_names=["good", "bad"])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"train_rows": 41}, r"--data.train_rows 41: the train split of .* has 40 rows"),
-        ({"max_length": 33}, r"--data.max_length 33: .* has positions for 32 tokens"),
-        ({"batch_size": 0}, r"--data.batch_size 0: it must be at least 1"),
         ({"class_names": ["pos"]}, r"--data.class_names \['pos'\]: at least two"),
-        ({"class_names": ["good", "bad"]}, r"train.csv, row 1: label 'pos' in column 'label' is not one of good, bad"),
+        ({"folds": 3, "fold": 4}, "--data.fold 4: it must be one of 1 to --data.folds 3"),
+        ({"folds": 3, "val_split": "test"}, "--data.val_split test: folds are of the training and validation rows"),
+        ({"folds": 1}, "--data.folds 1: it must be at least 2"),
+        ({"holdout": 0.5}, "--data.holdout 0.5: it must be between 0 and 0.5"),
+        ({"delimiter": ";;"}, "--data.delimiter ';;': give one character"),
+        ({"padding": [32, 16]}, r"--data.padding \[32, 16\]: give rising lengths"),
+        ({"long_text": "head_tail", "text_pair_column": "b"}, "--data.long_text head_tail: of pairs .* heads are read"),
     ],
 )
-def test_settings_that_cannot_be(reviews: Path, tiny_bert: str, settings: dict[str, object], message: str) -> None:
+def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        ready(**{"dataset": str(reviews), "tokenizer": tiny_bert, **settings})
+        TextClassificationDataModule(**settings)
 
 
 def truncated(path: Path) -> None:
@@ -85,9 +90,14 @@ def changed(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["train/data-00000-of-00001.arrow", "test/state.json", "manifest.json", "checksums.json"]
+    ("name", "damage"),
+    [
+        ("train/data-00000-of-00001.arrow", changed),
+        ("test/state.json", os.remove),
+        ("manifest.json", truncated),
+        ("checksums.json", truncated),
+    ],
 )
-@pytest.mark.parametrize("damage", [truncated, changed, os.remove, lambda path: path.write_bytes(b"")])
 def test_a_damaged_cache_is_noticed_and_made_again(
     reviews: Path, tiny_bert: str, name: str, damage: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -78,46 +78,26 @@ FILES = {
 }
 
 
-def rows_or_one_error(read: Callable[[], object]) -> None:
-    with contextlib.suppress(UserError):
-        read()
+READERS: dict[str, tuple[list[str], Callable[[Path], object]]] = {
+    "texts to predict": (list(FILES), lambda path: [row.text.encode() for row in read_texts(str(path))]),
+    "training files": (
+        ["csv", "jsonl", "json", "parquet"],
+        lambda path: dataset.load(dataset.fetch(dict.fromkeys(dataset.SPLITS, str(path)))[0]),
+    ),
+    "prediction files": (["csv", "jsonl"], read_predictions),
+}
 
 
-@pytest.mark.parametrize("suffix", FILES)
-def test_texts_to_predict(suffix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("reader", "suffix"), [(name, kind) for name, (kinds, _) in READERS.items() for kind in kinds])
+def test_files(reader: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a.{suffix}"
 
     @fuzz
     @given(FILES[suffix])
     def check(content: bytes) -> None:
         path.write_bytes(content)
-        rows_or_one_error(lambda: [(row.text.encode(), row.label) for row in read_texts(str(path))])
-
-    check()
-
-
-@pytest.mark.parametrize("suffix", ["csv", "jsonl", "json", "parquet"])
-def test_training_files(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"a.{suffix}"
-
-    @fuzz
-    @given(FILES[suffix])
-    def check(content: bytes) -> None:
-        path.write_bytes(content)
-        rows_or_one_error(lambda: dataset.load(dataset.fetch(dict.fromkeys(dataset.SPLITS, str(path)))[0]))
-
-    check()
-
-
-@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_prediction_files(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"a.{suffix}"
-
-    @fuzz
-    @given(FILES[suffix])
-    def check(content: bytes) -> None:
-        path.write_bytes(content)
-        rows_or_one_error(lambda: read_predictions(path))
+        with contextlib.suppress(UserError):
+            READERS[reader][1](path)
 
     check()
 
@@ -143,7 +123,8 @@ def test_checkpoints(content: Any) -> None:
         path.write_bytes(content)
     else:
         torch.save(content, path)
-    rows_or_one_error(lambda: Checkpoint.read(path))
+    with contextlib.suppress(UserError):
+        Checkpoint.read(path)
 
 
 def test_an_archive_that_grows_when_it_is_unpacked_is_refused_at_once() -> None:

@@ -32,45 +32,37 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-def hostile(folder: Path, tokenizer: bool = False) -> Path:
-    """Let a model folder ask for code that lies beside it."""
-    name = "tokenizer_config.json" if tokenizer else "config.json"
-    described = json.loads((folder / name).read_text())
-    if tokenizer:
-        described |= {"tokenizer_class": "EvilTokenizer", "auto_map": {"AutoTokenizer": [None, "evil.EvilTokenizer"]}}
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**config, "model_type": "mobilebert"}))
-    else:
-        described |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}
-    (folder / name).write_text(json.dumps(described))
+def changed(source: str | Path, folder: Path, name: str, **entries: object) -> Path:
+    """Copy a model folder with code in it, and other entries in one of its files."""
+    shutil.copytree(source, folder)
     (folder / "evil.py").write_text(CODE)
+    described = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps({**described, **entries}))
     return folder
 
 
-def test_code_in_a_model_folder_is_refused_by_fit(
-    recipe: str, tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_code_in_a_model_folder_is_refused(
+    recipe: str, tiny_bert: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = hostile(Path(shutil.copytree(tiny_bert, tmp_path / "model")))
-    line = refused(["fit", "--config", recipe, f"--model.pretrained={folder}"], capsys)
+    evil = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}
+    model = changed(tiny_bert, tmp_path / "model", "config.json", **evil)
+    line = refused(["fit", "--config", recipe, f"--model.pretrained={model}"], capsys)
     assert "model type 'evil', which transformers does not have; code that comes with a model is never run" in line
+    export = changed(trained / "export", tmp_path / "export", "config.json", **evil)
+    assert "'evil'" in refused(["predict", f"--ckpt_path={export}", "--input=-"], capsys)
 
 
 def test_code_of_a_tokenizer_is_not_run(
     recipe: str, tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = hostile(Path(shutil.copytree(tiny_bert, tmp_path / "model")), tokenizer=True)
+    evil = {"tokenizer_class": "EvilTokenizer", "auto_map": {"AutoTokenizer": [None, "evil.EvilTokenizer"]}}
+    folder = changed(tiny_bert, tmp_path / "tokenizer", "tokenizer_config.json", **evil)
+    folder = changed(folder, tmp_path / "model", "config.json", model_type="mobilebert")
     with pytest.raises(SystemExit):
         main(["fit", "--config", recipe, f"--model.pretrained={folder}"])
     said = capsys.readouterr()
     assert "[y/N]" not in said.out + said.err
     assert not list(Path().rglob("ran"))
-
-
-def test_code_in_an_exported_folder_is_refused_by_predict(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = hostile(Path(shutil.copytree(trained / "export", tmp_path / "model")))
-    assert "'evil'" in refused(["predict", f"--ckpt_path={folder}", "--input=-"], capsys)
 
 
 @pytest.mark.parametrize("command", ["fit", "test", "predict"])
@@ -91,16 +83,12 @@ def test_code_in_a_checkpoint_is_refused(
 def test_attention_kernels_named_by_a_config_are_not_fetched(
     recipe: str, tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = Path(shutil.copytree(tiny_bert, tmp_path / "model"))
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "attn_implementation": "evil/kernel"}))
+    folder = changed(tiny_bert, tmp_path / "model", "config.json", attn_implementation="evil/kernel")
     main(["fit", "--config", recipe, f"--model.pretrained={folder}", "--trainer.max_epochs=1"])
     assert "evil" not in capsys.readouterr().err
 
 
-def test_a_config_in_a_runs_folder_calls_nothing_when_its_checkpoint_is_evaluated(
-    trained: Path, tmp_path: Path
-) -> None:
+def test_a_config_beside_a_checkpoint_that_is_evaluated_calls_nothing(trained: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     text = (run / "config.yaml").read_text()
     evil = "  callbacks:\n  - class_path: evil.Callback\n"
@@ -112,16 +100,14 @@ def test_a_config_in_a_runs_folder_calls_nothing_when_its_checkpoint_is_evaluate
     assert not list(Path().rglob("ran"))
 
 
-def test_a_checkpoint_names_no_class_to_import(best: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_names_no_class_to_import(
+    best: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = torch.load(best, weights_only=True)
     content["hyper_parameters"]["optimizer"] = {"class_path": "evil.Optimizer", "init_args": {}}
     torch.save(content, tmp_path / "evil.ckpt")
     (tmp_path / "evil.py").write_text("open('ran', 'w').close()\n")
-    sys.path.insert(0, str(tmp_path))
-    try:
-        main(["test", f"--ckpt_path={tmp_path}/evil.ckpt"])
-        line = refused(["fit", f"--ckpt_path={tmp_path}/evil.ckpt"], capsys)
-    finally:
-        sys.path.remove(str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    main(["test", f"--ckpt_path={tmp_path}/evil.ckpt"])
+    line = refused(["fit", f"--ckpt_path={tmp_path}/evil.ckpt"], capsys)
     assert "it was trained with evil.Optimizer; name it with --optimizer" in line
-    assert not list(Path().rglob("ran"))

@@ -18,7 +18,7 @@ Codes = NDArray[np.int64]
 
 
 def _codes(splits: Mapping[str, "Dataset"], fold: bool) -> dict[str, Codes]:
-    """Return a number for each row, the same for rows of the same text (or of texts that are alike), by split."""
+    """Return a number for each row, the same for rows of the same text (or of texts that are alike)."""
     columns = []
     for column in ("text", "text_pair"):
         chunks = [rows.with_format("arrow")[:][column] for rows in splits.values() if column in rows.column_names]
@@ -33,7 +33,6 @@ def _codes(splits: Mapping[str, "Dataset"], fold: bool) -> dict[str, Codes]:
 
 
 def _leaked(codes: Mapping[str, Codes]) -> NDArray[np.bool_]:
-    """Tell which training rows are alike to one that is evaluated."""
     evaluated = [values for split, values in codes.items() if split != "train"]
     return np.isin(codes["train"], np.concatenate([codes["train"][:0], *evaluated]))
 
@@ -44,7 +43,7 @@ def drop_leaked(splits: dict[str, "Dataset"]) -> None:
 
 
 def audit(splits: Mapping[str, "Dataset"]) -> dict[str, Any]:
-    """Return what a look at the rows shows, before a model is trained on them.
+    """Return what a look at the rows shows.
 
     It has, by split, `duplicates` and `near_duplicates` (rows whose text, or one alike, came before in the split) and
     `classes` (rows of each); and `leaked` (training rows that are alike to a row of another split), `contradicting`
@@ -73,26 +72,17 @@ def audit(splits: Mapping[str, "Dataset"]) -> dict[str, Any]:
 
 
 def describe(audit: Mapping[str, Any]) -> list[str]:
-    """Return an audit as lines for people, of which there are none if nothing is wrong.
-
-    Args:
-        audit: As `audit` made it, with `cut_rows`, `cut_tokens` and `unknown_tokens`, shares in [0, 1].
-    """
+    """Return what is wrong by an audit, as lines for people; it has the `counts` of a `TextEncoder`, too."""
     near = sum(audit["near_duplicates"].values())
-    found = [
-        (near, f"{near:,} rows repeat the text of another row of their split"),
-        (audit["contradicting"], f"{audit['contradicting']:,} rows share their text with a row of another label"),
-        (audit["tiny"], f"{audit['tiny']:,} texts have fewer than two letters"),
-        (
-            audit["cut_rows"],
-            f"{audit['cut_rows']:.1%} of the rows are cut to --data.max_length, which leaves out "
-            f"{audit['cut_tokens']:.1%} of the tokens (see --data.long_text)",
-        ),
-        (audit["unknown_tokens"] >= 0.01, f"{audit['unknown_tokens']:.1%} of the tokens are unknown to the tokenizer"),
-        (
-            audit["leaked"],
-            f"{audit['leaked']:,} training rows are validation or test rows, too, which flatters the scores: "
-            "--data.drop_leaked true leaves them out",
-        ),
-    ]
-    return [line for count, line in found if count]
+    unknown = audit["unknown_tokens"] if audit["unknown_tokens"] >= 0.01 else 0
+    found = {
+        f"{near:,} rows repeat the text of another row of their split": near,
+        f"{audit['contradicting']:,} rows share their text with a row of another label": audit["contradicting"],
+        f"{audit['tiny']:,} texts have fewer than two letters": audit["tiny"],
+        f"{audit['cut_rows']:.1%} of the rows are cut to --data.max_length, which leaves out "
+        f"{audit['cut_tokens']:.1%} of the tokens (see --data.long_text)": audit["cut_rows"],
+        f"{unknown:.1%} of the tokens are unknown to the tokenizer": unknown,
+        f"{audit['leaked']:,} training rows are validation or test rows, too, which flatters the scores: "
+        "--data.drop_leaked true leaves them out": audit["leaked"],
+    }
+    return [line for line, count in found.items() if count]

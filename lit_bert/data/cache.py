@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,7 +32,6 @@ def sha256_of(path: Path) -> str:
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a folder, by its name."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _CHECKSUMS)
     return {str(path.relative_to(folder)): sha256_of(path) for path in files}
 
@@ -50,19 +49,18 @@ def is_intact(folder: Path) -> bool:
 
 
 @contextmanager
-def cached_dir(target: Path, is_complete: Callable[[Path], bool] = is_intact) -> Iterator[Path | None]:
+def cached_dir(target: Path) -> Iterator[Path | None]:
     """Let one process at a time build `target`: yields an empty folder to fill, or None if `target` is there already.
 
-    The filled folder is renamed to `target`, so other processes see all of it or nothing, whatever kills this one. A
-    `target` that is not complete, or not as it was written, is removed and built again.
+    Other processes see all of `target` or nothing, whatever kills this one. If it is damaged, it is built again.
     """
     try:
-        if is_complete(target):
+        if is_intact(target):
             yield None
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
-            if is_complete(target):  # built by another process in the meantime
+            if is_intact(target):  # built by another process in the meantime
                 yield None
                 return
             if target.exists():
@@ -73,8 +71,7 @@ def cached_dir(target: Path, is_complete: Callable[[Path], bool] = is_intact) ->
             try:
                 yield building
                 (building / _CHECKSUMS).write_text(json.dumps(_checksums(building)), encoding="utf-8")
-                if target.exists():
-                    shutil.rmtree(target)
+                shutil.rmtree(target, ignore_errors=True)
                 building.replace(target)
             finally:
                 shutil.rmtree(building, ignore_errors=True)

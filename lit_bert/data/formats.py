@@ -1,8 +1,6 @@
 """Files as rows: CSV, TSV, JSON, Parquet and plain text, as they are or compressed.
 
-Files are read line by line, so that a fault can be named by its line; and without a cache of their rows, because one
-by path and modification time returns the old rows of a file that was changed while its time was not. What cannot be
-read is a UserError that names the file and the line, or the row, counted from 1 without a header.
+What cannot be read is a UserError that names the file and the line, or the row, counted from 1 without a header.
 """
 
 import bz2
@@ -23,8 +21,8 @@ import pyarrow as pa
 from lit_bert.errors import UserError, reason
 
 STDIN = "-"
-INPUT_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
 TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+INPUT_SUFFIXES = (".txt", *TABLE_SUFFIXES)
 _COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 RawRow = dict[str, Any] | None
@@ -67,17 +65,10 @@ def suffix_of(path: Path) -> str:
 def read_rows(
     path: Path, where: str, format: TableFormat, required: dict[str, str], keep: Sequence[str] = ()
 ) -> Iterator[RawRow]:
-    """Yield the rows of a file, or of standard input.
+    """Yield the rows of a file, or of STDIN, which messages call `where`.
 
-    Args:
-        path: The file, or STDIN. A `.json` file has an object a line, or is one array of objects.
-        where: What it is called in messages.
-        format: Columns to read, and what separates them.
-        required: Columns, by option, that it must have; those of JSON are not known before its rows.
-        keep: Further columns of a Parquet file to read.
-
-    Raises:
-        UserError: It cannot be read, or not as what its name says.
+    A `.json` file has an object a line, or is one array of objects. `required` are columns, by option, that must be
+    there; those of JSON are not known before its rows. Of a Parquet file the columns to `keep` are read, too.
     """
     suffix = suffix_of(path)
     with open_file(path, where) as file:
@@ -179,14 +170,12 @@ def _read_parquet(file: BinaryIO, where: str, wanted: list[str], required: dict[
 
 
 def check_columns(where: str, names: Iterable[str], **columns: str) -> None:
-    """Check that columns are among `names`; they are given by the data module's options for them."""
+    """Check that columns, given by the data module's options for them, are among `names`."""
     for option, column in columns.items():
         if column not in names:
             raise UserError(f"{where}: no column {column!r}, only {', '.join(names)}; name it with --data.{option}")
 
 
 def _check_unique(names: list[str], where: str) -> None:
-    """Check that no two columns have the same name."""
-    twice = next((name for place, name in enumerate(names) if name and name in names[:place]), None)
-    if twice is not None:
-        raise UserError(f"{where}: two columns have the name {twice!r}; rename one of them")
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise UserError(f"{where}: two columns have the name {twice[0]!r}; rename one of them")

@@ -40,12 +40,11 @@ def call_with_timeout(seconds: float, call: Callable[[], T]) -> T:
         except BaseException as error:
             outcome.set_exception(error)
 
-    thread = Thread(target=run, daemon=True)  # an executor's threads would keep Python from exiting
-    thread.start()
-    thread.join(seconds)
-    if not outcome.done():
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    return outcome.result()
+    Thread(target=run, daemon=True).start()  # an executor's threads would keep Python from exiting
+    try:
+        return outcome.result(seconds)
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"no answer within {seconds:g} s") from error
 
 
 def is_hub_id(name: str) -> bool:
@@ -84,15 +83,13 @@ def _address(repo_id: str, kind: str) -> dict[str, Any]:
 
 def fetch_from_hub(repo_id: str, kind: str) -> Path:
     """Return a local folder with the files of a Hub repository, from the Hugging Face cache or downloaded into it."""
-    cached = find_in_cache(repo_id, kind)
-    if cached is not None:
+    if cached := find_in_cache(repo_id, kind):
         return cached
     from huggingface_hub import constants, errors, snapshot_download
 
     try:
         files = [file.rfilename for file in query_hub(repo_id, kind).siblings or []]
-        safetensors = any(name.endswith(".safetensors") for name in files)
-        patterns = _FILES[kind][0 if safetensors else -1]
+        patterns = _FILES[kind][0 if any(name.endswith(".safetensors") for name in files) else -1]
         return Path(snapshot_download(**_address(repo_id, kind), allow_patterns=patterns))
     except Exception as error:  # the Hub's client lets its HTTP library's own exceptions through
         option = "--model.pretrained" if kind == "model" else "--data.dataset"
@@ -105,8 +102,8 @@ def fetch_from_hub(repo_id: str, kind: str) -> Path:
             case errors.RevisionNotFoundError():
                 problem = f"{hub} has no such revision of this {kind}"
             case errors.RepositoryNotFoundError() | errors.HFValidationError():
-                problem = f"{hub} has no such {kind}, and there is no such local folder; "
-                problem += "check the spelling (owner/name), or `hf auth login` if it is private"
+                problem = f"{hub} has no such {kind}, and there is no such local folder; check the spelling "
+                problem += "(owner/name), or `hf auth login` if it is private"
             case errors.OfflineModeIsEnabled():
                 problem = f"not in the Hugging Face cache, and HF_HUB_OFFLINE is set; {advice}"
             case _:
@@ -123,13 +120,9 @@ def has_weights(folder: Path) -> bool:
             return bool(shards) and all((folder / shard).is_file() for shard in shards)
         except (ValueError, TypeError, KeyError, AttributeError):  # no index
             return False
-    return _has_any(folder, "model*.safetensors", "pytorch_model*.bin")
+    return any(any(folder.glob(pattern)) for pattern in ("model*.safetensors", "pytorch_model*.bin"))
 
 
 def has_tokenizer(folder: Path) -> bool:
     """Return whether a folder holds a tokenizer's vocabulary; without one, transformers makes every word unknown."""
-    return _has_any(folder, "tokenizer.json", "vocab.*", "*.model")
-
-
-def _has_any(folder: Path, *patterns: str) -> bool:
-    return any(any(folder.glob(pattern)) for pattern in patterns)
+    return any(any(folder.glob(pattern)) for pattern in ("tokenizer.json", "vocab.*", "*.model"))

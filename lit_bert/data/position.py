@@ -7,11 +7,6 @@ from lightning.pytorch import Trainer
 
 from lit_bert.errors import UserError
 
-OTHER_ROWS = (
-    "the file is not as it was, or other rows are held out of it than when the checkpoint was written, so that rows it "
-    "was trained on may be among them; predict with --input, or give a file for each split"
-)
-
 
 def seed() -> int:
     """Return the seed that `seed_everything` has set; 0 if there is none."""
@@ -24,11 +19,10 @@ def order(digest: str, grouping: bool) -> dict[str, Any]:
 
 
 def position(trainer: Trainer, batch_size: int, order: dict[str, Any], held_out: str) -> dict[str, Any]:
-    """Return where training stands, as a checkpoint holds it.
+    """Return where training stands, as a checkpoint holds it: the `epoch` to go on with, and its `batches` done.
 
-    It has the `epoch` to go on with, how many of its `batches` each rank has done, the rows and batches of a `step`,
-    what decides on the `order` of rows, a digest of the rows `held_out` of the training rows, and whether the epoch was
-    `broken_off`: Lightning counts it as ended, though not all of its batches were trained on.
+    `order` is what decides on the order of rows, and `held_out` a digest of the rows held out of the training rows. An
+    epoch is `broken_off` if Lightning counts it as ended, though not all of its batches were trained on.
     """
     loop = trainer.fit_loop
     epochs, batches = cast(Any, loop.epoch_progress.current), cast(Any, loop.epoch_loop.batch_progress.current)
@@ -37,27 +31,25 @@ def position(trainer: Trainer, batch_size: int, order: dict[str, Any], held_out:
     if done >= trainer.num_training_batches:
         epoch, done = epoch + 1, 0
     step = [batch_size * trainer.world_size, trainer.accumulate_grad_batches]
-    where = {"epoch": epoch, "batches": done, "step": step, "broken_off": broken_off}
-    return {**where, "order": order, "held_out": held_out}
+    progress = {"epoch": epoch, "batches": done, "step": step, "broken_off": broken_off}
+    return {**progress, "order": order, "held_out": held_out}
 
 
 def check_held_out(state: dict[str, Any], held_out: str, dataset: str | dict[str, str]) -> None:
-    """Check that a checkpoint's training rows are not among those that are held out now.
-
-    Raises:
-        UserError: Other rows are held out than when the checkpoint was written.
-    """
+    """Raise a UserError if rows may be evaluated that a checkpoint was trained on: others are held out than then."""
     if held_out and state.get("held_out") not in ("", None, held_out):
-        raise UserError(f"--data.dataset {dataset}: {OTHER_ROWS}")
+        raise UserError(
+            f"--data.dataset {dataset}: the file is not as it was, or other rows are held out of it than when the "
+            "checkpoint was written, so that rows it was trained on may be among them; predict with --input, or give a "
+            "file for each split"
+        )
 
 
 def resume(trainer: Trainer, batch_size: int, order: dict[str, Any], state: dict[str, Any]) -> tuple[int, int]:
     """Return the epoch to go on with and how many of its batches are done, from what `position` returned.
 
-    Within an epoch this works only if steps have the same rows, and Lightning does not count that epoch as ended.
-
     Raises:
-        UserError: It does not work; the message says which options to set.
+        UserError: The checkpoint was written within an epoch, of which the steps have other rows now.
     """
     rows, accumulate = state["step"]
     ranks, own_accumulate = trainer.world_size, trainer.accumulate_grad_batches

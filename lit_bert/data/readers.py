@@ -23,10 +23,7 @@ from lit_bert.errors import UserError
 
 
 class Row(NamedTuple):
-    """A sentence, its label if there is one (a class's name or number, as text), and the second one of a pair.
-
-    `kept` are the values of other columns that were asked for.
-    """
+    """A text, its label if there is one (as text), the second text of a pair, and values of columns to keep."""
 
     text: str
     label: str | None
@@ -40,19 +37,18 @@ class Row(NamedTuple):
 
     @property
     def is_filled(self) -> bool:
-        """Whether there is something to predict from: no text is blank."""
-        return bool(self.text.strip()) and (self.text_pair is None or bool(self.text_pair.strip()))
+        """Whether no text is blank."""
+        return all(text.strip() for text in (self.text, self.text_pair) if text is not None)
 
 
 def read_texts(source: str, format: TableFormat = DEFAULT_FORMAT, keep: Sequence[str] = ()) -> Iterator[Row]:
-    """Yield the rows of a file, which may be larger than memory; an empty one is yielded, too, and so keeps its place.
+    """Yield the rows of a file, or of "-" for standard input; empty ones, too, so that each keeps its place.
 
-    `source` is a `.txt` file with a sentence a line, a table (CSV, TSV, JSON, Parquet), either of them as it is or
-    compressed, or "-" for lines of standard input. The column of the labels need not be there; those to `keep` must.
+    The column of the labels need not be there; those to `keep` must.
     """
     path, where = Path(source).expanduser(), f"--input {'standard input' if source == STDIN else source}"
     suffix = suffix_of(path)
-    if suffix not in (*INPUT_SUFFIXES, ".json"):
+    if suffix not in INPUT_SUFFIXES:
         raise UserError(f"{where}: its name must end in one of {', '.join(INPUT_SUFFIXES)}, or be - for standard input")
     if suffix == ".txt" and format.text_pair_column:
         raise UserError(f"{where}: a line is one text, but this model takes pairs; give a table with both columns")
@@ -78,7 +74,7 @@ def _to_row(row: dict[str, Any], where: str, format: TableFormat, keep: Sequence
 
 
 def _kept(row: dict[str, Any], column: str, where: str) -> Any:
-    """Return the value of a column that is carried along, as JSON can have it."""
+    """Return a value of a column, as JSON can have it."""
     if column not in row:
         raise UserError(f"{where}: no column {column!r}; correct --keep")
     value = row[column]
@@ -88,68 +84,45 @@ def _kept(row: dict[str, Any], column: str, where: str) -> Any:
     return value
 
 
-def read_table(files: list[Path], format: TableFormat, labelled: bool = True) -> tuple[pa.Table, list[str] | None]:
-    """Return the rows of the files of one split, and the names of their classes if a Parquet file has a `ClassLabel`.
+def read_table(
+    files: list[Path], format: TableFormat, labelled: bool = True
+) -> tuple[dict[str, list[Any]], list[str] | None]:
+    """Return the columns of the files of one split, and the names of the classes if a Parquet file has a `ClassLabel`.
 
-    The table has the columns `text`, `label`, and `text_pair` if there is one. Labels in CSV stay text; those in JSON
-    and Parquet keep their type. Blank lines are left out, but a row without text is an error. If rows need not be
+    Labels are as the file has them. Blank lines are left out, but a row without text is an error. If rows need not be
     `labelled`, the column of the labels may be missing.
     """
     required = format.columns if labelled else format.text_columns
-    rows: list[Row] = []
-    labels: list[Any] = []
-    kinds: set[type] = set()
+    texts, pairs, labels = [], [], []
     for path in files:
         where = str(path)
         names: dict[str, None] = {}
         for number, values in enumerate(filter(None, read_rows(path, where, format, required)), 1):
             names |= dict.fromkeys(values)
-            row = _to_row(values, f"{where}, row {number}", format)
-            for column, text in ((format.text_column, row.text), (format.text_pair_column, row.text_pair)):
-                if text is not None and not text.strip():
-                    fault = f"no text in column {column!r}; fill it in, or leave the row out"
-                    raise UserError(f"{where}, row {number}: {fault}")
-            label = values.get(format.label_column)
-            if label is not None and type(label) not in kinds:
-                _check_kind(label, kinds, f"{where}, row {number}", format.label_column)
-            rows.append(row)
-            labels.append(label)
+            place = f"{where}, row {number}"
+            row = _to_row(values, place, format)
+            if blank := [name for name in format.text_columns.values() if not (values[name] or "").strip()]:
+                raise UserError(f"{place}: no text in column {blank[0]!r}; fill it in, or leave the row out")
+            texts.append(row.text)
+            pairs.append(row.text_pair)
+            labels.append(values.get(format.label_column))
         if names:
             check_columns(where, names, **required)
         elif not path.stat().st_size:
             raise UserError(f"{where}: the file is empty")
-    if not rows:
+    if not texts:
         raise UserError(f"{', '.join(map(str, files))}: the file has no rows")
-    table = {"text": pa.array([row.text for row in rows], pa.string())}
-    if format.text_pair_column:
-        table["text_pair"] = pa.array([row.text_pair for row in rows], pa.string())
-    table["label"] = _label_array(labels)
     stored = (_stored_class_names(path, format.label_column) for path in files if suffix_of(path) == ".parquet")
-    return pa.table(table), next(filter(None, stored), None)
-
-
-def _check_kind(label: object, kinds: set[type], where: str, column: str) -> None:
-    """Add the type of a label to those before it, with which it must agree."""
-    kind = type(label)
-    if kind not in (str, int, float, bool) or (kinds and kinds | {kind} != {int, float}):
-        others = f"in the rows before ({', '.join(other.__name__ for other in kinds)})" if kinds else "text or a number"
-        raise UserError(f"{where}: {label!r} in column {column!r} is of another type ({kind.__name__}) than {others}")
-    kinds.add(kind)
-
-
-def _label_array(labels: list[Any]) -> pa.Array:
-    try:
-        return pa.array(labels)
-    except (OverflowError, pa.ArrowInvalid):  # a whole number of more than 64 bits, or one that is no exact fraction
-        return pa.array([None if label is None else float(str(label)) for label in labels])
+    pair = {"text_pair": pairs} if format.text_pair_column else {}
+    return {"text": texts, **pair, "label": labels}, next(filter(None, stored), None)
 
 
 def _stored_class_names(path: Path, column: str) -> list[str] | None:
     """Return the names of the classes that `datasets` has written into a Parquet file's metadata."""
-    from pyarrow.parquet import ParquetFile
+    from pyarrow.parquet import read_schema
 
     with open_file(path, str(path)) as file:
-        schema = ParquetFile(file).schema_arrow
+        schema = read_schema(file)
     if b"huggingface" not in (schema.metadata or {}) or column not in schema.names:
         return None
     from datasets import Features

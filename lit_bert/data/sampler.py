@@ -1,7 +1,4 @@
-"""Which rows form a batch, in what order, on which rank.
-
-Legend: B rows of a batch, T tokens of its longest row.
-"""
+"""Which rows form a batch, in what order, on which rank."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,31 +16,18 @@ Rows = NDArray[np.int64]
 class LengthGroupedSampler(DistributedSampler[tuple[int, float]]):
     """Orders rows so that each run of `batch_size` of them is a batch of rows of about equal length.
 
-    In training, the order is a function of (seed, epoch) alone: the rows of an optimizer step are the same however they
-    are spread over ranks and accumulated batches. The longest come first, so that running out of memory shows at once.
-
-    In evaluation, whole batches of falling length are dealt to the ranks in turn: a batch is the same for any number of
-    ranks. A rank for which none is left repeats the last one, because each rank must have a batch.
+    In training, the rows of an optimizer step depend on seed and epoch alone, however they are spread over ranks and
+    accumulated batches. The longest come first, so that running out of memory shows at once. In evaluation, whole
+    batches of falling length are dealt to the ranks in turn; a rank for which none is left repeats the last one.
 
     It yields the number of a row and its weight in the loss, which is 0 for a row that is only repeated. In training,
-    the weights make the gradient that of the mean loss over the rows of the optimizer step, also where the last batch
-    is smaller or the last step has fewer batches: Lightning averages over ranks and `accumulate` batches as if all were
-    full (Lightning-AI/pytorch-lightning#19987).
+    the weights make the gradient that of the mean loss over the rows of the optimizer step: Lightning averages over
+    ranks and `accumulate` batches as if all were full (Lightning-AI/pytorch-lightning#19987).
 
-    It is a `DistributedSampler`, for use with PyTorch's own `BatchSampler`: Lightning tells such a sampler the epoch
-    and leaves it in place, whereas it re-creates custom batch samplers and never tells them the epoch.
+    It is a `DistributedSampler` because Lightning tells only such a sampler the epoch, and leaves it in place.
 
-    Args:
-        lengths: Tokens of each row, shape (rows,).
-        batch_size: Rows per batch on each rank.
-        shuffle: Whether it is for training, with a new order each epoch.
-        group_by_length: Whether to group rows of about equal length; if not, a shuffled order is a plain permutation.
-        seed: Seed of the order.
-        num_replicas: Ranks that share the rows.
-        rank: This rank, from 0.
-        accumulate: Batches of each rank that make an optimizer step.
-        start: The epoch that a resumed run goes on with, and how many of its batches are left out, because the run was
-            trained on them before.
+    `lengths` are the tokens of each row, and `accumulate` batches of each rank make an optimizer step. A resumed run
+    goes on at `start`: an epoch, and how many of its batches are done.
     """
 
     def __init__(

@@ -15,24 +15,19 @@ def hold_out(splits: dict[str, "Dataset"], needed: str, share: float, seed: int,
     """Take the splits that are missing out of the training rows; returns a digest of these rows, "" if there are none.
 
     Validation and test rows are held out if neither is given, validation rows alone if there are test rows: of each
-    class about this share, and at least one row (which scikit-learn's `train_test_split` does not promise). What is
-    given stays as it is.
+    class about this share, and at least one row (which scikit-learn's `train_test_split` does not promise).
 
-    Args:
-        splits: By name; changed in place.
-        needed: The split that training is evaluated on.
-        share: Of the training rows, for each missing split, in (0, 0.5).
-        seed: Of the draw.
-        name: What the data set is called in messages.
+    `needed` is the split that training is evaluated on, and `name` is what messages call the data set.
     """
-    missing = [] if "validation" in splits else [split for split in (needed, "test") if split not in splits]
-    if needed not in splits and not missing:
+    missing = list(dict.fromkeys(split for split in (needed, "test") if split not in splits))
+    if "validation" in splits and needed in missing:
         raise UserError(f"--data.val_split {needed}: {name} has no such split")
-    missing = list(dict.fromkeys(missing))
+    if "validation" in splits or not missing:
+        return ""
     train = splits["train"]
     names, labels = train.features["label"].names, np.array(train["label"])
     counts = np.bincount(labels, minlength=len(names))
-    for label in np.flatnonzero((counts > 0) & (counts <= len(missing))) if missing else ():
+    for label in np.flatnonzero((counts > 0) & (counts <= len(missing))):
         raise UserError(
             f"{name}: class {names[label]!r} has {counts[label]} row(s), too few to be among the training rows and the "
             f"{' and '.join(missing)} rows that are held out of them; add rows of this class, leave it out, or give "
@@ -48,26 +43,17 @@ def hold_out(splits: dict[str, "Dataset"], needed: str, share: float, seed: int,
         held = np.flatnonzero((number * taken <= place) & (place < (number + 1) * taken))
         splits[split] = train.select(held)
         digest.update("\n".join([split, *splits[split]["text"]]).encode())
-    if missing:
-        splits["train"] = train.select(np.flatnonzero(place >= len(missing) * taken))
-    return digest.hexdigest()[:20] if missing else ""
+    splits["train"] = train.select(np.flatnonzero(place >= len(missing) * taken))
+    return digest.hexdigest()[:20]
 
 
 def take_fold(
     splits: dict[str, "Dataset"], folds: int, fold: int, seed: int, name: str, from_train: bool = False
 ) -> None:
-    """Make one of some folds of the training and validation rows the validation rows, and train on the others.
+    """Validate on one of some folds of the training and validation rows, from 1, and train on the others.
 
     Folds have about equally many rows of each class (scikit-learn's `StratifiedKFold`). The `index` of a row is its
-    place among the rows of all folds, training rows first.
-
-    Args:
-        splits: By name; changed in place.
-        folds: How many there are.
-        fold: Which one is for validation, from 1.
-        seed: Of the draw.
-        name: What the data set is called in messages.
-        from_train: Whether the validation rows were held out of the training rows, and have an `index` of these.
+    place among the rows of all folds, training rows first; it is already if validation rows come `from_train`.
     """
     from datasets import concatenate_datasets
     from sklearn.model_selection import StratifiedKFold

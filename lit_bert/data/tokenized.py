@@ -5,7 +5,6 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,11 +16,10 @@ from torch import Tensor
 from lit_bert.data import dataset
 from lit_bert.data.audit import audit, drop_leaked
 from lit_bert.data.cache import cache_dir, cached_dir
-from lit_bert.data.encoding import TextEncoder
+from lit_bert.data.encoding import TextEncoder, tokenizer_files
 from lit_bert.data.options import DataOptions
 from lit_bert.data.splits import hold_out, sample, take_fold
 from lit_bert.errors import UserError
-from lit_bert.modeling.encoder import tokenizer_files
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,15 +28,14 @@ if TYPE_CHECKING:
 FORMAT = 7
 """Version of the rows in the cache. It is part of their key, so that older ones are left alone."""
 
-_MANIFEST = "manifest.json"
+_FOLDER, _MANIFEST = "tokenised", "manifest.json"
 
 
 class TokenizedSplits(NamedTuple):
     """Rows of "train", "val" and, if there are any, "test" and "unlabelled" (test rows without a label).
 
     They are memory-mapped, with `text`, `label`, `index`, `input_ids`, and in pairs `text_pair` and `token_type_ids`.
-    `max_length` is the most tokens that a sequence has, `tokenizer_files` are the texts of the tokenizer's files by
-    name, `audit` holds the data-quality findings, and `held_out` is a digest of rows held out of the training rows.
+    `tokenizer_files` are texts by name, and `held_out` is a digest of the rows held out of the training rows.
     """
 
     splits: dict[str, "Dataset"]
@@ -50,16 +47,10 @@ class TokenizedSplits(NamedTuple):
     held_out: str
 
 
-def _folder(key: str) -> Path:
-    return cache_dir() / "tokenised" / key
-
-
 def prepare(options: DataOptions, tokenizer: "PreTrainedTokenizerBase") -> str:
     """Fetch, check, sample and tokenise a data set into the cache, unless it has it; shows progress; returns its key.
 
-    Args:
-        options: The rows to take, and what to read of them.
-        tokenizer: It neither truncates nor pads on its own, and its `model_max_length` is what the encoder takes.
+    `tokenizer` is one of `modeling.encoder.find_tokenizer`.
 
     Raises:
         UserError: The data set has a fault, or not what the options ask for; or the cache cannot be written.
@@ -70,36 +61,42 @@ def prepare(options: DataOptions, tokenizer: "PreTrainedTokenizerBase") -> str:
         raise UserError(f"--data.max_length {max_length}: the encoder has positions for {limit} tokens at most")
     location, digest = dataset.fetch(options.dataset)
     # A data set counts by its content, wherever it is.
-    content = [FORMAT, asdict(replace(options, dataset=digest, max_length=max_length))]
-    content.append(tokenizer.backend_tokenizer.to_str())
+    rows = asdict(replace(options, dataset=digest, max_length=max_length))
+    content = [FORMAT, rows, tokenizer.backend_tokenizer.to_str()]
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
-    with cached_dir(_folder(key)) as folder:
+    with cached_dir(cache_dir() / _FOLDER / key) as folder:
         if folder is None:
             return key
         import datasets
 
         if not sys.stderr.isatty():
             datasets.disable_progress_bars()
-        splits, manifest = _choose(options, location)
+        splits, held_out, counts = _choose(options, location)
         encode = TextEncoder(tokenizer, max_length, options.long_text)
-        for split, rows in splits.items():
-            splits[split] = rows.map(
+        tokenised = datasets.DatasetDict()
+        for split, chosen in splits.items():
+            tokenised[split] = chosen.map(
                 encode,
                 batched=True,
-                input_columns=[column for column in ("text", "text_pair") if column in rows.column_names],
+                input_columns=[column for column in ("text", "text_pair") if column in chosen.column_names],
                 desc=f"Tokenising {split} rows",
                 new_fingerprint=f"{key}-{split}",  # without it, `datasets` pickles the tokenizer to make one
             )
-        manifest["audit"] |= encode.counts()
-        manifest |= {"max_length": max_length, "pad_token_id": tokenizer.pad_token_id}
-        manifest["tokenizer_files"] = tokenizer_files(tokenizer)
-        datasets.DatasetDict(splits).save_to_disk(folder)
+        manifest = {
+            "class_names": splits["train"].features["label"].names,
+            "max_length": max_length,
+            "pad_token_id": tokenizer.pad_token_id,
+            "tokenizer_files": tokenizer_files(tokenizer),
+            "audit": audit(splits) | {"held_out": counts} | encode.counts(),
+            "held_out": held_out,
+        }
+        tokenised.save_to_disk(folder)
         (folder / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     return key
 
 
-def _choose(options: DataOptions, location: str | dict[str, str]) -> tuple[dict[str, "Dataset"], dict[str, Any]]:
-    """Return the rows of each split that options ask for, and `class_names`, `held_out` and `audit` of them."""
+def _choose(options: DataOptions, location: str | dict[str, str]) -> tuple[dict[str, "Dataset"], str, dict[str, int]]:
+    """Return the rows of each split that options ask for, and a digest and the counts of those that were held out."""
     name, seed, val_split = f"--data.dataset {options.dataset}", options.sample_seed, options.val_split
     found = dataset.load(location, options.format, options.class_names, options.drop_unlabelled)
     given = set(found)
@@ -110,33 +107,30 @@ def _choose(options: DataOptions, location: str | dict[str, str]) -> tuple[dict[
         counts.pop("validation", None)
     if options.drop_leaked:
         drop_leaked(found)
+    sources = {"train": "train", "val": val_split, "test": "test"}
+    wanted = {"train": options.train_rows, "val": options.val_rows, "test": options.test_rows}
     splits = {}
-    for split, source, count in (
-        ("train", "train", options.train_rows),
-        ("val", val_split, options.val_rows),
-        ("test", "test", options.test_rows),
-    ):
+    for split, source in sources.items():
         if source in found:
-            where = f"--data.{split}_rows {count}: the {source} split of {options.dataset}"
-            splits[split] = sample(found[source], count, seed, where)
+            where = f"--data.{split}_rows {wanted[split]}: the {source} split of {options.dataset}"
+            splits[split] = sample(found[source], wanted[split], seed, where)
     if "test" in splits:
         known = np.array(splits["test"]["label"]) >= 0
         splits["unlabelled"] = splits["test"].select(np.flatnonzero(~known))
         splits["test"] = splits["test"].select(np.flatnonzero(known))
     splits = {split: rows for split, rows in splits.items() if len(rows)}
-    for split, source in (("train", "training"), ("val", val_split)):
+    for split in ("train", "val"):
         if split not in splits:
-            raise UserError(f"{name}: no {source} rows are left")
-    class_names = splits["train"].features["label"].names
-    return splits, {"class_names": class_names, "held_out": held_out, "audit": audit(splits) | {"held_out": counts}}
+            raise UserError(f"{name}: no {sources[split]} rows are left")
+    return splits, held_out, counts
 
 
 def read(key: str) -> TokenizedSplits:
     """Map the rows of a key from the cache."""
     from datasets import load_from_disk
 
-    manifest = json.loads((_folder(key) / _MANIFEST).read_text("utf-8"))
-    return TokenizedSplits(splits=dict(load_from_disk(_folder(key))), **manifest)
+    folder = cache_dir() / _FOLDER / key
+    return TokenizedSplits(dict(load_from_disk(folder)), **json.loads((folder / _MANIFEST).read_text("utf-8")))
 
 
 def rows(splits: Mapping[str, "Dataset"], name: str, with_unlabelled: bool) -> "Dataset":
@@ -154,16 +148,13 @@ def rows(splits: Mapping[str, "Dataset"], name: str, with_unlabelled: bool) -> "
 
 
 def lengths(rows: "Dataset") -> NDArray[np.int32]:
-    """Return the token count of each row as an array, shape (rows,)."""
+    """Return the token count of each row."""
     counts: NDArray[np.int32] = pc.list_value_length(rows.data["input_ids"]).to_numpy()
     return counts
 
 
 def texts(rows: "Dataset", index: Tensor) -> tuple[list[str], list[int]]:
-    """Return the texts and token counts of rows of a split whose `index` is this one, shape (N,).
-
-    The two texts of a pair are one, with " / " between them.
-    """
+    """Return the texts, pairs with " / " between them, and token counts of the rows of these `index`, shape (N,)."""
     table = rows.data
     places = table.column("index").to_numpy()
     order = places.argsort()
@@ -175,8 +166,7 @@ def texts(rows: "Dataset", index: Tensor) -> tuple[list[str], list[int]]:
 def digest(rows: "Dataset") -> str:
     """Return a checksum of the token ids, labels and places of rows."""
     table, total = rows.data, hashlib.sha256()
-    for column in (pc.list_value_length(table["input_ids"]), pc.list_flatten(table["input_ids"])):
+    ids = table["input_ids"]
+    for column in (pc.list_value_length(ids), pc.list_flatten(ids), table["label"], table["index"]):
         total.update(column.to_numpy().tobytes())
-    for name in ("label", "index"):
-        total.update(table[name].to_numpy().tobytes())
     return total.hexdigest()[:20]

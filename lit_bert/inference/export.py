@@ -118,7 +118,7 @@ def _write_onnx(
     model: Any, checkpoint: Checkpoint, folder: Path, onnx: bool, int8: bool, force: bool
 ) -> dict[str, float] | None:
     """Write ONNX files into an exported folder; return what `compare_accuracy` says of int8, if that is asked for."""
-    _, max_positions = load_tokenizer(folder, str(checkpoint.path))
+    max_positions = load_tokenizer(folder, str(checkpoint.path)).model_max_length
     pairs = bool(checkpoint.data_hyper_parameters.get("text_pair_column"))
     difference = write_onnx(model, folder / ONNX, max_positions, pairs)
     status("onnx", f"largest difference of a probability from PyTorch: {difference:.1e}")

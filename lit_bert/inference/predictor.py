@@ -83,8 +83,8 @@ class Predictor:
             known = ", ".join(PRECISIONS)
             raise UserError(f"--trainer.precision {precision}: to predict texts, it must be one of {known}")
         self.dtype = PRECISIONS[precision]
-        model, tokenizer, limit, settings = _load(Path(source))
-        self.model = model.to(self.device)
+        model, tokenizer, settings = _load(Path(source))
+        self.model, limit = model.to(self.device), tokenizer.model_max_length
         self.max_length = max_length or settings.get("max_length") or limit
         if not 3 <= self.max_length <= limit:
             raise UserError(f"--data.max_length {max_length}: it must be between 3 and the encoder's {limit}")
@@ -145,20 +145,17 @@ class Predictor:
         return probs
 
 
-def _load(source: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase, int, dict[str, Any]]":
-    """Return the model of a checkpoint or folder, its tokenizer, how many tokens it takes, and how texts are read."""
+def _load(source: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]":
+    """Return the model of a checkpoint or folder, its tokenizer, and how texts are read."""
     if not source.is_dir():
         checkpoint = Checkpoint.read(source)
-        config, settings = checkpoint.encoder_config, checkpoint.data_hyper_parameters
-        model = restore_model(checkpoint)
-        loaded = encoder.tokenizer_from_files(checkpoint.tokenizer_files, config, f"--ckpt_path {source}")
-        return model, *loaded, settings
+        return restore_model(checkpoint), encoder.find_tokenizer(checkpoint), checkpoint.data_hyper_parameters
     model, head_is_new = encoder.load_classifier(source, str(source))
     if head_is_new:
         raise classes.untrained(str(source), model.config)
     if not has_tokenizer(source):
         raise UserError(f"{source}: the folder has a model but no tokenizer (tokenizer.json or vocab.txt)")
-    return model, *encoder.load_tokenizer(source, str(source)), model.config.to_dict().get(SETTINGS) or {}
+    return model, encoder.load_tokenizer(source, str(source)), model.config.to_dict().get(SETTINGS) or {}
 
 
 def restore_model(checkpoint: Checkpoint) -> "PreTrainedModel":

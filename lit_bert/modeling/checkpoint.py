@@ -19,22 +19,17 @@ _TOKENIZER_FILES = re.compile(
 )
 """Files of a tokenizer that may travel in a checkpoint: all of them are data, none is code."""
 
+_OPTIONAL = ("tokenizer_files", "datamodule_hyper_parameters", "val_outputs", "callbacks")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint of `BertClassifier`, which suffices to go on training and to predict: nothing else is needed.
 
-    Args:
-        path: The file.
-        state_dict: Weights, mapped from the file, not copied.
-        hyper_parameters: What the module was made with.
-        encoder_config: The content of the encoder's config.json, class names included.
-        tokenizer_files: The texts of the tokenizer's files by name; empty if it was trained on another data module.
-        data_hyper_parameters: What the data module was made with.
-        val_outputs: The validation rows as predicted by these weights; empty if they were not validated.
-        own_forward: Whether a subclass with a `forward` of its own wrote it.
-        epoch: Epochs done.
-        global_step: Optimizer steps done.
+    Weights are mapped from the file. `encoder_config` is the content of the encoder's config.json, with class names;
+    `tokenizer_files` are texts by name, none if it was trained on another data module. `val_outputs` are the validation
+    rows as predicted by these weights, none if they were not validated. `own_forward` tells that a subclass with a
+    `forward` of its own wrote it. `epoch` and `global_step` are epochs and optimizer steps done.
     """
 
     path: Path
@@ -50,99 +45,76 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: _PATH) -> "Checkpoint":
-        """Read a file.
-
-        Raises:
-            UserError: It is missing, damaged, not such a checkpoint, a pickle that wants to run code, or it holds files
-                that are no tokenizer's.
-        """
-        content = read_safely(path)
-        verify(Path(path))
-        hyper_parameters: Any = content.get("hyper_parameters")
-        config = hyper_parameters.get("encoder_config") if isinstance(hyper_parameters, dict) else None
-        parts: dict[str, tuple[Any, type]] = {
-            "encoder_config": (config, dict),
-            "state_dict": (content.get("state_dict"), dict),
-        }
-        parts |= {name: (content.get(name), int) for name in ("epoch", "global_step")}
-        optional = ("tokenizer_files", "datamodule_hyper_parameters", "val_outputs", "callbacks")
-        parts |= {name: (content.get(name, {}), dict) for name in optional}
-        if missing := sorted(name for name, (value, kind) in parts.items() if not isinstance(value, kind)):
+        """Read a file, or raise a UserError as `read_safely` does, also if it holds files that are no tokenizer's."""
+        content = {**{name: {} for name in _OPTIONAL}, **read_safely(path)}
+        state = Path(path).stat()
+        if damage := _damage(Path(path).absolute(), state.st_size, state.st_mtime_ns):
+            raise UserError(f"--ckpt_path {path}: cannot be read ({damage}){_nearby(Path(path))}")
+        hyper_parameters = content.get("hyper_parameters")
+        if isinstance(hyper_parameters, dict):
+            content["encoder_config"] = hyper_parameters.get("encoder_config")
+        kinds = {**dict.fromkeys(("encoder_config", "state_dict", *_OPTIONAL), dict), "epoch": int, "global_step": int}
+        if missing := sorted(name for name, kind in kinds.items() if not isinstance(content.get(name), kind)):
             raise UserError(f"--ckpt_path {path}: not a checkpoint of BertClassifier (it lacks {', '.join(missing)})")
-        files = content.get("tokenizer_files", {})
-        if strange := [name for name, text in files.items() if not _is_tokenizer_file(name, text)]:
+        files, given = content["tokenizer_files"], dict(content["hyper_parameters"])
+        strange = [name for name in files if not _TOKENIZER_FILES.fullmatch(str(name)) or type(files[name]) is not str]
+        if strange:
             raise UserError(
                 f"--ckpt_path {path}: refused, because it holds {strange[0]!r}, which is no file of a tokenizer; use a "
                 "checkpoint that this project wrote"
             )
         return cls(
-            Path(path),
-            content["state_dict"],
-            {name: value for name, value in hyper_parameters.items() if name != "encoder_config"},
-            hyper_parameters["encoder_config"],
-            files,
-            content.get("datamodule_hyper_parameters", {}),
-            content.get("val_outputs", {}),
-            content.get("own_forward", False),
-            content["epoch"],
-            content["global_step"],
+            path=Path(path),
+            state_dict=content["state_dict"],
+            encoder_config=given.pop("encoder_config"),
+            hyper_parameters=given,
+            tokenizer_files=files,
+            data_hyper_parameters=content["datamodule_hyper_parameters"],
+            val_outputs=content["val_outputs"],
+            own_forward=content.get("own_forward", False),
+            epoch=content["epoch"],
+            global_step=content["global_step"],
         )
 
 
-def _is_tokenizer_file(name: Any, text: Any) -> bool:
-    return isinstance(text, str) and _TOKENIZER_FILES.fullmatch(str(name)) is not None
+@cache
+def _damage(path: Path, size: int, changed: int) -> str:
+    """Compare an archive's content with its checksums, once in a process, at about 1 GiB/s; return what is wrong."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
+        return reason(error)
+    return f"{damaged} in it is damaged" if damaged else ""
 
 
 def read_safely(path: _PATH) -> dict[str, Any]:
     """Return the content of any checkpoint that Lightning writes, its tensors mapped from the file.
 
-    Raises:
-        UserError: The file is missing, damaged, no checkpoint, or a pickle that wants to run code.
+    A UserError tells that it is missing, damaged, no checkpoint, or a pickle that wants to run code.
     """
-    if Path(path).is_dir():
-        raise UserError(f"--ckpt_path {path}: this is a folder, which only `predict --input` takes; give a .ckpt file")
-    if not Path(path).is_file():
-        raise UserError(f"--ckpt_path {path}: there is no such file{_nearby(Path(path))}")
-    if not zipfile.is_zipfile(path):  # its table of contents stands at the end
-        raise UserError(f"--ckpt_path {path}: not a checkpoint, or one that was cut short{_nearby(Path(path))}")
+    where, file = f"--ckpt_path {path}", Path(path)
+    if file.is_dir():
+        raise UserError(f"{where}: this is a folder, which only `predict --input` takes; give a .ckpt file")
+    if not file.is_file():
+        raise UserError(f"{where}: there is no such file{_nearby(file)}")
+    if not zipfile.is_zipfile(file):  # its table of contents stands at the end
+        raise UserError(f"{where}: not a checkpoint, or one that was cut short{_nearby(file)}")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise OSError("it was packed anew")  # its tensors, which are mapped, would be noise
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"--ckpt_path {path}: refused, because it is damaged or holds more than tensors and plain values, "
-            "which could run code when loaded; use a checkpoint that this project wrote"
+            f"{where}: refused, because it is damaged or holds more than tensors and plain values, which could run "
+            "code when loaded; use a checkpoint that this project wrote"
         ) from error
     except Exception as error:  # whatever a damaged archive or pickle makes torch raise
-        raise UserError(f"--ckpt_path {path}: cannot be read ({reason(error)}){_nearby(Path(path))}") from error
+        raise UserError(f"{where}: cannot be read ({reason(error)}){_nearby(file)}") from error
     if not isinstance(content, dict):
-        raise UserError(f"--ckpt_path {path}: not a checkpoint")
+        raise UserError(f"{where}: not a checkpoint")
     return content
-
-
-@cache
-def _verify(path: Path, size: int, changed: int) -> str:
-    """Return what is wrong with an archive's content, or nothing."""
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    return f"{damaged} in it is damaged" if damaged else ""
-
-
-def verify(path: Path) -> None:
-    """Compare a checkpoint's content with its checksums, once in a process; that takes a second for about 1 GiB.
-
-    Raises:
-        UserError: It is damaged.
-    """
-    state = path.stat()
-    try:
-        wrong = _verify(path.absolute(), state.st_size, state.st_mtime_ns)
-    except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
-        wrong = reason(error)
-    if wrong:
-        raise UserError(f"--ckpt_path {path}: cannot be read ({wrong}){_nearby(path)}")
 
 
 def _nearby(path: Path) -> str:

@@ -43,5 +43,7 @@ def name_classes(config: "PreTrainedConfig", data: object, new_head: bool) -> bo
 
 def untrained(source: str, config: "PreTrainedConfig") -> UserError:
     """Return the error that a classifier, whose head is new, cannot be used yet."""
-    problem = f"it has no trained classifier for {', '.join(class_names(config))}"
-    return UserError(f"{source}: {problem}; give a fine-tuned checkpoint with --ckpt_path")
+    names = ", ".join(class_names(config))
+    return UserError(
+        f"{source}: it has no trained classifier for {names}; give a fine-tuned checkpoint with --ckpt_path"
+    )

@@ -1,8 +1,8 @@
 """Dropout whose random numbers cost little on a CPU, in hidden layers and in attention.
 
-PyTorch draws a number for each element from one thread's Mersenne Twister, which takes a sixth of a training step of a
-small BERT. Here four elements share one 64-bit draw of a faster generator, seeded from PyTorch's at each call, so that
-seeds and saved random states count as ever. An element is kept with a probability that is 1 - p to within 2**-17.
+PyTorch's draws take a sixth of a training step of a small BERT. Here four elements share one 64-bit draw of a faster
+generator, seeded from PyTorch's at each call, so that seeds and saved random states count as ever. An element is kept
+with a probability that is 1 - p to within 2**-17.
 
 Legend: B rows, H heads, T tokens, D numbers per head.
 """
@@ -53,9 +53,8 @@ def attention(
 ) -> tuple[Tensor, None]:
     """Return the heads' outputs, shape (B, T, H, D), of query, key and value, each (B, H, T, D).
 
-    On a CPU, PyTorch's fused attention cannot drop weights: it falls back to this same computation, with its own
-    random numbers and more checks. Without dropout, and on other devices, it is what is used here. `attention_mask` is
-    true where a token may be attended to, broadcast to (B, H, T, T); None is everywhere.
+    On a CPU, PyTorch's fused attention cannot drop weights: it falls back to this computation with its own random
+    numbers. `attention_mask` is true where a token may be attended to, broadcast to (B, H, T, T); None is everywhere.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 

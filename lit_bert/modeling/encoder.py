@@ -1,5 +1,6 @@
 """Encoders of `transformers`: found by name, checked, and loaded without ever running code that comes with them."""
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,9 +14,6 @@ from lit_bert.data import hub, packaged
 from lit_bert.errors import UserError, reason
 from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.modeling.classes import set_class_names
-from lit_bert.modeling.config import config_content as config_content
-from lit_bert.modeling.config import load_config as load_config
-from lit_bert.modeling.config import make_config
 from lit_bert.modeling.pooling import add_mean_layer
 
 if TYPE_CHECKING:
@@ -26,6 +24,9 @@ _OFFSET_POSITIONS = {
     *("xlm-roberta", "xlm-roberta-xl", "xmod"),
 }
 """Types of encoders that count positions from after the padding token's number, and so take fewer tokens."""
+
+_LARGEST = {"num_hidden_layers": 1_000, "hidden_size": 100_000, "vocab_size": 10_000_000, "num_labels": 100_000}
+"""Sizes beyond which a config is taken for damaged: to build such an encoder would take minutes, or all memory."""
 
 
 def find_encoder(name: str) -> Path:
@@ -55,27 +56,63 @@ def find_encoder(name: str) -> Path:
     raise UserError(f"--model.pretrained {name}: {problem}")
 
 
-def find_tokenizer(name: str) -> "PreTrainedTokenizerBase":
-    """Return the tokenizer of an encoder, named as for `find_encoder`, or of a checkpoint file.
+def load_config(folder: Path, source: str) -> "PreTrainedConfig":
+    """Return the config of the encoder in a folder; `source` is how a message begins: "--model.pretrained packaged"."""
+    try:
+        return make_config(json.loads((folder / "config.json").read_text("utf-8")), source)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file makes transformers raise many things
+        raise UserError(f"{source}: its config.json cannot be used: {reason(error)}") from error
+
+
+def make_config(content: Mapping[str, Any], source: str) -> "PreTrainedConfig":
+    """Return a config from the content of a config.json, less the code and the attention kernels that it may name."""
+    from transformers import CONFIG_MAPPING, AutoConfig
+    from transformers.models.auto import modeling_auto
+
+    model_type = content.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        problem = f"its config.json names the model type {model_type!r}, which transformers does not have"
+        raise UserError(f"{source}: {problem}; code that comes with a model is never run")
+    for name, most in _LARGEST.items():
+        if isinstance(value := content.get(name), int) and value > most:
+            raise UserError(f"{source}: its config.json says {name} {value:,}; no encoder has more than {most:,}")
+    config = AutoConfig.for_model(**{name: value for name, value in content.items() if name != "auto_map"})
+    if config._attn_implementation not in (None, "eager", "sdpa"):
+        config._attn_implementation = None
+    masked_lm = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    classifiers = modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    if model_type not in masked_lm or model_type not in classifiers or config.is_encoder_decoder:
+        raise UserError(f"{source}: a {model_type} model is not an encoder; give a BERT-like one")
+    return config
+
+
+def config_content(config: "PreTrainedConfig") -> dict[str, Any]:
+    """Return a config as plain values, as config.json has them."""
+    content: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    return content
+
+
+def find_tokenizer(source: str | Checkpoint) -> "PreTrainedTokenizerBase":
+    """Return the tokenizer of an encoder, named as for `find_encoder`, or of a checkpoint or its file.
 
     It neither truncates nor pads on its own, and its `model_max_length` is how many tokens the encoder takes at most.
     """
-    if not name.endswith(".ckpt"):
-        return load_tokenizer(find_encoder(name), f"--model.pretrained {name}")[0]
-    checkpoint = Checkpoint.read(name)
+    if isinstance(source, str) and not source.endswith(".ckpt"):
+        return load_tokenizer(find_encoder(source), f"--model.pretrained {source}")
+    checkpoint = Checkpoint.read(source) if isinstance(source, str) else source
+    where = f"--ckpt_path {checkpoint.path}"
     if not checkpoint.tokenizer_files:
-        problem = "it has no tokenizer, because it was trained on another data module; name one with --data.tokenizer"
-        raise UserError(f"--ckpt_path {name}: {problem}")
-    return tokenizer_from_files(checkpoint.tokenizer_files, checkpoint.encoder_config, f"--ckpt_path {name}")[0]
+        raise UserError(f"{where}: it was trained on another data module, without a tokenizer; set --data.tokenizer")
+    with tempfile.TemporaryDirectory() as folder:  # transformers reads nothing but files
+        for name, text in checkpoint.tokenizer_files.items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+        return load_tokenizer(Path(folder), where, make_config(checkpoint.encoder_config, where))
 
 
-def load_tokenizer(
-    folder: Path, source: str, config: "PreTrainedConfig | None" = None
-) -> tuple["PreTrainedTokenizerBase", int]:
-    """Return a folder's tokenizer as `find_tokenizer` does, and its `model_max_length`.
-
-    `config` is the encoder's, if it is not in the folder.
-    """
+def load_tokenizer(folder: Path, source: str, config: "PreTrainedConfig | None" = None) -> "PreTrainedTokenizerBase":
+    """Return a folder's tokenizer as `find_tokenizer` does; `config` is the encoder's, if it is not in the folder."""
     from transformers import AutoTokenizer
 
     config = config or load_config(folder, source)
@@ -89,34 +126,13 @@ def load_tokenizer(
         raise UserError(f"{source}: its tokenizer has no padding token; set one with save_pretrained")
     tokens = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))  # ids may have gaps
     if tokens > config.vocab_size:
-        problem = f"its tokenizer has {tokens} tokens, its encoder {config.vocab_size}; they do not belong together"
-        raise UserError(f"{source}: {problem}")
+        sizes = f"its tokenizer has {tokens} tokens, its encoder {config.vocab_size}"
+        raise UserError(f"{source}: {sizes}; they do not belong together")
     positions = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
     if config.model_type in _OFFSET_POSITIONS:
         positions -= config.pad_token_id + 1
     tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
-    return tokenizer, tokenizer.model_max_length
-
-
-def tokenizer_from_files(
-    files: Mapping[str, str], config: Mapping[str, Any], source: str
-) -> tuple["PreTrainedTokenizerBase", int]:
-    """Return what `load_tokenizer` does, of the texts of a tokenizer's files by name, as a checkpoint holds them."""
-    with tempfile.TemporaryDirectory() as folder:  # transformers reads nothing but files
-        for name, text in files.items():
-            (Path(folder) / Path(name).name).write_text(text, encoding="utf-8")
-        return load_tokenizer(Path(folder), source, make_config(config, source))
-
-
-def tokenizer_files(tokenizer: "PreTrainedTokenizerBase") -> dict[str, str]:
-    """Return the texts of a tokenizer's files by name."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            tokenizer.save_pretrained(folder)
-        except Exception as error:  # the tokenizers library raises no other
-            problem = f"a tokenizer cannot be written there ({reason(error)})"
-            raise UserError(f"{folder}: {problem}; free some space, or set TMPDIR to another folder") from error
-        return {file.name: file.read_text("utf-8") for file in sorted(Path(folder).iterdir())}
+    return tokenizer
 
 
 def make_classifier(
@@ -134,10 +150,7 @@ def make_classifier(
 def load_classifier(
     folder: Path, source: str, class_names: Sequence[str] | None = None
 ) -> tuple["PreTrainedModel", bool]:
-    """Return an encoder with a classification head, in float32 and evaluation mode, and whether the head is a new one.
-
-    `class_names` are in the order of the classes' numbers; None takes the model's own.
-    """
+    """Return an encoder with a head for these classes, or the model's own, and whether the head is a new one."""
     config = load_config(folder, source)
     if class_names is not None:
         set_class_names(config, class_names)
@@ -148,16 +161,13 @@ def load_classifier(
     new = [key for key in loading["missing_keys"] if ".pooler." not in key]
     new += [str(key[0] if isinstance(key, tuple) else key) for key in loading["mismatched_keys"]]
     if encoder := [key for key in new if key.startswith(f"{model.base_model_prefix}.")]:
-        problem = f"its weights are not those of a {config.model_type} encoder"
-        raise UserError(f"{source}: {problem} ({len(encoder)} missing, among them {encoder[0]})")
+        fault = f"{len(encoder)} missing, among them {encoder[0]}"
+        raise UserError(f"{source}: its weights are not those of a {config.model_type} encoder ({fault})")
     return model, bool(new)
 
 
 def restore_classifier(config: Mapping[str, Any], state_dict: Mapping[str, Tensor], source: str) -> "PreTrainedModel":
-    """Return the classifier of a checkpoint, in evaluation mode, its weights mapped from the file.
-
-    `config` is the encoder's, and of `state_dict` names outside "model." are passed over.
-    """
+    """Return the classifier of a checkpoint, in evaluation mode, its weights mapped from the file."""
     weights = {name.removeprefix("model."): value for name, value in state_dict.items() if name.startswith("model.")}
     model, loading = _from_pretrained(make_config(config, source), None, state_dict=weights)
     if wrong := [*loading["missing_keys"], *loading["unexpected_keys"]]:
@@ -168,14 +178,11 @@ def restore_classifier(config: Mapping[str, Any], state_dict: Mapping[str, Tenso
 def _from_pretrained(
     config: "PreTrainedConfig", folder: Path | None, **options: Any
 ) -> tuple["PreTrainedModel", dict[str, Any]]:
-    """Return the classifier that a config describes, and which weights were missing, unexpected or mismatched."""
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as CLASSES
 
+    options |= {"config": config, "dtype": torch.float32, "output_loading_info": True}
     with quiet_transformers():
-        model, loading = CLASSES[type(config)].from_pretrained(
-            folder, config=config, dtype=torch.float32, output_loading_info=True, **options
-        )
-    return model, loading
+        return CLASSES[type(config)].from_pretrained(folder, **options)  # type: ignore[no-any-return]
 
 
 def build_classifier(config: Mapping[str, Any], source: str) -> "PreTrainedModel":
@@ -218,7 +225,5 @@ def quiet_transformers() -> Iterator[None]:
 def check_start(stored: str, given: str) -> None:
     """Check that a checkpoint was fine-tuned from the encoder that is named beside it."""
     if stored != given:
-        raise UserError(
-            f"--ckpt_path: the checkpoint was fine-tuned from {stored}, not from --model.pretrained {given}; leave out "
-            "one of the two"
-        )
+        problem = f"the checkpoint was fine-tuned from {stored}, not from --model.pretrained {given}"
+        raise UserError(f"--ckpt_path: {problem}; leave out one of the two")

@@ -1,7 +1,4 @@
-"""How batches reach a classifier of `transformers`.
-
-Legend: B rows, T tokens, C classes.
-"""
+"""How batches reach a classifier of `transformers`."""
 
 import inspect
 from typing import TYPE_CHECKING, cast
@@ -16,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def logits_of(model: "PreTrainedModel", inputs: dict[str, Tensor | None]) -> Tensor:
-    """Return the logits, shape (B, C), of what a model takes of a batch.
+    """Return the logits, shape (rows, classes), of what a model takes of a batch.
 
-    Entries of `inputs`, each of shape (B, T), that are None or unknown to the model are left out.
+    Entries of `inputs`, each of shape (rows, tokens), that are None or unknown to the model are left out.
     """
     known = inspect.signature(type(model).forward).parameters
     given = {name: value for name, value in inputs.items() if value is not None and name in known}
@@ -28,14 +25,11 @@ def logits_of(model: "PreTrainedModel", inputs: dict[str, Tensor | None]) -> Ten
     try:
         return cast(Tensor, model(**given).logits)
     except (IndexError, RuntimeError) as error:
-        encoder = f"a {model.config.model_type} encoder"
         if "without overflow" in str(error):  # the mask is float32's lowest number, cast to a smaller type
-            raise UserError(
-                f"{encoder} cannot run in half precision ({reason(error)}); use --trainer.precision 32-true"
-            ) from error
-        if isinstance(error, IndexError) or "must match the size" in str(error):
+            problem = f"cannot run in half precision ({reason(error)}); use --trainer.precision 32-true"
+        elif isinstance(error, IndexError) or "must match the size" in str(error):
             tokens = next(iter(given.values())).shape[1]
-            raise UserError(
-                f"{encoder} failed with sentences of {tokens} tokens ({reason(error)}); lower --data.max_length"
-            ) from error
-        raise
+            problem = f"failed with sentences of {tokens} tokens ({reason(error)}); lower --data.max_length"
+        else:
+            raise
+        raise UserError(f"a {model.config.model_type} encoder {problem}") from error

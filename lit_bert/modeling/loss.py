@@ -1,7 +1,4 @@
-"""Which rows count in the loss, and how much.
-
-Legend: B rows of a batch, C classes.
-"""
+"""Which rows of a batch, B of them, and which of C classes count in the loss, and how much."""
 
 from typing import Any, Literal
 
@@ -14,11 +11,7 @@ ClassWeights = list[float] | Literal["balanced"] | None
 
 
 def check_losses(losses: Tensor, labels: Tensor) -> Tensor:
-    """Return losses if there is one for each row; only then can rows be weighted exactly over ranks and accumulation.
-
-    Raises:
-        UserError: Their shape is not that of the labels, (B,).
-    """
+    """Return losses, or raise a UserError if their shape is not that of the labels, (B,)."""
     if losses.shape != labels.shape:
         raise UserError(
             f"compute_loss returned a tensor of shape {tuple(losses.shape)} for {len(labels)} rows; return the loss of "
@@ -30,12 +23,8 @@ def check_losses(losses: Tensor, labels: Tensor) -> Tensor:
 class LossWeights(nn.Module):
     """The weight of each class as `values`, shape (C,), or None if all classes weigh the same.
 
-    "balanced" weights are rows / (C x rows of the class), as scikit-learn has them: their mean over the training rows
-    is 1, so that the loss, a mean over rows, keeps its scale. They are 1 until a data module tells its rows.
-
-    Args:
-        given: `--model.class_weights`.
-        num_labels: C.
+    "balanced" weights are rows / (C x rows of the class), as scikit-learn has them; they are 1 until a data module
+    tells its rows.
     """
 
     def __init__(self, given: ClassWeights, num_labels: int) -> None:

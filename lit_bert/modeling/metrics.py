@@ -29,8 +29,6 @@ class PresentClassAUROC(MulticlassAUROC):
         probs, labels = dim_zero_cat(self.preds), dim_zero_cat(self.target)
         probs, labels = probs[labels != IGNORED], labels[labels != IGNORED]
         present = torch.unique(labels)
-        if len(present) == probs.shape[1]:
-            return super().compute()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # classes without rows
             each = multiclass_auroc(probs, labels, probs.shape[1], average="none", validate_args=False)

@@ -18,17 +18,15 @@ OWN_GROUPS = 2
 
 def check_options(learning_rate: float, warmup_ratio: float, weight_decay: float) -> None:
     """Raise a UserError for a value that is out of range."""
-    ranges = {"learning_rate": (learning_rate, math.inf), "weight_decay": (weight_decay, math.inf)}
-    for option, (value, highest) in {**ranges, "warmup_ratio": (warmup_ratio, 1.0)}.items():
+    options = {"learning_rate": learning_rate, "warmup_ratio": warmup_ratio, "weight_decay": weight_decay}
+    for option, value in options.items():
+        highest = 1.0 if option == "warmup_ratio" else math.inf
         if not 0 <= value <= highest:
             raise UserError(f"--model.{option} {value}: it must be between 0 and {highest:g}")
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split trainable parameters into those that decay and those that do not: vectors, such as biases and LayerNorm.
-
-    Source: Devlin et al. 2019, appendix A.2, as its released optimizer does it.
-    """
+    """Split trainable parameters into those that decay and those that do not: vectors, such as biases and LayerNorm."""
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
@@ -39,13 +37,8 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
 class LinearSchedule(LambdaLR):
     """The schedule of the Hugging Face Trainer: the learning rate rises linearly from 0, then falls to 0.
 
-    Groups that a callback adds to the optimizer follow it too, from the learning rate that the callback gave them;
+    It rises for a fraction of all steps, rounded up. Groups that a callback adds to the optimizer follow it too;
     PyTorch's schedulers refuse an optimizer with more groups than they know.
-
-    Args:
-        optimizer: The optimizer.
-        warmup_ratio: Fraction of `total_steps` spent rising, in [0, 1]; that number of steps is rounded up.
-        total_steps: Optimizer steps of the whole run.
     """
 
     def __init__(self, optimizer: Optimizer, warmup_ratio: float, total_steps: int) -> None:
@@ -74,11 +67,7 @@ class LinearSchedule(LambdaLR):
 
 
 def make_optimizer(module: nn.Module, spec: Mapping[str, Any], weight_decay: float) -> Optimizer:
-    """Return the optimizer that a spec of `class_path` and `init_args` names, over two decay groups.
-
-    Raises:
-        UserError: There is no such optimizer, or it refuses its arguments.
-    """
+    """Return the optimizer that a spec of `class_path` and `init_args` names, over two decay groups."""
     groups = decay_groups(module, spec.get("init_args", {}).get("weight_decay", weight_decay))
     optimizer: Optimizer = _instantiate(Optimizer, spec, groups)
     return optimizer
@@ -92,13 +81,12 @@ def make_schedule(
     It is stepped after each optimizer step, or if it is a ReduceLROnPlateau after each epoch.
     """
     if spec is None:
-        scheduler: Any = LinearSchedule(optimizer, warmup_ratio, total_steps(trainer))
-    else:
-        scheduler = _instantiate(LRScheduler, spec, optimizer)
-    if isinstance(scheduler, ReduceLROnPlateau):
-        monitor = spec.get("init_args", {}).get("monitor", "val/loss") if spec else None
-        return {"scheduler": scheduler, "name": "train/lr", "interval": "epoch", "monitor": monitor}
-    return {"scheduler": scheduler, "name": "train/lr", "interval": "step"}
+        linear = LinearSchedule(optimizer, warmup_ratio, total_steps(trainer))
+        return {"scheduler": linear, "name": "train/lr", "interval": "step"}
+    scheduler = _instantiate(LRScheduler, spec, optimizer)
+    interval = "epoch" if isinstance(scheduler, ReduceLROnPlateau) else "step"
+    monitor = spec.get("init_args", {}).get("monitor", "val/loss")
+    return {"scheduler": scheduler, "name": "train/lr", "interval": interval, "monitor": monitor}
 
 
 def _instantiate(kind: type, spec: Mapping[str, Any], argument: Any) -> Any:
@@ -121,9 +109,7 @@ def total_steps(trainer: Trainer) -> int:
 
 def gradient_norm(optimizer: Optimizer) -> Tensor:
     """Return the 2-norm of all gradients together."""
-    return nn.utils.get_total_norm(
-        [parameter.grad for parameter in _parameters(optimizer) if parameter.grad is not None]
-    )
+    return nn.utils.get_total_norm([p.grad for p in _parameters(optimizer) if p.grad is not None])
 
 
 def clip_gradients(optimizer: Optimizer, value: float | None, algorithm: str | None) -> None:

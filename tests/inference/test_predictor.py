@@ -11,14 +11,14 @@ from lit_bert import BertClassifier, Predictor
 from lit_bert.errors import UserError
 from lit_bert.inference import export, predictor
 from lit_bert.modeling.checkpoint import Checkpoint, read_safely
-from lit_bert.modeling.encoder import tokenizer_from_files
+from lit_bert.modeling.encoder import find_tokenizer
 
 
 def expected(path: Path, text: str) -> torch.Tensor:
     """The module's own probabilities of one sentence, without a batch or padding."""
     module = BertClassifier.load_from_checkpoint(path).eval()
     checkpoint = Checkpoint.read(path)
-    tokenizer, _ = tokenizer_from_files(checkpoint.tokenizer_files, checkpoint.encoder_config, "")
+    tokenizer = find_tokenizer(checkpoint)
     with torch.inference_mode():
         return module(torch.tensor([tokenizer(text).input_ids])).softmax(dim=-1)[0]
 

@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 
 from lit_bert import BertClassifier, TextClassificationDataModule
 from lit_bert.errors import UserError
-from lit_bert.modeling.encoder import find_encoder, load_config, load_tokenizer
+from lit_bert.modeling.encoder import find_encoder, load_tokenizer
 
 
 def test_folders_that_hold_no_encoder(tmp_path: Path) -> None:
@@ -21,17 +21,6 @@ def test_folders_that_hold_no_encoder(tmp_path: Path) -> None:
     (tmp_path / "empty" / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(UserError, match=r"a config.json but no weights"):
         find_encoder(str(tmp_path / "empty"))
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("num_hidden_layers", 10**9), ("num_labels", 10**8), ("vocab_size", 10**12)]
-)
-def test_a_config_of_absurd_size_is_refused_at_once(tiny_bert: str, tmp_path: Path, name: str, value: int) -> None:
-    folder = Path(shutil.copytree(tiny_bert, tmp_path / "absurd"))
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, name: value}))
-    with pytest.raises(UserError, match=rf"absurd: its config.json says {name} {value:,}; no encoder has more than"):
-        load_config(folder, "absurd")
 
 
 def test_token_ids_beyond_the_encoders_are_refused(tiny_bert: str, tmp_path: Path) -> None:
@@ -51,10 +40,6 @@ def test_frozen_layers_stay_as_they_are_and_the_others_learn(tiny_bert: str, rev
     changed = {name for name, value in model.model.named_parameters() if not torch.equal(value, before[name])}
     assert "classifier.weight" in changed
     assert not any(".embeddings." in name or ".layer.0." in name for name in changed)
-    assert any(".layer.1." in name for name in changed) == (model.model.config.num_hidden_layers > 1)
-
-
-@pytest.mark.parametrize("number", [-1, 99])
-def test_more_frozen_layers_than_there_are_are_refused(tiny_bert: str, number: int) -> None:
-    with pytest.raises(UserError, match=rf"--model.frozen_layers {number}: it must be between 0 and"):
-        BertClassifier(tiny_bert, frozen_layers=number)
+    assert any(".layer.1." in name for name in changed)
+    with pytest.raises(UserError, match=r"--model.frozen_layers 99: it must be between 0 and the encoder's 2"):
+        BertClassifier(tiny_bert, frozen_layers=99)

@@ -21,7 +21,7 @@ def test_balanced_weights_are_those_of_scikit_learn() -> None:
     assert not weights.state_dict()  # which leaves checkpoints as they are
 
 
-def test_a_mistake() -> None:
+def test_weights_that_are_given_and_mistakes() -> None:
     with pytest.raises(UserError, match="give a number for each of 3 classes"):
         LossWeights([1.0, 2.0], 3)
     with pytest.raises(UserError, match="give a list"):

@@ -10,26 +10,25 @@ def batches(*index: list[int]) -> list[dict[str, torch.Tensor]]:
     return [{"index": torch.tensor(part), "preds": torch.tensor([next(rows) for _ in part])} for part in index]
 
 
-def test_no_batches_are_no_outputs() -> None:
-    assert gather_outputs([]) == {}
+@pytest.mark.parametrize(
+    ("index", "deduplicate", "expected"),
+    [
+        ([[3, 1], [2, 0]], False, [3, 1, 2, 0]),
+        ([[3, 1], [2, 0]], True, [3, 1, 2, 0]),
+        ([[1, 0], [1, 2]], True, [1, 0, 3]),  # a row that the loader repeats
+        ([[0, 1, 2], [0, 1]], False, [0, 1, 2, 3, 4]),  # an index that begins anew in each batch
+    ],
+)
+def test_rows_come_in_the_order_of_their_index(index: list[list[int]], deduplicate: bool, expected: list[int]) -> None:
+    assert gather_outputs(batches(*index), deduplicate)["preds"].tolist() == expected
 
 
-@pytest.mark.parametrize("deduplicate", [False, True])
-def test_rows_come_in_the_order_of_their_index(deduplicate: bool) -> None:
-    assert gather_outputs(batches([3, 1], [2, 0]), deduplicate)["preds"].tolist() == [3, 1, 2, 0]
-
-
-def test_a_row_that_the_loader_repeats_counts_once() -> None:
-    assert gather_outputs(batches([1, 0], [1, 2]), deduplicate=True)["index"].tolist() == [0, 1, 2]
-
-
-def test_an_index_that_begins_anew_in_each_batch_loses_no_row() -> None:
-    assert gather_outputs(batches([0, 1, 2], [0, 1]))["preds"].tolist() == [0, 1, 2, 3, 4]
-
-
-def test_without_an_index_rows_stay_as_they_come() -> None:
+def test_rows_without_an_index_or_a_label_and_no_rows() -> None:
     assert gather_outputs([{"preds": torch.tensor([5, 4])}, {"preds": torch.tensor([3])}])["preds"].tolist() == [
         5,
         4,
         3,
     ]
+    labelled = {"preds": torch.tensor([5, 4]), "labels": torch.tensor([1, -100])}
+    assert gather_outputs([labelled])["preds"].tolist() == [5]
+    assert gather_outputs([]) == {}
