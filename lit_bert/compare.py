@@ -2,10 +2,11 @@
 
 import argparse
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import NormalDist
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from lit_bert.errors import UserError, exit_on_user_error
 
@@ -15,31 +16,21 @@ if TYPE_CHECKING:
 _Z95 = NormalDist().inv_cdf(0.975)
 
 
-class Comparison(NamedTuple):
-    """Numbers of rows: all of them, those predicted right by the first file and by the second, and by one alone."""
-
-    rows: int
-    right_a: int
-    right_b: int
-    only_a: int
-    only_b: int
-
-
-def compare(a: "Sequence[LabelledRow]", b: "Sequence[LabelledRow]") -> Comparison:
-    """Compare two prediction files.
+def compare(a: "Sequence[LabelledRow]", b: "Sequence[LabelledRow]") -> tuple[int, int, int, int]:
+    """Return how many rows of two files are predicted right by both, by `a` alone, by `b` alone, and by neither.
 
     Raises:
         UserError: They are not of the same rows with the same labels.
     """
     if len(a) != len(b):
         raise UserError(f"B has {len(b):,} rows, A {len(a):,}; give files of the same rows")
-    for number, (in_a, in_b) in enumerate(zip(a, b, strict=True), 1):
+    outcomes: Counter[tuple[bool, bool]] = Counter()
+    for in_a, in_b in zip(a, b, strict=True):
         if in_a[:2] != in_b[:2]:
-            fault = f"row {in_b.index + 1}, label {in_b.label}; in A it is row {in_a.index + 1}, label {in_a.label}"
-            raise UserError(f"B has in place {number} {fault}; give files of the same rows")
-    right_a, right_b = ([row.pred == row.label for row in rows] for rows in (a, b))
-    both = sum(map(min, right_a, right_b))
-    return Comparison(len(a), sum(right_a), sum(right_b), sum(right_a) - both, sum(right_b) - both)
+            fault = f"row {in_b.row}, label {in_b.label}, where A has row {in_a.row}, label {in_a.label}"
+            raise UserError(f"B has {fault}; give files of the same rows")
+        outcomes[in_a.pred == in_a.label, in_b.pred == in_b.label] += 1
+    return outcomes[True, True], outcomes[True, False], outcomes[False, True], outcomes[False, False]
 
 
 def paired_interval(only_a: int, only_b: int, rows: int) -> tuple[float, float]:
@@ -82,20 +73,20 @@ def _print_comparison(a: Path, b: Path) -> None:
     from lit_bert.evaluation.report import make_table
     from lit_bert.inference.predictions import read_predictions
 
-    found = compare(read_predictions(a), read_predictions(b))
+    both, only_a, only_b, neither = compare(read_predictions(a), read_predictions(b))
+    rows = both + only_a + only_b + neither
     console = Console(highlight=False, soft_wrap=True)
     table = make_table("", "rows", "accuracy", "95 % interval", "alone right")
-    for name, path, right, alone in (("A", a, found.right_a, found.only_a), ("B", b, found.right_b, found.only_b)):
+    for name, path, alone in (("A", a, only_a), ("B", b, only_b)):
         console.print(f"{name}           {path}", markup=False)
-        interval = "{:.4f} to {:.4f}".format(*wilson_interval(right, found.rows))
-        table.add_row(name, f"{found.rows:,}", f"{right / found.rows:.4f}", interval, f"{alone:,}")
+        interval = "{:.4f} to {:.4f}".format(*wilson_interval(both + alone, rows))
+        table.add_row(name, f"{rows:,}", f"{(both + alone) / rows:.4f}", interval, f"{alone:,}")
     console.print(table)
-    differing = found.only_a, found.only_b
-    p, (low, high) = mcnemar(*differing), paired_interval(*differing, found.rows)
-    points = 100 * (found.only_a - found.only_b) / found.rows
-    console.print(f"A - B       {points:+.2f} points, 95 % interval {100 * low:+.2f} to {100 * high:+.2f} (paired)")
+    p, (low, high) = mcnemar(only_a, only_b), paired_interval(only_a, only_b, rows)
+    points = f"{100 * (only_a - only_b) / rows:+.2f} points"
+    console.print(f"A - B       {points}, 95 % interval {100 * low:+.2f} to {100 * high:+.2f} (paired)")
     console.print(f"p           {p:.3g} (McNemar's exact test)")
-    better = "A" if found.only_a > found.only_b else "B"
+    better = "A" if only_a > only_b else "B"
     console.print(f"so          {f'{better} is better' if p < 0.05 else 'these rows do not tell which is better'}")
 
 

@@ -50,13 +50,8 @@ class Explanation(NamedTuple):
 def explain(model: Any, encode: TextEncoder, text: str | tuple[str, str], target: int) -> tuple[list[WordScore], float]:
     """Return the scores of a text's words, for the probability of its target class, and their convergence error.
 
-    It computes in float32, for half precision is too coarse for the error to say anything.
-
-    Args:
-        model: A classifier of transformers, in evaluation mode.
-        encode: Makes the tokens that the model predicts from.
-        text: A text, or a pair of two.
-        target: The number of the class.
+    It computes in float32, for half precision is too coarse for the error to say anything; the model, a classifier of
+    transformers, is in evaluation mode.
 
     Raises:
         UserError: captum is not installed.

@@ -98,8 +98,7 @@ def _calibrate(model: Any, checkpoint: Checkpoint) -> dict[str, float]:
         raise UserError(f"--calibrate: the last layer of a {model.config.model_type} model is not known here")
     probs, labels = checkpoint.val_outputs["probs"], checkpoint.val_outputs["labels"]
     temperature, error_of = calibration.fit_temperature(probs, labels), calibration.expected_calibration_error
-    before = error_of(probs, labels)
-    unseen = calibration.cross_validated_error(probs, labels)
+    before, unseen = error_of(probs, labels), calibration.cross_validated_error(probs, labels)
     if not calibration.helps(temperature, before, unseen):
         raise UserError(
             f"--calibrate: it would not help: of {len(labels):,} validation rows the calibration error is "
@@ -109,8 +108,8 @@ def _calibrate(model: Any, checkpoint: Checkpoint) -> dict[str, float]:
     for parameter in last.parameters():
         parameter.data = parameter.data / temperature
     after = error_of(calibration.apply_temperature(probs, temperature), labels)
-    errors = f"calibration error on the validation rows {before:.4f} before, {after:.4f} after"
-    status("calib", f"temperature {temperature:.3f}; {errors}")
+    figures = f"calibration error on the validation rows {before:.4f} before, {after:.4f} after"
+    status("calib", f"temperature {temperature:.3f}; {figures}")
     return {"temperature": temperature, "before": before, "after": after}
 
 
@@ -159,10 +158,7 @@ def _val_dataloader(model: Any, checkpoint: Checkpoint) -> Any:
 def export_best(trainer: Trainer, run: Path, results: Mapping[str, Any]) -> None:
     """Export the best checkpoint of a run that has ended, on rank 0; nothing if there is none, or it is not a BERT's.
 
-    Args:
-        trainer: The Trainer.
-        run: The run's folder.
-        results: What metrics.json holds.
+    `run` is the run's folder, and `results` are what its metrics.json holds.
     """
     best = results.get("checkpoint")
     own_forward = type(trainer.lightning_module).forward is not BertClassifier.forward  # transformers does not have it
@@ -177,11 +173,10 @@ def load_metrics(path: Path) -> dict[str, Any]:
     run = run_dir.run_dir_of(path)
     try:
         content = json.loads((run / run_dir.METRICS).read_text(encoding="utf-8")) if run else {}
-        if run is None or not content.get("checkpoint") or not (run / content["checkpoint"]).samefile(path):
-            return {}
+        is_best = run and content.get("checkpoint") and (run / content["checkpoint"]).samefile(path)
     except (OSError, ValueError):
         return {}
-    return {split: content[split] for split in ("val", "test") if split in content}
+    return {split: content[split] for split in ("val", "test") if is_best and split in content}
 
 
 def resolve_checkpoint(path: Path) -> Path:

@@ -26,11 +26,8 @@ TOLERANCE = 1e-4
 def write_onnx(model: Any, path: Path, max_positions: int, pairs: bool) -> float:
     """Write a file for sentences of up to `max_positions` tokens, and return how far its probabilities are off.
 
-    Args:
-        model: A classifier of transformers, in evaluation mode.
-        path: The file.
-        max_positions: Tokens of a sequence at most.
-        pairs: Whether it is for pairs of texts, which some encoders are told apart by `token_type_ids`.
+    The model, a classifier of transformers, is in evaluation mode; `pairs` of texts are told apart by `token_type_ids`
+    where the encoder has them.
 
     Raises:
         UserError: What it needs is not installed, the model cannot be exported, or its probabilities differ.

@@ -133,9 +133,9 @@ def write_predictions(output: str, kind: str, outputs: "Mapping[str, Tensor]", r
 
 
 class LabelledRow(NamedTuple):
-    """A row's place in the data, from 0, its label and its prediction."""
+    """A row's number in the data, from 1, its label and its prediction."""
 
-    index: int
+    row: int
     label: str
     pred: str
 
@@ -150,7 +150,7 @@ def read_predictions(path: Path) -> list[LabelledRow]:
     for number, row in enumerate(filter(None, read_rows(path, str(path), DEFAULT_FORMAT, {})), 1):
         where = f"{path}, row {number}"
         try:
-            found = LabelledRow(int(row["row"]) - 1, row["label"], row["pred"])
+            found = LabelledRow(int(row["row"]), row["label"], row["pred"])
         except KeyError as error:
             raise UserError(f"{where}: no column {error}; give a file that `predict` wrote") from error
         except (ValueError, TypeError, OverflowError) as error:

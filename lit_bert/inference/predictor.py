@@ -159,16 +159,11 @@ def _load(source: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase, dict
 
 
 def restore_model(checkpoint: Checkpoint) -> "PreTrainedModel":
-    """Return the classifier of a checkpoint, in evaluation mode.
-
-    Raises:
-        UserError: Its weights are not those of a classifier of `transformers`.
-    """
+    """Return the classifier of a checkpoint, in evaluation mode; a UserError says that transformers has none such."""
     source = f"--ckpt_path {checkpoint.path}"
     if checkpoint.own_forward:
         raise UserError(
             f"{source}: it was trained by a subclass of BertClassifier with a forward of its own, which transformers "
             "does not have; predict with `predict` of the script that trained it"
         )
-    model: PreTrainedModel = encoder.restore_classifier(checkpoint.encoder_config, checkpoint.state_dict, source)
-    return model
+    return encoder.restore_classifier(checkpoint.encoder_config, checkpoint.state_dict, source)

@@ -82,7 +82,7 @@ class TextPredictor(LightningModule):
             yield start + rank * size, turn[rank * size : (rank + 1) * size]
 
     def predict_step(self, batch: object, batch_idx: int) -> Counter[str]:
-        """Predict all windows, now that the Trainer has connected the ranks; rank 0 writes them, and counts rows."""
+        """Predict all windows, now that the Trainer has connected the ranks; rank 0 writes them."""
         rank, world_size = self.global_rank, self.trainer.world_size
         columns = (TextColumn("Predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with ExitStack() as opened:
@@ -95,9 +95,10 @@ class TextPredictor(LightningModule):
                     shares = [self.predict_window(window)] * world_size
                     if world_size > 1:
                         distributed.all_gather_object(shares, shares[0])
-                    for text, outcomes, unknown in shares if file else []:
-                        file.write(text)
-                        file.flush()
+                    for text, outcomes, unknown in shares:
+                        if file:
+                            file.write(text)
+                            file.flush()
                         self.outcomes += outcomes
                         self.unknown = sorted({*self.unknown, *unknown})[:5]
                         progress.advance(task, outcomes.total())
@@ -105,7 +106,7 @@ class TextPredictor(LightningModule):
                 if self.rows or not self.outcomes:
                     raise
                 self.fault = error
-            if file and not self.outcomes:
+            if not self.outcomes:
                 raise UserError("--input -: standard input has no lines")
         return self.outcomes
 

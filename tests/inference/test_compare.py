@@ -24,7 +24,7 @@ def write(path: Path, wrong: set[int], labels: list[str] = LABELS) -> Path:
 def test_two_files_are_compared_row_by_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = write(tmp_path / "a.csv", {0}), write(tmp_path / "b.jsonl", {1, 2, 3, 4, 5, 6, 7})
     result = compare.compare(read_predictions(a), read_predictions(b))
-    assert result == (10, 9, 3, 7, 1)
+    assert result == (2, 7, 1, 0)
     compare.main([str(a), str(b)])
     said = capsys.readouterr().out
     assert "A - B       +60.00 points, 95 % interval +6.79 to +93.21 (paired)" in said
@@ -51,7 +51,7 @@ def test_interval_and_test_of_no_difference() -> None:
     ("labels", "message"),
     [
         (LABELS[:-1], "B has 9 rows, A 10; give files of the same rows"),
-        (["neg", *LABELS[1:]], "B has in place 1 row 1, label neg; in A it is row 1, label pos; give files of the sa"),
+        (["neg", *LABELS[1:]], "B has row 1, label neg, where A has row 1, label pos; give files of the same rows"),
     ],
 )
 def test_other_rows_are_refused(tmp_path: Path, labels: list[str], message: str) -> None:
@@ -89,4 +89,4 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_what_predict_writes_can_be_read(tmp_path: Path) -> None:
     result = read_predictions(write(tmp_path / "a.jsonl", {0}))
-    assert result[:2] == [(0, "pos", "neg"), (1, "pos", "pos")]
+    assert result[:2] == [(1, "pos", "neg"), (2, "pos", "pos")]

@@ -15,7 +15,6 @@ from safetensors import SafetensorError
 from test_predictor import expected
 from transformers import BertForSequenceClassification, pipeline
 
-from lit_bert.cli import main
 from lit_bert.errors import UserError
 from lit_bert.evaluation.calibration import apply_temperature, expected_calibration_error, fit_temperature
 from lit_bert.export import main as run_export
@@ -202,8 +201,10 @@ def test_a_full_disk_is_explained_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_best_checkpoint_of_the_newest_run_is_exported(recipe: str, tmp_path: Path) -> None:
-    main(["fit", "--config", recipe, "--export_after_fit=false"])
+def test_the_best_checkpoint_of_the_newest_run_is_exported(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained.parents[1])
     run_export(["--ckpt_path", "best", "--to", str(tmp_path / "out")])
     assert "| test | 30 |" in (tmp_path / "out" / "README.md").read_text()
     with pytest.raises(SystemExit):
