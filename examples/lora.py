@@ -1,6 +1,7 @@
 """Train small matrices beside the encoder's own (LoRA, Hu et al. 2021) by peft, and save the merged classifier.
 
 python examples/lora.py
+python examples/lora.py --rows 1000
 python examples/lora.py --dataset reviews.csv --pretrained google-bert/bert-base-cased --to my_model
 """
 
@@ -13,14 +14,14 @@ from lit_bert import BertClassifier, TextClassificationDataModule
 from lit_bert.modeling.encoder import find_tokenizer
 
 
-def main(dataset: str = "packaged", pretrained: str = "packaged", rank: int = 8, to: str = "lora_model") -> None:
-    """Train on a file, a folder, a Hub id or the packaged reviews; the folder `to` is for `transformers.pipeline`."""
+def main(dataset: str = "packaged", pretrained: str = "packaged", rows: int | None = None, to: str = "merged") -> None:
+    """Train on a file, a folder, a Hub id or the packaged reviews; `transformers.pipeline` loads the folder `to`."""
     seed_everything(1)
-    data = TextClassificationDataModule(dataset, pretrained, batch_size=16)
+    data = TextClassificationDataModule(dataset, pretrained, train_rows=rows, batch_size=16)
     model = BertClassifier(pretrained, class_names=data.class_names, learning_rate=1e-3, warmup_ratio=0.1)
     encoder = model.model.base_model
     linear = [name for name, part in encoder.named_modules() if isinstance(part, nn.Linear) and "pooler" not in name]
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear)
+    config = LoraConfig(r=8, lora_alpha=16, target_modules=linear)
     adapters = LoraModel(encoder, config, "default")  # it replaces the encoder's layers in place, and freezes the rest
     for name, parameter in encoder.named_parameters():
         parameter.requires_grad_(parameter.requires_grad or "pooler" in name)  # the pooler may begin at random

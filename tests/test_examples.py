@@ -122,11 +122,12 @@ def test_lora_trains_little_and_saves_what_a_pipeline_loads(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run("lora.py", ["--dataset", str(reviews), "--pretrained", tiny_bert, "--rank=4", "--to=merged"], monkeypatch)
+    run("lora.py", ["--dataset", str(reviews), "--pretrained", tiny_bert, "--rows=32", "--to=merged"], monkeypatch)
     assert "test/acc" in capsys.readouterr().out
     trainer, model, data = fitted
+    assert trainer.global_step == 3 * 2  # epochs, of 32 rows in batches of 16
     trained = sum(p.numel() for group in trainer.optimizers[0].param_groups for p in group["params"])
-    adapters = 2 * 4 * (4 * (32 + 32) + 2 * (32 + 64))  # layers, rank, and both sides of six matrices
+    adapters = 2 * 8 * (4 * (32 + 32) + 2 * (32 + 64))  # layers, rank, and both sides of six matrices
     assert trained == adapters + (32 * 32 + 32) + (32 * 2 + 2)  # pooler and head as a whole
 
     before = AutoModel.from_pretrained(tiny_bert).state_dict()
