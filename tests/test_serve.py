@@ -14,16 +14,11 @@ from lit_bert.serve import main
 
 
 @pytest.fixture
-def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        number: int = free.getsockname()[1]
-    return number
-
-
-@pytest.fixture(autouse=True)
-def _signals() -> Iterator[None]:
+def port() -> Iterator[int]:
     handler = signal.getsignal(signal.SIGTERM)
-    yield
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        number = free.getsockname()[1]
+    yield number
     signal.signal(signal.SIGTERM, handler)
 
 
@@ -57,13 +52,14 @@ def test_a_signal_ends_it_when_what_was_asked_is_answered(
         (["--port", "taken"], "cannot listen, Address already in use"),
         (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt: there is no such file"),
         (["--token", "two words"], "--token or LIT_BERT_TOKEN: use letters, digits"),
-        (["--host", "0.0.0.0", "--token", "x"], "a server needs uvicorn: pip install -e '.[serve]' -c constraints.txt"),
+        (["--host", "0.0.0.0"], "a server needs uvicorn: pip install -e '.[serve]' -c constraints.txt"),
     ],
 )
 def test_a_mistake_is_one_line(
     words: list[str], message: str, port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if "pip" in message:
+        monkeypatch.setenv("LIT_BERT_TOKEN", "x")
         monkeypatch.setitem(sys.modules, "uvicorn", None)
         monkeypatch.delitem(sys.modules, "lit_bert.inference.server", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -1,7 +1,6 @@
 """Chromium without a window, by its DevTools protocol."""
 
 import json
-import re
 import subprocess
 import time
 import urllib.request
@@ -31,10 +30,8 @@ class Browser:
         words += ["--no-sandbox", "--disable-gpu", "--window-size=500,900", "about:blank"]
         process = subprocess.Popen([program, *words], stderr=subprocess.PIPE, text=True)
         try:
-            [port] = next(
-                filter(None, (re.findall(r"listening on ws://127.0.0.1:(\d+)", line) for line in process.stderr or ()))
-            )
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as reply:
+            address = next(line.split("ws://")[1] for line in process.stderr or () if "DevTools listening" in line)
+            with urllib.request.urlopen(f"http://{address.split('/')[0]}/json/list") as reply:
                 [page] = [target for target in json.load(reply) if target["type"] == "page"]
             with connect(page["webSocketDebuggerUrl"], max_size=None, proxy=None) as socket:
                 yield Browser(socket)
@@ -43,7 +40,6 @@ class Browser:
             process.wait(30)
 
     def call(self, method: str, **params: Any) -> Any:
-        """Call a method of the protocol, and return its result."""
         self.number += 1
         self.socket.send(json.dumps({"id": self.number, "method": method, "params": params}))
         while True:
@@ -61,7 +57,6 @@ class Browser:
         return result["result"].get("value")
 
     def until(self, script: str) -> None:
-        """Wait until a script is true."""
         for _ in range(300):
             if self.evaluate(script):
                 return

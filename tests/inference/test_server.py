@@ -16,7 +16,6 @@ from lit_bert import Predictor
 from lit_bert.errors import UserError
 from lit_bert.inference import batcher, schema, server
 from lit_bert.inference.batcher import Batcher
-from lit_bert.inference.explain import Explanation, WordScore
 from lit_bert.inference.predictor import Prediction
 from lit_bert.modeling.checkpoint import read_safely
 
@@ -34,13 +33,25 @@ def client(model: Batcher) -> Iterator[httpx2.Client]:
         yield running
 
 
-def test_answers_are_the_predictors(client: httpx2.Client, model: Batcher) -> None:
-    texts = ["great fun", "awful", "a dull film"]
-    answers = client.post("/predict", json={"texts": texts}).json()["predictions"]
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    handler = signal.getsignal(signal.SIGTERM)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_answers_are_the_predictors(client: httpx2.Client, model: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["great fun", "awful"]
+    answers = client.post("/predict", json={"texts": texts, "explain": True}).json()["predictions"]
     for answer, expected in zip(answers, model.predictor(texts), strict=True):
         assert answer["probs"] == pytest.approx(expected.probs, abs=0.012)
-        assert (list(answer), answer["score"]) == (["label", "score", "probs"], answer["probs"][answer["label"]])
-    assert len(client.post("/predict", json={"text": "fun"}).json()["predictions"]) == 1
+        assert answer["score"] == answer["probs"][answer["label"]]
+    assert [[word["text"] for word in answer["words"]] for answer in answers] == [["great", "fun"], ["awful"]]
+    monkeypatch.setattr(schema, "CAN_EXPLAIN", False)
+    refused = client.post("/predict", json={"text": "fun", "explain": True})
+    assert "captum is not installed" in refused.json()["detail"][0]["msg"]
+    assert list(client.post("/predict", json={"text": "fun"}).json()["predictions"][0]) == ["label", "score", "probs"]
 
 
 def test_requests_that_wait_are_predicted_together_and_their_answers_are_not_mixed_up(
@@ -71,7 +82,6 @@ def test_requests_that_wait_are_predicted_together_and_their_answers_are_not_mix
         ({"texts": ["fun", " \n"]}, ["texts", 1], "at least 1 character"),
         ({"text": "fun", "texts": ["fun"]}, [], "Give either text or texts"),
         ({"txt": "fun"}, ["txt"], "Extra inputs are not permitted"),
-        ({"text": "fun", "explain": 1}, ["explain"], "valid boolean"),
         (b'{"text": "half \\ud800"}', [], "Invalid JSON"),
         (b'{"text": "fun"', [], "Invalid JSON: EOF while parsing an object at line 1 column 14"),
         (b"[" * 100_000, [], "Invalid JSON"),
@@ -87,27 +97,11 @@ def test_what_is_not_a_request_is_answered_422_with_a_reason(
     assert set(problem) == {"loc", "msg", "type"}  # nothing of what was sent
 
 
-def test_words_of_an_explanation_are_in_the_answer(
-    client: httpx2.Client, model: Batcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def explain(texts: list[str]) -> list[Explanation]:
-        return [Explanation("pos", 1.0, [WordScore(word, 0.5) for word in text.split()], 0.0) for text in texts]
-
-    request = {"texts": ["great fun", "awful"], "explain": True}
-    monkeypatch.setattr(model.predictor, "explain", explain)
-    answers = client.post("/predict", json=request).json()["predictions"]
-    words = [{"text": word, "score": 0.5} for word in ("great", "fun", "awful")]
-    assert [answer["words"] for answer in answers] == [words[:2], words[2:]]
-    monkeypatch.setattr(schema, "CAN_EXPLAIN", False)
-    assert "captum is not installed" in client.post("/predict", json=request).json()["detail"][0]["msg"]
-
-
 def test_a_body_that_is_too_large_is_answered_413(client: httpx2.Client) -> None:
     pieces = (b"f" * 100_000 for _ in range(11))  # their length is not announced
     for content in (b"f" * 10_000_000, pieces):
         reply = client.post("/predict", content=content)
-        reason = "the body is larger than 1,048,576 bytes; send fewer texts at a time"
-        assert (reply.status_code, reply.json()["detail"]) == (413, reason)
+        assert (reply.status_code, reply.json()["detail"][:43]) == (413, "the body is larger than 1,048,576 bytes; se")
 
 
 def test_a_client_that_is_slow_or_gone_or_no_client_leaves_it_as_it_was(
@@ -135,25 +129,20 @@ def test_a_full_queue_is_answered_503_and_long_waits_504(trained: Path, monkeypa
             return client.post("/predict", json={"text": "fun"})
 
         with held(model):
-            first = pool.submit(ask)
-            until_waiting(client, 1)
-            with monkeypatch.context() as patch:
-                patch.setattr(batcher, "ANSWER_SECONDS", 0.2)
-                late = ask()
-            second = pool.submit(ask)
+            asked = [pool.submit(ask) for _ in range(2)]
             until_waiting(client, 2)
-            refused = ask()
+            monkeypatch.setattr(batcher, "ANSWER_SECONDS", 0.2)
+            late, refused = ask(), ask()
             assert client.get("/health").text == "ok"
         assert (late.status_code, late.json()["detail"]) == (504, "there was no answer within 0.2 seconds")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-        assert [first.result().status_code, second.result().status_code] == [200, 200]
+        assert [reply.result().status_code for reply in asked] == [200, 200]
         numbers = client.get("/metrics").text
-    for line in ('requests_total{status="504"} 1', "batch_rows_sum [1-9]", "request_seconds_count [1-9]"):
-        assert re.search(f"^lit_bert_{line}", numbers, re.MULTILINE), line
+    assert re.search(r'requests_total{status="504"} 1(.*\n)+lit_bert_request_seconds_count [1-9]', numbers)
 
 
 def test_a_batch_that_fails_is_answered_500_and_a_lost_gpu_ends_the_server(
-    model: Batcher, client: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+    model: Batcher, client: httpx2.Client, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> Any:
         raise error
@@ -163,10 +152,9 @@ def test_a_batch_that_fails_is_answered_500_and_a_lost_gpu_ends_the_server(
         patch.setattr(model, "predictor", fail)
         reply = client.post("/predict", json={"text": "fun"})
     assert (reply.status_code, reply.json()["detail"]) == (500, "the model failed; the server's output says why")
-    assert client.post("/predict", json={"text": "fun"}).status_code == 200
     error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
     monkeypatch.setattr(Predictor, "__call__", fail)
-    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/predict"
         asked = pool.submit(httpx2.post, address, json={"text": "fun"}, timeout=60)
         with pytest.raises(torch.AcceleratorError):
@@ -179,18 +167,15 @@ def test_health_info_openapi_and_a_token(trained: Path, best: Path, client: http
     info = client.get("/info").json()
     assert (info["classes"], info["max_texts"], info["max_characters"]) == (["neg", "pos"], 128, 20_000)
     assert info["metrics"]["test"] == {"acc": round(metrics["acc"], 4), "f1": round(metrics["f1"], 4)}
-    described = client.get("/openapi.json").json()["paths"]
-    assert set(described) == {"/health", "/info", "/predict"}
-    body = described["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert set(body["properties"]) == {"text", "texts", "explain"}
+    described = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["requestBody"]["content"]
+    assert set(described["application/json"]["schema"]["properties"]) == {"text", "texts", "explain"}
     assert client.get("/docs").status_code == 404  # FastAPI's, whose scripts are on another server
     with serving(Batcher(best, max_queue=2), TOKEN) as guarded:
         assert guarded.get("/").headers["content-security-policy"].startswith("default-src 'none'; script-src 'sha256-")
         assert guarded.get("/health").text == "ok"
         for path in ("/info", "/metrics", "/openapi.json"):
             reply = guarded.get(path)
-            assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer")
-            assert reply.json()["detail"] == "a token is needed: send Authorization: Bearer <token>"
+            assert (reply.headers["www-authenticate"], reply.json()["detail"][:17]) == ("Bearer", "a token is needed")
         for wrong in (f"Bearer {TOKEN}x", f"Basic {TOKEN}", "Bearer", TOKEN, b"Bearer \xe9"):
             reply = guarded.post("/predict", content=b"f" * 2_000_000, headers={"authorization": wrong})
             assert reply.status_code == 401
@@ -200,14 +185,13 @@ def test_health_info_openapi_and_a_token(trained: Path, best: Path, client: http
 
 
 def test_a_signal_while_it_loads_ends_it_and_a_model_of_pairs_is_refused(
-    best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    best: Path, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = read_safely(best)
     content["datamodule_hyper_parameters"]["text_pair_column"] = "hypothesis"
-    torch.save(content, tmp_path / "pairs.ckpt")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with pytest.raises(UserError, match=r"pairs.ckpt: it was trained on pairs of texts, which the server does not"):
-            server.serve(tmp_path / "pairs.ckpt", listener, None, 8)
-        monkeypatch.setattr(server, "Batcher", lambda *_: signal.raise_signal(signal.SIGTERM))
-        server.serve(best, listener, None, 8)
+    torch.save(content, "pairs.ckpt")
+    with pytest.raises(UserError, match=r"pairs.ckpt: it was trained on pairs of texts, which the server"):
+        server.serve(Path("pairs.ckpt"), listener, None, 8)
+    monkeypatch.setattr(server, "Batcher", lambda *_: signal.raise_signal(signal.SIGTERM))
+    server.serve(best, listener, None, 8)
     assert capsys.readouterr().out == "serve    stopped\n"
