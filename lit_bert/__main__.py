@@ -2,7 +2,6 @@
 
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 
 from lit_bert.run.help import COMMANDS, check_command
 
@@ -18,11 +17,13 @@ def main() -> None:
         check_command(words)
         command = next((word for word in words if word in COMMANDS), "fit")
         module, _ = COMMANDS[command]
-        if not find_spec(f"lit_bert.{module.partition('.')[0]}"):
-            sys.stderr.write(f"error: {command}: lit_bert/{module.partition('.')[0]} is not in this copy of lit_bert\n")
-            raise SystemExit(2)
         run = import_module(f"lit_bert.{module}").main
         run(words) if module == "cli" else run(words[1:])
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("lit_bert."):
+            raise
+        sys.stderr.write(f"error: {command}: {error.name} is not in this copy of lit_bert\n")
+        raise SystemExit(2) from error
     except KeyboardInterrupt:  # outside of training, which ends with a checkpoint
         sys.stderr.write("stopped by SIGINT\n")
         raise SystemExit(130) from None

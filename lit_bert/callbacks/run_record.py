@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from lit_bert.console import status
 from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.files import atomic_write, next_free_path
 from lit_bert.run.hardware import processor_name
+from lit_bert.run.versions import package_version
 
 PACKAGES = ("lit_bert", "torch", "lightning", "transformers", "tokenizers", "datasets", "torchmetrics", "numpy")
 
@@ -106,14 +106,6 @@ def _provenance(trainer: Trainer) -> dict[str, Any]:
         "resumed_from": trainer.ckpt_path and str(trainer.ckpt_path),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
-
-
-def package_version(package: str) -> str | None:
-    """Return a package's version, or None if it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _git(*arguments: str) -> str | None:

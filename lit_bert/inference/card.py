@@ -7,11 +7,11 @@ from typing import Any
 
 from yaml import YAMLError
 
-from lit_bert.callbacks.run_record import package_version
 from lit_bert.data.hub import is_hub_id
 from lit_bert.data.packaged import PACKAGED, PACKAGED_BASE
 from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.module import BertClassifier
+from lit_bert.run.versions import package_version
 
 _ENCODERS = {
     PACKAGED: "sentence-transformers/all-MiniLM-L6-v2",
