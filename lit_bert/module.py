@@ -104,11 +104,7 @@ class BertClassifier(LightningModule):
         return (buffer for buffer in super().buffers(recurse) if buffer.is_floating_point())
 
     def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        **other_columns: Tensor,
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None, **_: Tensor
     ) -> Tensor:
         """Return the logits, shape (B, C), of a batch as Hugging Face's collators make it.
 
@@ -156,10 +152,7 @@ class BertClassifier(LightningModule):
             self.log("train/grad_norm", optim.gradient_norm(optimizer))
 
     def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip as the Trainer is told to; Lightning refuses to with a fused optimizer under autocast (PL#21435)."""
         optim.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
