@@ -124,7 +124,7 @@ class BertCLI(LightningCLI):
             with ranks.rank_zero_first():
                 super().instantiate_classes()
         else:
-            self.model = self.datamodule = None
+            self.config_init, self.model, self.datamodule = self.config, None, None
             self.trainer = make_bare_trainer(self.settings.trainer)
             self._open_run_dir()
 

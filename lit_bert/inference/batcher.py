@@ -84,8 +84,10 @@ class Batcher:
         predictions = iter(self.predictor(texts))
         for request in requests:
             texts = request.all_texts()
-            answers = [Answer(**each._asdict()) for each in islice(predictions, len(texts))]
+            answers = [
+                Answer(label=each.label, score=each.score, probs=each.probs) for each in islice(predictions, len(texts))
+            ]
             if request.explain:
                 for answer, explanation in zip(answers, self.predictor.explain(texts), strict=True):
-                    answer.words = [Word(**word._asdict()) for word in explanation.words]
+                    answer.words = [Word(text=word.text, score=word.score) for word in explanation.words]
             yield PredictResponse(predictions=answers)

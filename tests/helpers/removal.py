@@ -25,6 +25,7 @@ def run(recipe: str, folder: Path, piece: str) -> None:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     sys.path.insert(0, str(copy.parent))
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not finder.__module__.startswith("__editable__")]
     sys.argv = ["train.py", "fit", "--config", recipe]
     from lit_bert.cli import main
 
