@@ -10,13 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 @rank_zero_only
 def status(topic: str, text: str, err: bool = False) -> None:
-    """Print a line on rank 0.
-
-    Args:
-        topic: What it is about, in at most 8 letters.
-        text: The line.
-        err: Whether it goes to standard error, where standard output belongs to a result.
-    """
+    """Print a line on rank 0, on a topic of at most 8 letters; `err` leaves standard output to a result."""
     print(f"{topic:8} {text}", file=sys.stderr if err else sys.stdout, flush=True)
 
 
