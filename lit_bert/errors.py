@@ -11,10 +11,7 @@ DISK_FULL_ADVICE = "checkpoints written before are intact: make room, and resume
 
 
 class UserError(ValueError):
-    """A mistake its reader can correct: the message gives the bad value, where it stands, and the fix.
-
-    The command line prints it without a traceback and exits with status 2.
-    """
+    """A mistake its reader can correct: the message gives the bad value, where it stands, and the fix."""
 
 
 class Interrupted(Exception):

@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -31,13 +32,10 @@ def keep_freed_memory() -> None:
 
     A training step on the CPU frees and asks for the same hundreds of megabytes each time; each new page costs a fault.
     """
-    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
-    try:
+    with suppress(AttributeError, OSError, TypeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    mallopt(m_mmap_threshold, 1 << 30)
-    mallopt(m_trim_threshold, (1 << 31) - 1)
+        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD of malloc.h
+        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
 def processor_name() -> str:

@@ -1,7 +1,4 @@
-"""`--help`: this project's options and the Trainer's most used on two screens; `--help=full` for all of Lightning's.
-
-Nothing is imported that takes time: what a first word answers is there at once.
-"""
+"""`--help`: this project's options and the Trainer's most used on two screens, without imports that take time."""
 
 import argparse
 import difflib

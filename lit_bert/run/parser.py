@@ -16,12 +16,9 @@ from lit_bert.run.help import overview, short_help
 
 register_type(torch.device)  # so that arguments of some of Lightning's callbacks can be saved
 
-_LORA = "LoRA is a script now: examples/lora.py"
-_INSTEAD = {
+_INSTEAD = dict.fromkeys(("model.lora_rank", "model.lora_targets"), "LoRA is a script now: examples/lora.py") | {
     "model.class_path": "for a class of your own, call lit_bert.cli.main(model_class=YourClass) from a script",
     "data.class_path": "for a class of your own, call lit_bert.cli.main(datamodule_class=YourClass) from a script",
-    "model.lora_rank": _LORA,
-    "model.lora_targets": _LORA,
     "projector": "it is gone; TensorBoard's page of errors lists the rows to look at",
     "safe_csv": "it is gone; write --format jsonl, or import the text columns as text",
     "stream": "it is gone; lines of a pipe (--input -) are answered as they come",
@@ -42,8 +39,10 @@ class HelpAction(argparse.Action):
         self, parser: argparse.ArgumentParser, namespace: object, values: object, option_string: str | None = None
     ) -> None:
         assert isinstance(parser, Parser)
-        page = parser.format_help if values else parser.format_short_help
-        print(page() if parser.command else overview(), end="")
+        actions = {name[2:]: action for name, action in parser._option_string_actions.items() if name[:2] == "--"}
+        defaults = vars(parser.get_defaults(skip_validation=True).as_flat())
+        page = parser.format_help() if values else short_help(parser.program, actions, defaults)
+        print(page if parser.command else overview(), end="")
         parser.exit()
 
 
@@ -61,8 +60,7 @@ class Parser(LightningArgumentParser):
     def add_class_arguments(self, theclass: type | Callable[..., Any], *args: Any, **kwargs: Any) -> list[str]:
         """Leave out `encoder_config`, which is for checkpoints alone."""
         kwargs["skip"] = {*(kwargs.get("skip") or ()), "encoder_config"}
-        added: list[str] = super().add_class_arguments(theclass, *args, **kwargs)
-        return added
+        return list(super().add_class_arguments(theclass, *args, **kwargs))
 
     def parse_path(self, path: str | PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """Parse a config file, and remember its name for messages."""
@@ -72,15 +70,14 @@ class Parser(LightningArgumentParser):
         except UnicodeDecodeError:
             self.error("Problems parsing config: it is not text in UTF-8")
 
-    def format_short_help(self) -> str:
-        """Return the options that most people need."""
-        options = {option[2:]: action for option, action in self._option_string_actions.items() if option[:2] == "--"}
-        defaults = vars(self.get_defaults(skip_validation=True).as_flat())
-        return short_help(self.prog.replace(" [options]", ""), options, defaults)
+    @property
+    def program(self) -> str:
+        """How the command is called, such as "train.py fit"."""
+        return self.prog.replace(" [options]", "")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message and a hint, without a page of usage, and exit with status 2."""
-        if getattr(self, "exit_on_error", True) is False:
+        if not self.exit_on_error:
             super().error(message, ex)
         parsers = [self, *getattr(self._subcommands_action, "_name_parser_map", {}).values()]
         hint = ""
@@ -98,6 +95,5 @@ class Parser(LightningArgumentParser):
         if re.match(r"Problems parsing|Unexpected config|Subcommand '\w+' does not accept", message):
             files = [name for parser in parsers for name in (*parser.config_files, *parser.default_config_files)]
             hint += f" (config file {', '.join(map(str, files))})"
-        program = self.prog.replace(" [options]", "")
-        sys.stderr.write(f"error: {message}{hint}\nOptions and their meaning: python {program} --help\n")
+        sys.stderr.write(f"error: {message}{hint}\nOptions and their meaning: python {self.program} --help\n")
         raise SystemExit(2)

@@ -18,8 +18,7 @@ from lit_bert.errors import UserError, reason
 
 def launched_environment() -> TorchElasticEnvironment | SLURMEnvironment | None:
     """Return what torchrun or SLURM tells this process of the others; None if there is but one."""
-    kinds = (TorchElasticEnvironment, SLURMEnvironment)
-    environment = next((kind() for kind in kinds if kind.detect()), None)
+    environment = next((kind() for kind in (TorchElasticEnvironment, SLURMEnvironment) if kind.detect()), None)
     return None if environment is None or environment.world_size() == 1 else environment
 
 
@@ -39,12 +38,7 @@ def _store() -> "distributed.TCPStore":  # type: ignore[name-defined]
 
 
 def from_rank_zero(key: str, compute: Callable[[], str]) -> str:
-    """Return what rank 0 computes, on every rank; `key` tells this question from others.
-
-    Raises:
-        UserError: The ranks cannot reach each other.
-        torch.distributed.DistError: Rank 0 ended before it answered.
-    """
+    """Return what rank 0 computes, on every rank, or fail if it has ended; `key` tells this question from others."""
     environment = launched_environment()
     if environment is None:
         return compute()
@@ -85,11 +79,7 @@ def join_launched_processes(trainer: Namespace) -> None:
 
 
 def check_launched_processes(world_size: int) -> None:
-    """Refuse to train apart from the other processes that were launched.
-
-    Raises:
-        UserError: The Trainer uses another number of processes than torchrun or SLURM started.
-    """
+    """Refuse a Trainer that uses another number of processes than torchrun started."""
     environment = launched_environment()
     if isinstance(environment, TorchElasticEnvironment) and environment.world_size() != world_size:
         what = f"torchrun started {environment.world_size()} processes, but --trainer.devices times --trainer.num_nodes"

@@ -14,9 +14,6 @@ def default_recipe(dataset: str | None = None, pretrained: str | None = None) ->
     """Return the config file to run, and why: BERT-base if it can be had from the Hub, else the packaged encoder.
 
     There is a recipe of each for Rotten Tomatoes, and one for any other data set; with that, `pretrained` decides.
-
-    Raises:
-        UserError: The ranks of a job could not agree, for want of a connection between them.
     """
     own_data = dataset not in (None, ROTTEN_TOMATOES, packaged.PACKAGED)
     if own_data and pretrained:
@@ -37,7 +34,6 @@ def _decide(own_data: bool) -> tuple[str, str]:
     try:
         hub.call_with_timeout(hub.HUB_SECONDS, lambda: [hub.query_hub(*repository) for repository in absent])
     except Exception as error:  # whatever it is, the answer is the other recipe, and the reason is shown
-        timed_out = isinstance(error, TimeoutError)
-        why = f"no answer within {hub.HUB_SECONDS} s" if timed_out else type(error).__name__
+        why = f"no answer within {hub.HUB_SECONDS} s" if isinstance(error, TimeoutError) else type(error).__name__
         return f"{small}.yaml", f"the Hugging Face Hub is out of reach ({why})"
     return f"{bert}.yaml", "the Hugging Face Hub answers"

@@ -71,9 +71,8 @@ def stored_settings(checkpoint: Checkpoint, command: str) -> dict[str, Any]:
     if command != "fit" and run:
         with suppress(OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
             stored["trainer.precision"] = str(_read_config(run)["trainer"]["precision"])
-    for linked in ("model.class_names", "data.tokenizer"):
-        stored.pop(linked, None)
-    return stored
+    linked = ("model.class_names", "data.tokenizer")
+    return {name: value for name, value in stored.items() if name not in linked}
 
 
 def exit_if_finished(checkpoint: Checkpoint, settings: dict[str, Any]) -> None:

@@ -119,7 +119,7 @@ def lock(folder: Path) -> FileLock:
     """Keep other processes from training in a run's folder, until this one releases the lock or ends.
 
     Raises:
-        UserError: Another process trains there.
+        UserError: Another process trains there, or the folder cannot be written.
     """
     held = FileLock(folder / LOCK)
     try:

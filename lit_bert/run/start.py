@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,11 +93,9 @@ def _first_look(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     configs = found.pop("config")
     stored: dict[str, Any] = {}
     for config in configs:
-        try:
+        with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):  # the parser explains it
             content = yaml.safe_load(Path(config).read_text("utf-8"))
             stored |= {option: value for option in _OPTIONS if (value := _lookup(content, option)) is not None}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):  # the parser explains it
-            continue
     return stored | found, configs
 
 

@@ -21,8 +21,7 @@ def make_bare_trainer(options: Namespace) -> Trainer:
     """Return a Trainer that predicts on the devices that `--trainer` names, and does nothing else."""
     names = ("accelerator", "devices", "num_nodes", "precision", "default_root_dir")
     bare = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
-    given: dict[str, Any] = {name: options[name] for name in names} | dict.fromkeys(bare, False)
-    return Trainer(**given)
+    return Trainer(**{name: options[name] for name in names}, **dict.fromkeys(bare, False))  # type: ignore[arg-type]
 
 
 def make_trainer(settings: Namespace, start: Start, folder: Path, config: str, **kwargs: Any) -> Trainer:
