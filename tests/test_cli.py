@@ -197,9 +197,9 @@ def test_a_run_without_rows_of_a_split_ends_with_those_of_the_other(recipe: str,
     assert records["calibration"] == {}
 
 
-def test_predictions_of_the_data_go_where_they_are_wanted(best: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predictions_of_the_data_go_where_they_are_wanted(best: Path, capfd: pytest.CaptureFixture[str]) -> None:
     main(["predict", f"--ckpt_path={best}", "--output=-", "--format=jsonl", "--trainer.enable_progress_bar=false"])
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert [row["row"] for row in rows] == list(range(1, 31))
     main(["predict", f"--ckpt_path={best}", "--output=out.jsonl"])
     assert [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()] == rows

@@ -32,6 +32,7 @@ SECTIONS = {
 
 OURS = {
     "ckpt_path": "Checkpoint to go on from, or its run's: best, last (of the newest run), or a file.",
+    "seed_everything": "Seed of the random numbers.",
     "checkpoint.monitor": "Metric whose highest value makes a checkpoint the best; with --checkpoint.mode min, lowest.",
     "trainer.max_epochs": "Times that all training rows are seen; null in a recipe for your own data chooses 3 to 20.",
     "trainer.max_time": "Time after which training ends, as DD:HH:MM:SS.",

@@ -38,7 +38,7 @@ class LoadMonitor:
 
     def __init__(self) -> None:
         self._in_a_row = 0  # looks that say otherwise than now
-        self._release: threading.Event | None = None  # of the pools that there are
+        self._release: threading.Event | None = None  # ends the pools that there are
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load monitor", daemon=True)
 

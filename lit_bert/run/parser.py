@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_bert.run.help import overview, short_help
 
-register_type(torch.device)  # so that arguments of some of Lightning's callbacks can be saved
+register_type(torch.device)  # some of Lightning's callbacks take one, and are saved with it
 
 _INSTEAD = dict.fromkeys(("model.lora_rank", "model.lora_targets"), "LoRA is a script now: examples/lora.py") | {
     "model.class_path": "for a class of your own, call lit_bert.cli.main(model_class=YourClass) from a script",

@@ -62,7 +62,7 @@ def stored_settings(checkpoint: Checkpoint, command: str) -> dict[str, Any]:
     stored |= {f"data.{key}": value for key, value in checkpoint.data_hyper_parameters.items()}
     specs = {name: stored.pop(f"model.{name}", None) for name in ("optimizer", "lr_scheduler")}
     run = run_dir.run_dir_of(checkpoint.path)
-    if command == "fit" and not run:  # else that run's config names them
+    if command == "fit" and not run:  # the config of a run names them
         for name, spec in specs.items():
             path = str(spec.get("class_path", "")) if isinstance(spec, dict) else "torch.optim."
             if not path.startswith("torch.optim."):

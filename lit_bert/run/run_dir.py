@@ -57,7 +57,7 @@ def open_run_dir(command: str, settings: Namespace, recipe: str, config: str) ->
         UserError: The folder cannot be made, or another process trains in it.
     """
     root, run = Path(settings.trainer.default_root_dir or "runs"), run_dir_of(settings.ckpt_path)
-    source, output = (settings.get(name) for name in ("input", "output"))  # of `predict` alone
+    source, output = (settings.get(name) for name in ("input", "output"))  # only `predict` has them
     if settings.trainer.fast_dev_run or source or output or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         yield RunDir(run or (Path(source).parent if source and source != STDIN else root))
         return
