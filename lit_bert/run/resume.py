@@ -69,7 +69,7 @@ def stored_settings(checkpoint: Checkpoint, command: str) -> dict[str, Any]:
                 raise UserError(f"--ckpt_path {checkpoint.path}: it was trained with {path}; name it with --{name}")
         stored |= specs
     if command != "fit" and run:
-        with suppress(OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        with suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
             stored["trainer.precision"] = str(_read_config(run)["trainer"]["precision"])
     linked = ("model.class_names", "data.tokenizer")
     return {name: value for name, value in stored.items() if name not in linked}
@@ -86,8 +86,9 @@ def exit_if_finished(checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
         return
     with suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         results = json.loads((run / run_dir.METRICS).read_text("utf-8"))
-        ended = results["steps"] == checkpoint.global_step and _ends(_read_config(run)) == _ends(settings)
-        ended &= not settings["export_after_fit"] or not results["checkpoint"] or (run / run_dir.EXPORT).is_dir()
+        exported = not settings["export_after_fit"] or not results["checkpoint"] or (run / run_dir.EXPORT).is_dir()
+        same = _ends(_read_config(run)) == _ends(settings)
+        ended = same and exported and results["steps"] == checkpoint.global_step
     if not ended:
         return
     limit = "max_epochs" if trainer["max_steps"] == -1 else "max_steps"
