@@ -10,13 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 @rank_zero_only
 def status(topic: str, text: str, err: bool = False) -> None:
-    """Print a line on rank 0.
-
-    Args:
-        topic: What it is about, in at most 8 letters.
-        text: The line.
-        err: Whether it goes to standard error, where standard output belongs to a result.
-    """
+    """Print a line on rank 0, on a topic of at most 8 letters; `err` leaves standard output to a result."""
     print(f"{topic:8} {text}", file=sys.stderr if err else sys.stdout, flush=True)
 
 
@@ -43,7 +37,7 @@ def silence_chatter() -> None:
         ".*`Trainer.barebones=True.` is configured.*",
         ".*SWA is currently only supported every epoch.*",  # it takes the place of any schedule
         ".*when logging on epoch level in distributed setting.*",  # every rank logs the same value
-        ".*Glyph .* missing from font.*",  # of a class name in a figure
+        ".*Glyph .* missing from font.*",  # a class name in a figure may have one
     ):
         warnings.filterwarnings("ignore", message)
 

@@ -1,10 +1,8 @@
-"""The one exception that means "you can fix this", and how exceptions of other libraries become one.
-
-Other libraries are imported when they are needed, so that a mistake on the command line is answered without them.
-"""
+"""The one exception that means "you can fix this", and how exceptions of other libraries become one."""
 
 import errno
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,19 +11,11 @@ DISK_FULL_ADVICE = "checkpoints written before are intact: make room, and resume
 
 
 class UserError(ValueError):
-    """A mistake its reader can correct: the message gives the bad value, where it stands, and the fix.
-
-    The command line prints it without a traceback and exits with status 2.
-    """
+    """A mistake its reader can correct: the message gives the bad value, where it stands, and the fix."""
 
 
 class Interrupted(Exception):
-    """Training stopped at a signal, after a checkpoint was written.
-
-    Args:
-        signal_number: The signal.
-        checkpoint: What to resume from.
-    """
+    """Training stopped at a signal, after a checkpoint was written to resume from."""
 
     def __init__(self, signal_number: int, checkpoint: Path) -> None:
         super().__init__(signal_number, checkpoint)
@@ -50,7 +40,7 @@ def reason(error: BaseException) -> str:
 
 def as_user_error(error: Exception) -> UserError | None:
     """Return what a user can do about an exception of another library; None if it is a fault of the program."""
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.fabric.utilities.exceptions import MisconfigurationException  # takes seconds
 
     while _raised_in(error).startswith("jsonargparse.") and isinstance(error.__cause__, Exception):
         error = error.__cause__  # what a class said that it instantiated
@@ -68,26 +58,13 @@ def as_user_error(error: Exception) -> UserError | None:
 
 def _raised_in(error: Exception) -> str:
     """Return the name of the module that raised an exception."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    return str(frame.tb_frame.f_globals.get("__name__", "")) if frame else ""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return str(frames[-1].f_globals.get("__name__", "")) if frames else ""
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether PyTorch could not allocate memory; of a CPU it says so in a plain RuntimeError alone."""
+    """Tell whether PyTorch could not allocate memory, which on a CPU only the text of a RuntimeError says."""
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
-
-
-def is_lost_rank(error: Exception) -> bool:
-    """Tell whether a collective failed because the process of another rank has ended; gloo raises a RuntimeError."""
-    from torch import distributed
-
-    if isinstance(error, distributed.DistError):
-        return True
-    connected = distributed.is_available() and distributed.is_initialized()
-    return connected and isinstance(error, RuntimeError) and "/gloo/" in str(error)
+    on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return on_cpu or isinstance(error, torch.OutOfMemoryError)

@@ -13,9 +13,7 @@ from lit_bert.errors import UserError
 def atomic_write(path: Path, advice: str = "make room, or choose another folder") -> Iterator[Path]:
     """Yield a path beside `path` to write to; what is there at the end replaces `path`, on the disk and at once.
 
-    Args:
-        path: The file; its folder is made if need be.
-        advice: What to do if it cannot be written.
+    Its folder is made if need be.
 
     Raises:
         UserError: The disk is full, or the folder cannot be written; an older file at `path` is intact.
@@ -41,8 +39,8 @@ def atomic_write(path: Path, advice: str = "make room, or choose another folder"
 
 def next_free_path(path: Path) -> Path:
     """Return `path`, or the first of name-2, name-3 ... that does not exist: older results are kept."""
-    names = itertools.chain([path], (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2)))
-    return next(name for name in names if not name.exists())
+    names = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], names) if not name.exists())
 
 
 def display_path(path: str | Path) -> str:

@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,11 @@ def find_newest_checkpoint(folders: Iterable[Path]) -> Checkpoint | None:
 
     A best checkpoint may be newer, if the run was killed between the two; but not all that belongs to it is done then.
     """
-
-    def age(file: Path) -> int:
-        return -file.stat().st_mtime_ns
-
-    listed = (sorted(folder.glob("*.ckpt"), key=age) for folder in folders)
-    for files in sorted((files for files in listed if files), key=lambda files: age(files[0])):
-        for path in sorted(files, key=lambda file: file.name != run_dir.LAST):
-            try:
-                return Checkpoint.read(path)
-            except UserError:
-                continue
+    times = {path: path.stat().st_mtime_ns for folder in folders for path in folder.glob("*.ckpt")}
+    newest = {path.parent: times[path] for path in sorted(times, key=times.__getitem__)}
+    for path in sorted(times, key=lambda it: (newest[it.parent], it.name == run_dir.LAST, times[it]), reverse=True):
+        with suppress(UserError):
+            return Checkpoint.read(path)
     return None
 
 
@@ -47,20 +42,14 @@ def find_named_checkpoint(name: str, root: Path) -> Checkpoint | None:
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its target and renames it: what is there is whole, whatever happens meanwhile.
 
-    It reads without copying, so that evaluation takes the weights alone into memory, not the optimizer's state.
-
     Lightning stages the file in the system's temporary folder, so that its rename is a copy, and an unwritable
     target goes unnoticed (Lightning-AI/pytorch-lightning#21253, #20270).
     """
 
     def load_checkpoint(
-        self, path: _PATH, map_location: Any | None = None, weights_only: bool | None = None
+        self, path: _PATH, map_location: object = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Return what `read_safely` does, names of checkpoints beside it as they are now.
-
-        Raises:
-            UserError: As `read_safely` does.
-        """
+        """Return what `read_safely` does, names of checkpoints beside it as they are now."""
         content = read_safely(path)
         here = Path(path).absolute().parent
         for state in content.get("callbacks", {}).values():
@@ -71,7 +60,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 state["dirpath"] = str(here)
         return content
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: object = None) -> None:
         """Write `checkpoint` to the local file `path`.
 
         Raises:

@@ -1,6 +1,10 @@
 """Settings that depend on the machine or on other settings: filled in, so that the saved config says what was done."""
 
+import math
 from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import LightningDataModule
 
 from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.run import hardware, ranks
@@ -21,27 +25,23 @@ CHECKPOINT: dict[str, Any] = {
 }
 
 
-ROWS, FEWEST_EPOCHS, MOST_EPOCHS = 3000, 3, 20
-"""Training rows to be seen at least, epochs that this takes counted from 3 to 20: the default of `max_epochs: null`."""
-
-
-def complete_epochs(settings: Any, data: Any) -> None:
-    """Fill in the number of epochs by the number of training rows, where nothing limits training.
+def complete_epochs(settings: Namespace, data: LightningDataModule) -> None:
+    """Let training see 3,000 rows, in 3 to 20 epochs, where nothing limits it.
 
     With few rows the best of many epochs is better than the third (Mosbach et al. 2021, "On the stability of
     fine-tuning BERT").
     """
     trainer = settings.trainer
     if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
-        rows = ROWS
+        epochs = 3
         if isinstance(data, TextClassificationDataModule):
             data.prepare_data()
             data.setup("fit")
-            rows = len(data.splits["train"])
-        trainer.max_epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, -(-ROWS // rows)))
+            epochs = math.ceil(3000 / len(data.splits["train"]))
+        trainer.max_epochs = min(20, max(3, epochs))
 
 
-def complete(settings: Any) -> None:
+def complete(settings: Namespace) -> None:
     """Fill in the Trainer's processes and precision, and the names of checkpoints."""
     trainer, checkpoint = settings.trainer, settings.checkpoint
     ranks.join_launched_processes(trainer)

@@ -1,16 +1,11 @@
-"""`--help`: this project's options and the Trainer's most used on two screens; `--help=full` for all of Lightning's.
-
-Nothing is imported that takes time: what a first word answers is there at once.
-"""
+"""`--help`: this project's options and the Trainer's most used on two screens, without imports that take time."""
 
 import argparse
 import difflib
 import re
 import sys
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 COMMANDS = {
     "fit": ("cli", "Train, test and export; with --ckpt_path, go on with a run."),
@@ -22,9 +17,7 @@ COMMANDS = {
     "study": ("study.__main__", "Train over seeds and folds, compare variants, search for options."),
     "compare": ("compare", "Tell whether one of two prediction files is better."),
 }
-"""The module of this package that runs a command, which is imported only then, and what the command does."""
-
-COMMAND_WIDTH, NAME_WIDTH, WIDTH = 12, 28, 100
+"""What runs a command: a module of this package, imported only then; and what the command does."""
 
 SECTIONS = {
     "What to train on": r"data\.(?!tokenizer$)\w+",
@@ -38,35 +31,17 @@ SECTIONS = {
 """Patterns of the options in `--help`, by the title above them."""
 
 OURS = {
-    "config": "YAML file of settings; configs/ has some to start from.",
     "ckpt_path": "Checkpoint to go on from, or its run's: best, last (of the newest run), or a file.",
     "seed_everything": "Seed of the random numbers.",
-    "print_config": "Print the settings as a config file, and do nothing.",
     "checkpoint.monitor": "Metric whose highest value makes a checkpoint the best; with --checkpoint.mode min, lowest.",
     "trainer.max_epochs": "Times that all training rows are seen; null in a recipe for your own data chooses 3 to 20.",
     "trainer.max_time": "Time after which training ends, as DD:HH:MM:SS.",
     "trainer.accelerator": "Kind of device: cpu, gpu, or auto.",
     "trainer.devices": "Number of devices, or a list of their numbers.",
-    "trainer.num_nodes": "Number of machines.",
     "trainer.precision": "Such as 32-true or bf16-mixed; null takes bfloat16 where the device is fast at it.",
-    "trainer.accumulate_grad_batches": "Batches whose gradients make a step.",
     "trainer.default_root_dir": "Folder of all runs.",
 }
 """Options of LightningCLI in the words of this project."""
-
-
-class HelpAction(argparse.Action):
-    """`-h`, `--help` and `--help=full`."""
-
-    def __init__(self, option_strings: list[str], **kwargs: Any) -> None:
-        options: dict[str, Any] = {"dest": argparse.SUPPRESS, "default": argparse.SUPPRESS, "nargs": "?"}
-        text = "Show the options most used; --help=full shows all, Lightning's own included."
-        super().__init__(option_strings, choices=("full",), metavar="full", help=text, **options)
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        page = parser.format_help if values else parser.format_short_help
-        print(page() if parser.command else overview(), end="")
-        parser.exit()
 
 
 def program() -> str:
@@ -83,21 +58,20 @@ def call() -> str:
 
 def overview() -> str:
     """Return the page above all commands."""
-    lines = [
-        f"usage: {call()} COMMAND [--config FILE] [--OPTION VALUE ...]",
-        "",
-        "Fine-tune, evaluate and use BERT for sentence classification.",
-        "",
-        f"    {call()} fit                                        on Rotten Tomatoes",
-        f"    {call()} fit --data.dataset reviews.csv             on your own data",
-        f"    {call()} predict --ckpt_path best --input new.csv   with what was trained",
-        "",
-        "Commands:",
-        *(f"  {name:{COMMAND_WIDTH}}{text}" for name, (_, text) in COMMANDS.items()),
-        "",
-        f"Options of a command: {call()} fit --help",
-    ]
-    return "\n".join(lines) + "\n"
+    commands = "\n".join(f"  {name:12}{text}" for name, (_, text) in COMMANDS.items())
+    return f"""usage: {call()} COMMAND [--config FILE] [--OPTION VALUE ...]
+
+Fine-tune, evaluate and use BERT for sentence classification.
+
+    {call()} fit                                        on Rotten Tomatoes
+    {call()} fit --data.dataset reviews.csv             on your own data
+    {call()} predict --ckpt_path best --input new.csv   with what was trained
+
+Commands:
+{commands}
+
+Options of a command: {call()} fit --help
+"""
 
 
 def check_command(words: Sequence[str]) -> None:
@@ -106,10 +80,7 @@ def check_command(words: Sequence[str]) -> None:
     Raises:
         SystemExit: With status 0 after help, with 2 if no command can be run.
     """
-    if not words:
-        sys.stderr.write(overview())
-        raise SystemExit(2)
-    first = words[0]
+    first = words[0] if words else ""
     if first in ("-h", "--help", "--help=full"):
         print(overview(), end="")
         raise SystemExit(0)
@@ -117,43 +88,32 @@ def check_command(words: Sequence[str]) -> None:
         return
     near = difflib.get_close_matches(first, COMMANDS, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    sys.stderr.write(f"error: {first}: the commands are {', '.join(COMMANDS)}{hint}\n")
-    sys.stderr.write(f"What they do: {call()} --help\n")
+    mistake = f"error: {first}: the commands are {', '.join(COMMANDS)}{hint}\nWhat they do: {call()} --help\n"
+    sys.stderr.write(mistake if words else overview())
     raise SystemExit(2)
 
 
-def short_help(program: str, options: Mapping[str, Any], defaults: Any) -> str:
-    """Return the page.
-
-    Args:
-        program: How the command is called, such as "train.py fit".
-        options: Argparse's actions by their name, such as "data.dataset".
-        defaults: Default values by name.
-    """
-    lines = [f"usage: python {program} [--config FILE] [--OPTION VALUE ...]", ""]
-    command = program.split()[-1]
-    if command == "fit":
-        lines += [f"    python {program}", f"    python {program} --data.dataset reviews.csv", ""]
+def short_help(program: str, options: Mapping[str, argparse.Action], defaults: Mapping[str, object]) -> str:
+    """Return the page of a command; `program` is how it is called, and options have names such as "data.dataset"."""
+    usage = f"usage: python {program} [--config FILE] [--OPTION VALUE ...]\n\n"
+    if program.endswith(" fit"):
+        usage += f"    python {program}\n    python {program} --data.dataset reviews.csv\n\n"
+    page = argparse.HelpFormatter("", max_help_position=28, width=100)
     for title, pattern in SECTIONS.items():
-        names = [name for name in options if re.fullmatch(pattern, name)]
-        if names:
-            lines += [f"{title}:", *_entries(names, options, defaults), ""]
-    lines += [f"All of Lightning's options, too, optimizers and callbacks included: python {program} --help=full"]
-    return "\n".join(lines) + "\n"
+        page.start_section(title)
+        for name in options:
+            if re.fullmatch(pattern, name):
+                meaning = _meaning(name, options[name], defaults.get(name))
+                page.add_argument(argparse.Action([f"--{name}"], name, nargs=0, help=meaning))
+        page.end_section()
+    full = f"All of Lightning's options, too, optimizers and callbacks included: python {program} --help=full\n"
+    return f"{usage}{page.format_help()}\n{full}"
 
 
-def _entries(names: Iterable[str], options: Mapping[str, Any], defaults: Any) -> Iterable[str]:
-    for name in names:
-        action = options[name]
-        text = OURS.get(name) or re.split(r"(?<=\.)\s", " ".join((action.help or "").split()))[0]
-        default = defaults.get(name)
-        if default is not None and not isinstance(default, dict | list) and default != "==SUPPRESS==":
-            shown = str(default).lower() if isinstance(default, bool) else default
-            text = f"{text.removesuffix('.')} (default: {shown})."
-        first, *more = textwrap.wrap(text, WIDTH - NAME_WIDTH) or [""]
-        head = f"  --{name}"
-        if len(head) >= NAME_WIDTH:
-            yield head
-            head = ""
-        yield f"{head:{NAME_WIDTH}}{first}"
-        yield from (" " * NAME_WIDTH + line for line in more)
+def _meaning(name: str, action: argparse.Action, default: object) -> str:
+    """Return the first sentence on an option, with its default value if that is short."""
+    text = OURS.get(name) or re.split(r"(?<=\.)\s", " ".join((action.help or "").split()))[0]
+    if default is not None and not isinstance(default, dict | list) and default != argparse.SUPPRESS:
+        shown = str(default).lower() if isinstance(default, bool) else default
+        text = f"{text.removesuffix('.')} (default: {shown})."
+    return text.replace("%", "%%")

@@ -1,6 +1,6 @@
 """Where Lightning's training loop stands, and what it does next, by its public attributes."""
 
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Trainer
 
@@ -12,19 +12,18 @@ def is_last_batch(trainer: Trainer) -> bool:
 
 def stops_early(trainer: Trainer) -> bool:
     """Tell whether a callback has told training to stop, and enough of it is done."""
-    epochs: Any = trainer.fit_loop.epoch_progress.current
-    enough = trainer.global_step >= (trainer.min_steps or 0) and epochs.processed >= (trainer.min_epochs or 0)
-    return trainer.should_stop and enough
+    epochs = cast(Any, trainer.fit_loop.epoch_progress.current).processed
+    enough = trainer.global_step >= (trainer.min_steps or 0) and epochs >= (trainer.min_epochs or 0)
+    return trainer.should_stop and bool(enough)
 
 
 def correct_restart(trainer: Trainer) -> None:
     """Let a run that goes on from an epoch's end begin the next one, also where its length is given in steps.
 
-    Lightning takes every resumed run with `max_steps` for one that goes on within an epoch (its `FitLoop.restarting`
-    reads `a and b or c` where `a and (b or c)` is meant), so that it skips an epoch's rows.
+    Lightning takes every resumed run with `max_steps` for one that goes on within an epoch, and skips its rows.
     """
     loop = trainer.fit_loop
-    progress: Any = loop.epoch_progress.current
+    progress = cast(Any, loop.epoch_progress.current)
     steps = loop.epoch_loop.max_steps
     whole = progress.ready == progress.started == progress.processed
     if loop.restarting and whole and steps != -1:

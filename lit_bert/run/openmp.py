@@ -15,9 +15,6 @@ SECONDS, DELAY = 0.5, 0.1
 LOOKS_UNTIL_BUSY, LOOKS_UNTIL_QUIET = 2, 10
 """Looks in a row that make a machine count as busy, and as quiet again."""
 
-MAX_POOLS = 2
-"""Idle pools at most: only threads that are few beside the cores would need more, and there is room for others."""
-
 
 def limit_threads() -> None:
     """Use no more threads than cores, of which a container's quota (cgroup) may leave fewer than torch sees.
@@ -31,25 +28,23 @@ def limit_threads() -> None:
 class LoadMonitor:
     """A context in which torch's threads sleep while they wait for each other, if other processes want the same cores.
 
-    At the end of each parallel loop threads wait for the last one, spinning. Alone on a machine that is fastest; beside
-    a process that is busy it is not, for a thread then keeps the core that the one it waits for could have. OpenMP's
-    GNU library decides anew at each wait: if it has more threads than there are cores, they soon sleep. Pools of idle
-    threads make it so, and are dropped when the others are done. What is computed, and by how many threads, is the
-    same.
+    At the end of each parallel loop threads spin until the last one is done, and may keep it from a core. OpenMP's GNU
+    library lets them sleep if it has more threads than there are cores. Pools of idle threads make it so, and are
+    dropped when the others are done. What is computed, and by how many threads, is the same.
 
-    Nothing happens if `OMP_WAIT_POLICY` or `GOMP_SPINCOUNT` is set, for they decide then; with a single thread; where
-    Linux does not tell how long threads waited for a core; with another OpenMP library it is to no effect.
+    Nothing happens if `OMP_WAIT_POLICY` or `GOMP_SPINCOUNT` is set, which decide then, with a single thread, or where
+    Linux does not tell how long threads waited for a core.
     """
 
     def __init__(self) -> None:
         self._in_a_row = 0  # looks that say otherwise than now
-        self._release: threading.Event | None = None  # of the pools that there are
+        self._release: threading.Event | None = None  # ends the pools that there are
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load monitor", daemon=True)
 
     def __enter__(self) -> "LoadMonitor":
         decided = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
-        if not decided and pools_needed() and seconds_delayed() is not None:
+        if not decided and seconds_delayed() is not None and pools_needed():
             self._thread.start()
         return self
 
@@ -84,12 +79,10 @@ class LoadMonitor:
 
 
 def pools_needed() -> int:
-    """Return how many pools beside that of training make more threads than cores; 0 if that is of no use."""
-    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
+    """Return how many pools beside that of training make more threads than cores; 0 if others have room anyway."""
+    threads, cores = torch.get_num_threads(), len(os.sched_getaffinity(0))
     pools = (cores - threads) // (threads - 1) + 1 if 1 < threads <= cores else 0
-    return pools if pools <= MAX_POOLS else 0
+    return pools if pools <= 2 else 0
 
 
 def seconds_delayed() -> float | None:

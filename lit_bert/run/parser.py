@@ -1,5 +1,6 @@
 """The command line's parser: LightningCLI's, short in its errors and with the nearest right spelling in them."""
 
+import argparse
 import difflib
 import re
 import sys
@@ -11,16 +12,13 @@ import torch
 from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lit_bert.run.help import HelpAction, short_help
+from lit_bert.run.help import overview, short_help
 
-register_type(torch.device)  # so that arguments of some of Lightning's callbacks can be saved
+register_type(torch.device)  # some of Lightning's callbacks take one, and are saved with it
 
-_LORA = "LoRA is a script now: examples/lora.py"
-_INSTEAD = {
+_INSTEAD = dict.fromkeys(("model.lora_rank", "model.lora_targets"), "LoRA is a script now: examples/lora.py") | {
     "model.class_path": "for a class of your own, call lit_bert.cli.main(model_class=YourClass) from a script",
     "data.class_path": "for a class of your own, call lit_bert.cli.main(datamodule_class=YourClass) from a script",
-    "model.lora_rank": _LORA,
-    "model.lora_targets": _LORA,
     "projector": "it is gone; TensorBoard's page of errors lists the rows to look at",
     "safe_csv": "it is gone; write --format jsonl, or import the text columns as text",
     "stream": "it is gone; lines of a pipe (--input -) are answered as they come",
@@ -28,31 +26,41 @@ _INSTEAD = {
 }
 """What to do instead of options that do not exist here, or no longer."""
 
-
 _FILES = {"yaml": "--config", "yml": "--config", "ckpt": "--ckpt_path"} | dict.fromkeys(
     ("csv", "tsv", "json", "jsonl", "parquet"), "--data.dataset"
 )
 """What a file was meant for, by the end of its name."""
 
 
-class Parser(LightningArgumentParser):
-    """A parser that takes no abbreviations, and answers a mistake with its nearest right spelling.
+class HelpAction(argparse.Action):
+    """`-h`, `--help` and `--help=full`."""
 
-    Args:
-        command: Whose parser it is; None for the one above all subcommands.
-    """
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: object, values: object, option_string: str | None = None
+    ) -> None:
+        assert isinstance(parser, Parser)
+        actions = {name[2:]: action for name, action in parser._option_string_actions.items() if name[:2] == "--"}
+        defaults = vars(parser.get_defaults(skip_validation=True).as_flat())
+        page = parser.format_help() if values else short_help(parser.program, actions, defaults)
+        print(page if parser.command else overview(), end="")
+        parser.exit()
+
+
+class Parser(LightningArgumentParser):
+    """A parser that takes no abbreviations; `command` is None for the one above all subcommands."""
 
     def __init__(self, *args: Any, command: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, add_help=False, **kwargs)
         self.command = command
-        self.add_argument("-h", "--help", action=HelpAction)
+        text = "Show the options most used; --help=full shows all, Lightning's own included."
+        kind: dict[str, Any] = {"action": HelpAction, "nargs": "?", "choices": ("full",), "metavar": "full"}
+        self.add_argument("-h", "--help", dest=argparse.SUPPRESS, default=argparse.SUPPRESS, help=text, **kind)
         self.config_files: dict[str, None] = {}
 
     def add_class_arguments(self, theclass: type | Callable[..., Any], *args: Any, **kwargs: Any) -> list[str]:
         """Leave out `encoder_config`, which is for checkpoints alone."""
         kwargs["skip"] = {*(kwargs.get("skip") or ()), "encoder_config"}
-        added: list[str] = super().add_class_arguments(theclass, *args, **kwargs)
-        return added
+        return list(super().add_class_arguments(theclass, *args, **kwargs))
 
     def parse_path(self, path: str | PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """Parse a config file, and remember its name for messages."""
@@ -62,34 +70,30 @@ class Parser(LightningArgumentParser):
         except UnicodeDecodeError:
             self.error("Problems parsing config: it is not text in UTF-8")
 
-    def format_short_help(self) -> str:
-        """Return the options that most people need."""
-        options = {option[2:]: action for option, action in self._option_string_actions.items() if option[:2] == "--"}
-        return short_help(self.prog.replace(" [options]", ""), options, self.get_defaults(skip_validation=True))
+    @property
+    def program(self) -> str:
+        """How the command is called, such as "train.py fit"."""
+        return self.prog.replace(" [options]", "")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message and a hint, without a page of usage, and exit with status 2."""
-        if getattr(self, "exit_on_error", True) is False:
+        if not self.exit_on_error:
             super().error(message, ex)
         parsers = [self, *getattr(self._subcommands_action, "_name_parser_map", {}).values()]
         hint = ""
         message = re.sub(r"Group '([\w.]+)' does not accept option '", r"Key '\1.", message)
-        if unknown := re.search(
-            r"unrecognized arguments: --([\w.]+)|accept option '([\w.]+)'|[Kk]ey '([\w.]+)'", message
-        ):
-            key = next(group for group in unknown.groups() if group)
+        if unknown := re.search(r"(?:unrecognized arguments: --|accept option '|[Kk]ey ')([\w.]+)", message):
+            key = unknown[1]
             known = {option.lstrip("-") for parser in parsers for option in parser._option_string_actions}
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"; {_INSTEAD[key]}" if key in _INSTEAD else f"; did you mean {near[0]}?" if near else ""
-        elif (word := re.search(r"unrecognized arguments: ([^\s-]\S*)", message)) and (
-            option := _FILES.get(word[1].removesuffix(".gz").rpartition(".")[2])
-        ):
-            hint = f"; did you mean {option} {word[1]}?"
+        elif word := re.search(r"unrecognized arguments: ([^\s-]\S*)", message):
+            option = _FILES.get(word[1].removesuffix(".gz").rpartition(".")[2])
+            hint = f"; did you mean {option} {word[1]}?" if option else ""
         if "long_text" in message and "windows" in message:
             hint = "; windows are gone: use head_tail"
         if re.match(r"Problems parsing|Unexpected config|Subcommand '\w+' does not accept", message):
             files = [name for parser in parsers for name in (*parser.config_files, *parser.default_config_files)]
             hint += f" (config file {', '.join(map(str, files))})"
-        program = self.prog.replace(" [options]", "")
-        sys.stderr.write(f"error: {message}{hint}\nOptions and their meaning: python {program} --help\n")
+        sys.stderr.write(f"error: {message}{hint}\nOptions and their meaning: python {self.program} --help\n")
         raise SystemExit(2)

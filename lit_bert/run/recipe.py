@@ -7,27 +7,18 @@ from lit_bert.data import hub, packaged
 from lit_bert.run.ranks import from_rank_zero
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-_DECIDED = "LIT_BERT_RECIPE"  # how the process that starts the other ranks tells them
 ROTTEN_TOMATOES = "cornell-movie-review-data/rotten_tomatoes"
-_REPOSITORIES = (("google-bert/bert-base-cased", "model"), (ROTTEN_TOMATOES, "dataset"))
 
 
-def default_recipe(dataset: str | dict[str, str] = ROTTEN_TOMATOES, pretrained: str | None = None) -> tuple[Path, str]:
+def default_recipe(dataset: str | None = None, pretrained: str | None = None) -> tuple[Path, str]:
     """Return the config file to run, and why: BERT-base if it can be had from the Hub, else the packaged encoder.
 
-    There is a recipe of each for Rotten Tomatoes, and one for any other data set.
-
-    Args:
-        dataset: `--data.dataset`.
-        pretrained: `--model.pretrained`, if it is given: then there is nothing to decide.
-
-    Raises:
-        UserError: The ranks of a job could not agree, for want of a connection between them.
+    There is a recipe of each for Rotten Tomatoes, and one for any other data set; with that, `pretrained` decides.
     """
-    own_data = dataset not in (ROTTEN_TOMATOES, packaged.PACKAGED)
+    own_data = dataset not in (None, ROTTEN_TOMATOES, packaged.PACKAGED)
     if own_data and pretrained:
         return CONFIGS / ("own_data_packaged.yaml" if pretrained == packaged.PACKAGED else "own_data.yaml"), "own data"
-    variable = f"{_DECIDED}_OWN_DATA" if own_data else _DECIDED
+    variable = "LIT_BERT_RECIPE_OWN_DATA" if own_data else "LIT_BERT_RECIPE"  # tells ranks that this process starts
     answer = os.environ.get(variable) or from_rank_zero("recipe", lambda: ": ".join(_decide(own_data)))
     os.environ[variable] = answer
     name, _, why = answer.partition(": ")
@@ -35,15 +26,14 @@ def default_recipe(dataset: str | dict[str, str] = ROTTEN_TOMATOES, pretrained: 
 
 
 def _decide(own_data: bool) -> tuple[str, str]:
-    repositories = _REPOSITORIES[:1] if own_data else _REPOSITORIES
     bert, small = ("own_data", "own_data_packaged") if own_data else ("bert_base_cased", "packaged")
-    absent = [repository for repository in repositories if hub.find_in_cache(*repository) is None]
+    needed = [("google-bert/bert-base-cased", "model"), (ROTTEN_TOMATOES, "dataset")][: 1 if own_data else 2]
+    absent = [repository for repository in needed if hub.find_in_cache(*repository) is None]
     if not absent:
         return f"{bert}.yaml", "its files are in the Hugging Face cache"
     try:
         hub.call_with_timeout(hub.HUB_SECONDS, lambda: [hub.query_hub(*repository) for repository in absent])
     except Exception as error:  # whatever it is, the answer is the other recipe, and the reason is shown
-        timed_out = isinstance(error, TimeoutError)
-        why = f"no answer within {hub.HUB_SECONDS} s" if timed_out else type(error).__name__
+        why = f"no answer within {hub.HUB_SECONDS} s" if isinstance(error, TimeoutError) else type(error).__name__
         return f"{small}.yaml", f"the Hugging Face Hub is out of reach ({why})"
     return f"{bert}.yaml", "the Hugging Face Hub answers"

@@ -1,6 +1,7 @@
 """Which checkpoint a command starts from, and which settings that brings."""
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,19 +20,16 @@ def find_checkpoint(ckpt_path: str | None, command: str, root: Path) -> Checkpoi
     """Return the checkpoint that is named; the newest for "last", the best of its run for "best".
 
     A SLURM job that runs again goes on from its own checkpoint. If training is to go on from a `last.ckpt` that is
-    damaged or gone, the newest whole one beside it is taken.
-
-    Args:
-        ckpt_path: What `--ckpt_path` says.
-        command: "fit", "validate", "test" or "predict".
-        root: The folder of all runs.
+    damaged or gone, the newest whole one beside it is taken. `root` is the folder of all runs.
 
     Raises:
         UserError: It cannot be read, or there is none to evaluate.
     """
-    newest, requeued = None, command == "fit" and run_dir.is_requeued()
+    newest, requeued = None, command == "fit" and int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
     if requeued:
-        newest = find_newest_checkpoint(run / run_dir.CHECKPOINTS for run in run_dir.runs_of_this_job(root))
+        job = f'"slurm_job": "{os.environ.get("SLURM_JOB_ID")}"'
+        records = [path for path in root.absolute().glob("*/provenance*.json") if job in path.read_text("utf-8")]
+        newest = find_newest_checkpoint(path.parent / run_dir.CHECKPOINTS for path in records)
     if ckpt_path in ("best", "last") and newest is None:
         newest = find_named_checkpoint(ckpt_path, root)
         if newest is None and (command != "fit" or ckpt_path == "best"):
@@ -54,54 +52,44 @@ def find_checkpoint(ckpt_path: str | None, command: str, root: Path) -> Checkpoi
 def stored_settings(checkpoint: Checkpoint, command: str) -> dict[str, Any]:
     """Return the options that a checkpoint stores, by name; options on the command line and in config files beat them.
 
-    (LightningCLI lets the checkpoint win: Lightning-AI/pytorch-lightning#21455.) To evaluate and to predict, the
-    precision of the run is added; nothing else of its config, which may name classes to call, as any config may.
+    LightningCLI lets the checkpoint win (Lightning-AI/pytorch-lightning#21455). To evaluate and to predict, the
+    precision of the run is added; nothing else of its config, which may name classes to call.
 
     Raises:
-        UserError: It was trained with an optimizer that is not PyTorch's own: a checkpoint must not decide what is
-            imported.
+        UserError: Its optimizer is not PyTorch's own: a checkpoint must not decide what is imported.
     """
     stored = {f"model.{key}": value for key, value in checkpoint.hyper_parameters.items()}
     stored |= {f"data.{key}": value for key, value in checkpoint.data_hyper_parameters.items()}
     specs = {name: stored.pop(f"model.{name}", None) for name in ("optimizer", "lr_scheduler")}
     run = run_dir.run_dir_of(checkpoint.path)
-    if command == "fit" and not run:  # else that run's config names them
+    if command == "fit" and not run:  # the config of a run names them
         for name, spec in specs.items():
             path = str(spec.get("class_path", "")) if isinstance(spec, dict) else "torch.optim."
             if not path.startswith("torch.optim."):
                 raise UserError(f"--ckpt_path {checkpoint.path}: it was trained with {path}; name it with --{name}")
         stored |= specs
     if command != "fit" and run:
-        with suppress(OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        with suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
             stored["trainer.precision"] = str(_read_config(run)["trainer"]["precision"])
-    for linked in ("model.class_names", "data.tokenizer"):
-        stored.pop(linked, None)
-    return stored
+    linked = ("model.class_names", "data.tokenizer")
+    return {name: value for name, value in stored.items() if name not in linked}
 
 
 def exit_if_finished(checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
     """Say that a run is finished, and how to go on, if it ended with this checkpoint and is to end there again.
 
-    Args:
-        checkpoint: What `fit` is to go on from.
-        settings: Those of the command, as a run's config has them.
-
     Raises:
-        SystemExit: With status 0: it is finished.
+        SystemExit: With status 0.
     """
-    run, trainer = run_dir.run_dir_of(checkpoint.path), settings["trainer"]
+    run, trainer, ended = run_dir.run_dir_of(checkpoint.path), settings["trainer"], False
     if run is None:
         return
-    try:
-        results, stored = json.loads((run / run_dir.METRICS).read_text("utf-8")), _read_config(run)
-        same = all(
-            stored["trainer"][end] == trainer[end] for end in ("max_epochs", "max_steps", "max_time", "callbacks")
-        )
-        same &= all(stored[after] == settings[after] for after in ("test_after_fit", "export_after_fit"))
+    with suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        results = json.loads((run / run_dir.METRICS).read_text("utf-8"))
         exported = not settings["export_after_fit"] or not results["checkpoint"] or (run / run_dir.EXPORT).is_dir()
-        if results["steps"] != checkpoint.global_step or not same or not exported:
-            return
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        same = _ends(_read_config(run)) == _ends(settings)
+        ended = same and exported and results["steps"] == checkpoint.global_step
+    if not ended:
         return
     limit = "max_epochs" if trainer["max_steps"] == -1 else "max_steps"
     advice = f"to train on, raise --trainer.{limit} above {trainer[limit]}"
@@ -111,5 +99,11 @@ def exit_if_finished(checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
     raise SystemExit(0)
 
 
-def _read_config(run: Path) -> Any:
-    return yaml.safe_load((run / run_dir.CONFIG).read_text("utf-8"))
+def _ends(settings: dict[str, Any]) -> list[Any]:
+    """Return the settings that decide where training ends, and what follows."""
+    ends = [settings["trainer"][name] for name in ("max_epochs", "max_steps", "max_time", "callbacks")]
+    return [*ends, settings["test_after_fit"], settings["export_after_fit"]]
+
+
+def _read_config(run: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load((run / run_dir.CONFIG).read_text("utf-8")))

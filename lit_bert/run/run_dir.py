@@ -1,17 +1,17 @@
 """A folder for each run: made by one run alone, and removed if nothing came of it."""
 
 import itertools
-import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
+from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_bert.data.formats import STDIN
@@ -28,54 +28,40 @@ LABELS = "likely_wrong_labels.csv"
 LOCK = ".lock"
 
 
+@dataclass
 class RunDir:
-    """The folder of a run.
+    """The folder of a run; `is_new` if this command has made it, and has not trained there."""
 
-    Args:
-        path: The folder.
-        is_new: Whether this process has made it.
-    """
-
-    def __init__(self, path: Path, is_new: bool = False) -> None:
-        self.path = path
-        self._is_new = is_new
+    path: Path
+    is_new: bool = False
 
     def keep(self) -> None:
         """Keep the folder even if the command fails, because steps were trained."""
-        self._is_new = False
+        self.is_new = False
 
     def remove_if_empty(self) -> None:
         """Remove a folder that this process made and left without results."""
         passing = (CONFIG, PROVENANCE, LOCK, "hparams.yaml", "events.")
-        if self._is_new and self.path.is_dir() and all(file.name.startswith(passing) for file in self.path.iterdir()):
+        if self.is_new and self.path.is_dir() and all(file.name.startswith(passing) for file in self.path.iterdir()):
             shutil.rmtree(self.path)
 
 
 @contextmanager
-def open_run_dir(command: str, settings: Any, recipe: str, config: str) -> Iterator[RunDir]:
+def open_run_dir(command: str, settings: Namespace, recipe: str, config: str) -> Iterator[RunDir]:
     """Yield the folder of the run that a checkpoint belongs to, else a new one; while `fit` trains there, it is locked.
 
-    Only rank 0 makes a folder. A new folder is removed if the command fails and has left nothing in it.
-
-    Args:
-        command: "fit", "validate", "test" or "predict".
-        settings: Of the command.
-        recipe: What the run is called, before the data set and the time.
-        config: The settings as the run's config file has them.
+    Only rank 0 makes a folder, and names it by the recipe, the data set and the time. It writes `config` there, the
+    text of the settings, unless `fit` does. A new folder is removed if the command fails and has left nothing in it.
 
     Raises:
         UserError: The folder cannot be made, or another process trains in it.
     """
     root, run = Path(settings.trainer.default_root_dir or "runs"), run_dir_of(settings.ckpt_path)
-    predicts = command == "predict"
-    if predicts and settings.input not in (None, STDIN):
-        yield RunDir(run or Path(settings.input).parent)
+    source, output = (settings.get(name) for name in ("input", "output"))  # only `predict` has them
+    if settings.trainer.fast_dev_run or source or output or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+        yield RunDir(run or (Path(source).parent if source and source != STDIN else root))
         return
-    writes_elsewhere = predicts and (settings.output is not None or settings.input == STDIN)
-    if settings.trainer.fast_dev_run or writes_elsewhere or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
-        yield RunDir(run or root)
-        return
-    name = run_name(recipe, settings.data.dataset)
+    name = f"{recipe}-{_data_name(settings.data.dataset)}"
     folder = RunDir(run) if run else RunDir(create_run_dir(root, name, settings.name), is_new=True)
     held = lock(folder.path) if command == "fit" else None
     if held is None and run is None:
@@ -100,34 +86,14 @@ def run_dir_of(checkpoint: str | Path | None) -> Path | None:
     return folder if (folder / CONFIG).is_file() and folder != Path() else None
 
 
-def is_requeued() -> bool:
-    """Tell whether this is a SLURM job that was put back into the queue, and runs again."""
-    return int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
-
-
-def runs_of_this_job(root: Path) -> list[Path]:
-    """Return the runs below `root` that this SLURM job made, or went on with, when it ran before."""
-    job = os.environ.get("SLURM_JOB_ID")
-    return [path.parent for path in root.absolute().glob(f"*/{Path(PROVENANCE).stem}*.json") if _slurm_job(path) == job]
-
-
-def _slurm_job(provenance: Path) -> str | None:
-    try:
-        return str(json.loads(provenance.read_text("utf-8"))["slurm_job"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def run_name(recipe: str, dataset: str | dict[str, str]) -> str:
-    """Return what a run is called before the time is added: by its recipe and its data set."""
+def _data_name(dataset: str | dict[str, str]) -> str:
     file = dataset.get("train", "") if isinstance(dataset, dict) else dataset.partition("@")[0]
-    data = "rotten_tomatoes" if file == "packaged" else Path(file).name.partition(".")[0]
-    plain = re.sub(r"[^\w-]+", "_", data)
-    return f"{recipe}-{plain or 'data'}"
+    name = "rotten_tomatoes" if file == "packaged" else Path(file).name.partition(".")[0]
+    return re.sub(r"[^\w-]+", "_", name) or "data"
 
 
 def create_run_dir(root: Path, recipe: str, name: str | None = None) -> Path:
-    """Make `root/<recipe>_<time>`, with a SLURM job's number, or `root/<name>`; with -2, -3 ... if it is there already.
+    """Make `root/<recipe>_<time>`, with a SLURM job's number, or `root/<name>`; -2, -3 ... are added if it exists.
 
     Raises:
         UserError: The folder cannot be made.
@@ -140,15 +106,12 @@ def create_run_dir(root: Path, recipe: str, name: str | None = None) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(1):
             folder = root.absolute() / (name if number == 1 else f"{name}-{number}")
-            try:
+            with suppress(FileExistsError):
                 folder.mkdir()
-            except FileExistsError:
-                continue
-            break
+                break
     except OSError as error:
-        raise UserError(
-            f"--trainer.default_root_dir {root}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
+        what = f"--trainer.default_root_dir {root}: cannot be written ({error.strerror})"
+        raise UserError(f"{what}; choose another folder") from error
     return folder
 
 
@@ -156,15 +119,14 @@ def lock(folder: Path) -> FileLock:
     """Keep other processes from training in a run's folder, until this one releases the lock or ends.
 
     Raises:
-        UserError: Another process trains there.
+        UserError: Another process trains there, or the folder cannot be written.
     """
     held = FileLock(folder / LOCK)
     try:
         held.acquire(timeout=0)
+    except Timeout as error:
+        what = f"{folder}: another process trains in this folder (it holds {LOCK})"
+        raise UserError(f"{what}; wait for it, or stop it") from error
     except OSError as error:
-        if not isinstance(error, Timeout):
-            raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
-        raise UserError(
-            f"{folder}: another process trains in this folder (it holds {LOCK}); wait for it, or stop it"
-        ) from error
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
     return held

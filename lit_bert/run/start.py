@@ -2,10 +2,12 @@
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -14,18 +16,17 @@ from lit_bert.errors import UserError
 from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.run import run_dir
 from lit_bert.run.help import COMMANDS
-from lit_bert.run.recipe import ROTTEN_TOMATOES, default_recipe
+from lit_bert.run.recipe import default_recipe
 from lit_bert.run.resume import exit_if_finished, find_checkpoint, stored_settings
 
 _OPTIONS = ("ckpt_path", "input", "data.dataset", "model.pretrained", "trainer.default_root_dir")
-"""The options that decide what a command starts from."""
 
 
 class Start(NamedTuple):
-    """What a command starts from.
+    """What a command starts from: a `checkpoint`, or for predictions an exported `folder`.
 
-    `checkpoint` is set if there is one, `folder` if predictions come from an exported folder; `config` is a config file
-    that the command line does not name: that of the checkpoint's run, or a recipe; `recipe` is the name of the recipe.
+    `config` is a config file that the command line does not name: that of the checkpoint's run, or a recipe. A new run
+    is called by `recipe`.
     """
 
     command: str
@@ -35,7 +36,7 @@ class Start(NamedTuple):
     recipe: str = "run"
 
     def set_defaults(self, parser: LightningArgumentParser) -> None:
-        """Make the settings that it brings a parser's defaults."""
+        """Let a parser take its defaults from the checkpoint and the config file."""
         if self.checkpoint:
             stored = stored_settings(self.checkpoint, self.command)
             known = set(parser.get_defaults(skip_validation=True).keys())
@@ -43,13 +44,8 @@ class Start(NamedTuple):
         if self.config:
             parser.default_config_files = [str(self.config)]
 
-    def complete(self, settings: Any, content: dict[str, Any]) -> None:
-        """Fill in the checkpoint and its tokenizer; exit if the run is finished.
-
-        Args:
-            settings: Of the command.
-            content: The same, as a config file has them.
-        """
+    def complete(self, settings: Namespace, content: dict[str, Any]) -> None:
+        """Fill in the checkpoint and its tokenizer; exit if the run is finished, by the settings' `content` as YAML."""
         settings.ckpt_path = str(self.checkpoint.path) if self.checkpoint else self.folder
         if self.checkpoint and self.command == "fit":
             exit_if_finished(self.checkpoint, content)
@@ -63,40 +59,30 @@ class Start(NamedTuple):
 
 
 def find_start(words: Sequence[str]) -> Start:
-    """Find what a command starts from, before its options are parsed.
-
-    Args:
-        words: The command line.
-
-    Raises:
-        UserError: A checkpoint is missing or cannot be read.
-    """
+    """Find what a command line starts from, before its options are parsed."""
     command = next((word for word in words if word in COMMANDS), "fit")
     if any(word in ("-h", "--help") or word.startswith("--help=") for word in words):
         return Start(command)
     given, configs = _first_look(words)
-    ckpt_path, source, pretrained = given.get("ckpt_path"), given.get("input"), given.get("model.pretrained")
+    ckpt_path, source, dataset, pretrained, root = (given.get(option) for option in _OPTIONS)
     if command != "fit" and not ckpt_path and (source or not (configs or pretrained)):
         what = f"{command} --input {source}" if source else command
         raise UserError(f"{what}: give a checkpoint with --ckpt_path (best is that of the newest run in runs/)")
     if command == "predict" and source and Path(ckpt_path or "").is_dir():
         return Start(command, folder=ckpt_path, recipe="export")
-    checkpoint, config = (
-        find_checkpoint(ckpt_path, command, Path(given.get("trainer.default_root_dir") or "runs")),
-        None,
-    )
+    checkpoint = find_checkpoint(ckpt_path, command, Path(root or "runs"))
     run = run_dir.run_dir_of(checkpoint.path) if checkpoint else None
-    if run and command == "fit":
-        config = run / run_dir.CONFIG
-    elif not checkpoint and not configs:
-        config, why = default_recipe(given.get("data.dataset", ROTTEN_TOMATOES), pretrained)
-        status("recipe", f"{config.name}: {why}; choose with --config configs/NAME.yaml", err=True)
-    named = Path(configs[-1]) if configs else config
-    return Start(command, checkpoint, None, None if configs else config, named.stem if named else "run")
+    if configs:
+        return Start(command, checkpoint, recipe=Path(configs[-1]).stem)
+    if checkpoint:
+        return Start(command, checkpoint, config=run / run_dir.CONFIG if run and command == "fit" else None)
+    config, why = default_recipe(dataset, pretrained)
+    status("recipe", f"{config.name}: {why}; choose with --config configs/NAME.yaml", err=True)
+    return Start(command, config=config, recipe=config.stem)
 
 
 def _first_look(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the options that decide on the start, from the command line or its config files, and those files."""
+    """Return those of `_OPTIONS` that the command line or its config files set, and these files."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     parser.add_argument("--config", action="append", default=[])
     for option in _OPTIONS:
@@ -107,15 +93,13 @@ def _first_look(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     configs = found.pop("config")
     stored: dict[str, Any] = {}
     for config in configs:
-        try:
+        with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):  # the parser explains it
             content = yaml.safe_load(Path(config).read_text("utf-8"))
             stored |= {option: value for option in _OPTIONS if (value := _lookup(content, option)) is not None}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):  # the parser explains it
-            continue
     return stored | found, configs
 
 
-def _lookup(content: Any, option: str) -> Any:
+def _lookup(content: object, option: str) -> object:
     for name in option.split("."):
         content = content.get(name) if isinstance(content, dict) else None
     return content

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Callback, Trainer
@@ -16,24 +17,15 @@ from lit_bert.run.rooms import import_if_present
 from lit_bert.run.start import Start
 
 
-def make_bare_trainer(options: Any) -> Trainer:
+def make_bare_trainer(options: Namespace) -> Trainer:
     """Return a Trainer that predicts on the devices that `--trainer` names, and does nothing else."""
     names = ("accelerator", "devices", "num_nodes", "precision", "default_root_dir")
     bare = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
-    given: dict[str, Any] = {name: options[name] for name in names} | dict.fromkeys(bare, False)
-    return Trainer(**given)
+    return Trainer(**{name: options[name] for name in names}, **dict.fromkeys(bare, False))  # type: ignore[arg-type]
 
 
-def make_trainer(settings: Any, start: Start, folder: Path, config: str, **kwargs: Any) -> Trainer:
-    """Return the Trainer of a command.
-
-    Args:
-        settings: Of the command: `trainer`, `checkpoint` (a ModelCheckpoint), and of `fit` what `own_callbacks` reads.
-        start: What it starts from.
-        folder: The run's folder.
-        config: The settings as the run's config file has them.
-        kwargs: More of the Trainer's arguments.
-    """
+def make_trainer(settings: Namespace, start: Start, folder: Path, config: str, **kwargs: Any) -> Trainer:
+    """Return the Trainer of a command; `config` is the text of its settings for the run's folder."""
     fit, checkpoint, options = start.command == "fit", start.checkpoint, dict(settings.trainer)
     bare = options["barebones"]
     callbacks = _as_list(options["callbacks"])
@@ -45,9 +37,9 @@ def make_trainer(settings: Any, start: Start, folder: Path, config: str, **kwarg
     tensorboard = import_if_present("callbacks.tensorboard")
     if options["logger"] in (None, True) and not bare:
         # Points that were logged after the checkpoint was written are hidden, because they are logged again.
-        after: Any = {"purge_step": checkpoint.global_step} if checkpoint else {}
+        hidden = checkpoint.global_step if checkpoint else None
         kind = tensorboard.ScalarLogger if tensorboard else TensorBoardLogger
-        logger = kind(folder, name="", version="", default_hp_metric=False, **after)
+        logger = kind(folder, name="", version="", default_hp_metric=False, purge_step=hidden)
         options["logger"] = logger if fit else False
     callbacks += own_callbacks(settings, callbacks, fit, folder, config, logs=bool(options["logger"]) and not bare)
     options["callbacks"] = callbacks
@@ -61,18 +53,9 @@ def make_trainer(settings: Any, start: Start, folder: Path, config: str, **kwarg
 
 
 def own_callbacks(
-    settings: Any, given: list[Callback], fit: bool, folder: Path, config: str, logs: bool
+    settings: Namespace, given: list[Callback], fit: bool, folder: Path, config: str, logs: bool
 ) -> Iterator[Callback]:
-    """Yield this project's callbacks; to leave one out, delete its lines here, or its file.
-
-    Args:
-        settings: Of the command: `trainer`, `model`, `checkpoint`, `checkpoint_minutes`, and of `fit` `distillation`.
-        given: Callbacks that the Trainer has already.
-        fit: Whether it is to train.
-        folder: The run's folder.
-        config: The settings as the run's config file has them.
-        logs: Whether there is a logger.
-    """
+    """Yield this project's callbacks beside those `given`; to leave one out, delete its lines here, or its file."""
     options = settings.trainer
     real = not options.barebones and not options.fast_dev_run
     recorder = None
@@ -106,5 +89,5 @@ def own_callbacks(
         yield room.PreemptionCheckpoint(Path(settings.checkpoint.dirpath) / run_dir.LAST, settings.checkpoint_minutes)
 
 
-def _as_list(value: Any) -> list[Any]:
+def _as_list(value: object) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
