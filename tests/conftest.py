@@ -107,17 +107,18 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make_bert(tmp_path_factory.mktemp("tiny_bert"))
 
 
-@pytest.fixture
-def still_bert(tiny_bert: str, tmp_path: Path) -> str:
+@pytest.fixture(scope="session")
+def still_bert(tiny_bert: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder with weights to start from, the classifier's too, and no dropout."""
+    folder = tmp_path_factory.mktemp("still_bert")
     config = AutoConfig.from_pretrained(tiny_bert, num_labels=2, id2label={0: "neg", 1: "pos"})
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
     config.initializer_range = 0.15  # gradients that have to be clipped, and predictions that 21 small steps change
     with torch.random.fork_rng():
         torch.manual_seed(4)
-        AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "still")
-    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "still")
-    return str(tmp_path / "still")
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
+    return str(folder)
 
 
 class Hostile:
