@@ -1,14 +1,13 @@
 """What an experienced user of Lightning adds to a run works, and has its effect."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from conftest import QUIET, events
+from conftest import QUIET, Refused, events
 from equality import equal_runs, same
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import (
@@ -55,12 +54,12 @@ def weights(module: BertClassifier) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in module.named_parameters()}
 
 
-# --- tuners -----------------------------------------------------------------------------------------------------------
-
-
 def test_the_learning_rate_that_a_tuner_finds_is_the_one_that_trains(parts: Any) -> None:
     model, data = parts
     data.batch_size = 2  # 20 steps
+    found = Tuner(Trainer(max_epochs=1, **QUIET)).lr_find(model, data, num_training=15, min_lr=1e-5)
+    assert model.learning_rate == found.suggestion()
+    model.learning_rate = 0.003
     recorder = Recorder()
     finder = LearningRateFinder(num_training_steps=15, min_lr=1e-5)
     trainer = Trainer(max_epochs=1, callbacks=[finder, recorder], **QUIET)
@@ -69,13 +68,6 @@ def test_the_learning_rate_that_a_tuner_finds_is_the_one_that_trains(parts: Any)
     assert model.learning_rate == finder.optimal_lr.suggestion() != 0.003
     same(recorder.weights[0], before)  # the search leaves no trace
     assert recorder.rates == pytest.approx([model.learning_rate * (20 - step) / 20 for step in range(20)])
-
-
-def test_tuner_lr_find(parts: Any) -> None:
-    model, data = parts
-    data.batch_size = 2
-    finder = Tuner(Trainer(max_epochs=1, **QUIET)).lr_find(model, data, num_training=15, min_lr=1e-5)
-    assert model.learning_rate == finder.suggestion()
 
 
 def test_the_learning_rate_found_is_told_and_saved_and_not_sought_again(
@@ -102,9 +94,6 @@ def test_the_batch_size_found_is_told_and_saved_and_the_schedule_fits_it(
     assert yaml.safe_load((cli.run_dir / "config.yaml").read_text())["data"]["batch_size"] == 10
     assert events(cli.run_dir)["train/lr/pg1"] == pytest.approx([0.003 * (12 - step) / 12 for step in range(12)])
     assert cli.trainer.optimizers[0].param_groups[0]["lr"] == 0
-
-
-# --- averages of weights ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
@@ -165,9 +154,6 @@ def test_ema_callback_of_ones_own_trainer_averages(parts: Any) -> None:
     assert not torch.equal(model.model.classifier.weight, recorder.weights[1]["model.classifier.weight"])
 
 
-# --- fine-tuning and pruning ------------------------------------------------------------------------------------------
-
-
 def test_backbone_finetuning_freezes_and_unfreezes_the_encoder(parts: Any) -> None:
     model, data = parts
     recorder = Recorder()
@@ -188,9 +174,6 @@ def test_pruning_prunes(parts: Any) -> None:
     pruning = ModelPruning("l1_unstructured", parameters_to_prune=[(linear, "weight")], amount=0.5)
     Trainer(max_epochs=1, callbacks=[pruning], **QUIET).fit(model, data)
     assert (linear.weight == 0).float().mean() == 0.5
-
-
-# --- checkpoints, bars, profilers, loggers ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -257,9 +240,6 @@ def test_a_run_that_ends_before_a_validation_says_why_nothing_is_exported(
     assert "best     there is no best checkpoint: training ended before a validation\n" in capsys.readouterr().out
 
 
-# --- optimizers and schedules from the command line -------------------------------------------------------------------
-
-
 def test_another_optimizer_has_decay_groups_and_the_linear_schedule(recipe: str) -> None:
     words = ["--optimizer=torch.optim.SGD", "--optimizer.lr=0.1", "--optimizer.momentum=0.9"]
     words += ["--optimizer.weight_decay=0.2", "--trainer.log_every_n_steps=1"]
@@ -280,9 +260,6 @@ def test_another_schedule_is_stepped_with_the_optimizer(recipe: str) -> None:
     assert events(cli.run_dir)["train/lr/pg1"] == pytest.approx([0.003 * 0.5 ** (step // 2) for step in range(10)])
 
 
-# --- mistakes ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -294,29 +271,14 @@ def test_another_schedule_is_stepped_with_the_optimizer(recipe: str) -> None:
     ],
     ids=["metric", "logger", "class", "optimizer", "old name"],
 )
-def test_a_mistake_gets_one_line(
-    recipe: str, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", "--config", recipe, *words])
-    assert stop.value.code == 2
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
-    assert re.search(r"^error: ", said, re.MULTILINE)
+def test_a_mistake_gets_one_line(recipe: str, words: list[str], message: str, refused: Refused) -> None:
+    said = refused(["fit", "--config", recipe, *words])
     assert message in said
     assert len(said.splitlines()) < 14
 
 
-def test_a_checkpoint_of_weights_alone_is_no_place_to_go_on_from(
-    recipe: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_checkpoint_of_weights_alone_is_no_place_to_go_on_from(recipe: str, refused: Refused) -> None:
     cli = main(["fit", "--config", recipe, "--checkpoint.save_weights_only=true", "--trainer.max_epochs=1", *NO_END])
     [best] = cli.run_dir.glob("checkpoints/epoch=*.ckpt")
     assert main(["test", f"--ckpt_path={best}"]).results["test"]["rows"] == 30
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", f"--ckpt_path={best}", "--trainer.max_epochs=3"])
-    assert stop.value.code == 2
-    said = capsys.readouterr().err
-    assert "error: " in said
-    assert "only the model" in said
-    assert "Traceback" not in said
+    assert "only the model" in refused(["fit", f"--ckpt_path={best}", "--trainer.max_epochs=3"])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import CONFIGS, events
+from conftest import CONFIGS, Refused, events
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_bert.cli import main
@@ -53,7 +53,17 @@ def test_fit_leaves_a_whole_run(recipe: str, capsys: pytest.CaptureFixture[str])
     accumulator.Reload()
     assert accumulator.summary_metadata["_hparams_/session_start_info"].plugin_data.plugin_name == "hparams"
 
+    record = metrics["test"]
+    others = record["baselines"]
+    assert {name: of["rows"] for name, of in others.items()} == {"majority class": 30, "TF-IDF, linear": 30}
+    assert others["majority class"]["acc"] == 0.5
+    assert others["TF-IDF, linear"]["acc"] == 1.0  # the ten sentences are those of training
+    assert sum(of["rows"] for of in record["classes"].values()) == 30
+    assert record["slices"]["negation"]["rows"] == 3
+
     said = capsys.readouterr().out
+    assert "majority class" in said
+    assert "class (test)" in said
     assert "data     40 training, 20 validation, 30 test rows; classes neg, pos\n" in said
     table = [line.split() for line in said.splitlines() if line.startswith((" val", " test"))]
     assert [row[:2] for row in table] == [["val", "20"], ["test", "30"]]
@@ -118,16 +128,14 @@ def test_a_flag_beats_what_the_checkpoint_stored(recipe: str, tmp_path: Path) ->
         assert (cli.run_dir == fit.run_dir) is (path == last)
         assert cli.trainer.global_step == 16
         rates = events(cli.run_dir)["train/lr/pg1"]
-        assert len(rates) == 9 if path == last else 8  # the first step, of the run before
-        assert rates[-8:] == pytest.approx([0.001 * (16 - step) / 16 for step in range(8, 16)])
+        assert rates == pytest.approx([0.001 * (16 - step) / 16 for step in range(8, 16)])
         assert [group["weight_decay"] for group in cli.trainer.optimizers[0].param_groups] == [0.5, 0.0]
 
 
-def test_two_runs_get_two_folders_and_a_failed_one_leaves_none(recipe: str) -> None:
+def test_two_runs_get_two_folders_and_a_failed_one_leaves_none(recipe: str, refused: Refused) -> None:
     folders = {main(["fit", "--config", recipe, "--trainer.max_epochs=1", *NO_END]).run_dir for _ in range(2)}
     assert len(folders) == 2
-    with pytest.raises(SystemExit):
-        main(["fit", "--config", recipe, "--data.train_rows=41"])
+    refused(["fit", "--config", recipe, "--data.train_rows=41"])
     assert set(Path("runs").absolute().iterdir()) == folders
 
 
@@ -196,22 +204,6 @@ def test_predictions_of_the_data_go_where_they_are_wanted(best: Path, capsys: py
     assert [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()] == rows
 
 
-def test_the_table_has_baselines_on_the_same_rows(best: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cli = main(["test", f"--ckpt_path={best}"])
-    said = capsys.readouterr().out
-    assert "majority class" in said
-    assert "class (test)" in said
-    [path] = cli.run_dir.glob("metrics-test*.json")
-    record = json.loads(path.read_text())["test"]
-    path.unlink()
-    others = record["baselines"]
-    assert {name: of["rows"] for name, of in others.items()} == {"majority class": 30, "TF-IDF, linear": 30}
-    assert others["majority class"]["acc"] == 0.5
-    assert others["TF-IDF, linear"]["acc"] == 1.0  # the ten sentences are those of training
-    assert sum(of["rows"] for of in record["classes"].values()) == 30
-    assert record["slices"]["negation"]["rows"] == 3
-
-
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
 def test_help_is_short_and_its_options_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -230,8 +222,5 @@ def test_help_is_short_and_its_options_exist(command: str, capsys: pytest.Captur
     ("word", "option"),
     [("configs/packaged.yaml", "--config"), ("reviews.csv", "--data.dataset"), ("runs/a/last.ckpt", "--ckpt_path")],
 )
-def test_a_file_without_its_option_is_understood(word: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", word])
-    assert stop.value.code == 2
-    assert f"did you mean {option} {word}?" in capsys.readouterr().err
+def test_a_file_without_its_option_is_understood(word: str, option: str, refused: Refused) -> None:
+    assert f"did you mean {option} {word}?" in refused(["fit", word])

@@ -16,6 +16,7 @@ from processes import finish, run, start
 from lit_bert.cli import main
 from lit_bert.modeling.checkpoint import read_safely
 
+Whole = Callable[[int], Path]
 FIFTEEN_STEPS = ["--trainer.max_epochs=3", "--trainer.log_every_n_steps=1"]
 NO_END = ["--test_after_fit=false", "--export_after_fit=false"]
 
@@ -32,7 +33,7 @@ def log(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_bert: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+def whole(tiny_bert: str, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """The folder of the undisturbed run of some ranks."""
     folder = tmp_path_factory.mktemp("whole")
     recipe = make_recipe(folder / "tiny.yaml", tiny_bert, make_reviews(folder / "reviews"))
@@ -52,7 +53,7 @@ def only_run(root: Path = Path("runs")) -> Path:
 
 @pytest.mark.parametrize(("ranks", "receiver"), [(1, 0), (2, 0), (2, 1)])
 def test_a_signal_to_any_rank_stops_all_and_the_run_goes_on_as_it_was(
-    words: list[str], log: Path, whole: Callable[[int], Path], ranks: int, receiver: int
+    words: list[str], log: Path, whole: Whole, ranks: int, receiver: int
 ) -> None:
     stopped = start(words, log, ranks, sabotage.signal_at(7, signal.SIGTERM, receiver))
     assert finish(stopped, 30) == [143] * ranks, log.read_text()
@@ -77,9 +78,7 @@ def test_a_signal_to_any_rank_after_training_ends_all(words: list[str], log: Pat
     assert all(codes), log.read_text()
 
 
-def test_killed_within_an_epoch_or_while_it_writes_it_loses_nothing(
-    words: list[str], log: Path, whole: Callable[[int], Path]
-) -> None:
+def test_killed_within_an_epoch_or_while_it_writes_it_loses_nothing(words: list[str], log: Path, whole: Whole) -> None:
     changes = [sabotage.signal_at(3, signal.SIGKILL), sabotage.killed_while_writing(4)]
     changes += [sabotage.signal_at(11, signal.SIGKILL), sabotage.killed_while_writing(2)]
     for number, change in enumerate(changes):
@@ -90,9 +89,7 @@ def test_killed_within_an_epoch_or_while_it_writes_it_loses_nothing(
     assert not list(only_run().glob("checkpoints/.*"))
 
 
-def test_what_was_logged_after_the_checkpoint_is_not_seen_twice(
-    words: list[str], log: Path, whole: Callable[[int], Path]
-) -> None:
+def test_what_was_logged_after_the_checkpoint_is_not_seen_twice(words: list[str], log: Path, whole: Whole) -> None:
     """An error, then a full disk, which leaves the checkpoints before."""
     assert finish(start(words, log, 1, sabotage.error_at(8))) == [1]  # the last checkpoint is of step 5
     again = ["fit", "--ckpt_path=last"]
@@ -185,7 +182,7 @@ def test_last_is_the_newest_that_loads_and_none_is_a_fresh_start(
 
 
 def test_a_slurm_job_put_back_in_the_queue_goes_on_in_its_folder(
-    words: list[str], log: Path, tmp_path: Path, whole: Callable[[int], Path]
+    words: list[str], log: Path, tmp_path: Path, whole: Whole
 ) -> None:
     queue = tmp_path / "bin" / "scontrol"
     queue.parent.mkdir()

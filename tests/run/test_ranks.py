@@ -1,6 +1,7 @@
 """Any number of ranks gives the same numbers."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,38 +18,26 @@ from lit_bert.modeling.checkpoint import Checkpoint, read_safely
 
 TRAIN = str(Path(__file__).parents[2] / "train.py")
 NO_END = ["--test_after_fit=false", "--export_after_fit=false"]
+FITS = {"plain": [], "several": ["--model.class_weights=balanced", "--data.long_text=head_tail", "--data.max_length=5"]}
 
 
-class Alone:
-    """Runs of one rank, and the commands that repeat them on others, without dropout."""
-
-    def __init__(self, folder: Path, bert: str, trained: Path) -> None:
-        # 40 rows: the last step has 4, of which 3 ranks do not get equally many
-        plain = make_recipe(folder / "plain.yaml", bert, make_reviews(folder / "plain"))
-        fewer = make_recipe(folder / "fewer.yaml", bert, make_reviews(folder / "fewer"))
-        rows = (folder / "fewer" / "train.csv").read_text().splitlines()
-        (folder / "fewer" / "train.csv").write_text("\n".join(rows[:35]) + "\n")  # classes of 20 and 14 rows
-        several = ["--model.class_weights=balanced", "--data.long_text=head_tail", "--data.max_length=5"]
-        self.fits = {"plain": ["fit", "--config", plain], "several": ["fit", "--config", fewer, *several]}
-        self.checkpoint = folder / "alone.ckpt"  # each command makes a folder of its own
-        self.checkpoint.write_bytes((trained / "checkpoints" / "last.ckpt").read_bytes())
-        for words in self.commands(folder, (18, 1)):
-            main(words)
-        self.weights = {name: weights(folder / f"{name}-18x1") for name in self.fits}
-        self.evaluated = evaluated(folder)
-
-    def commands(self, root: Path, *layouts: tuple[int, int]) -> list[list[str]]:
-        """Return what trains with some sizes of batches and accumulations, tests, and predicts."""
-        fits = [
-            [
-                *(*words, *NO_END, f"--trainer.default_root_dir={root}/{name}-{size}x{accumulate}"),
-                *(f"--data.batch_size={size}", f"--trainer.accumulate_grad_batches={accumulate}"),
-            ]
-            for name, words in self.fits.items()
-            for size, accumulate in layouts
+def commands(alone: Path, root: Path, *layouts: tuple[int, int]) -> list[list[str]]:
+    """Return what trains with some sizes of batches and accumulations, tests, and predicts."""
+    fits = [
+        [
+            *(
+                "fit",
+                "--config",
+                f"{alone}/{name}.yaml",
+                f"--trainer.default_root_dir={root}/{name}-{size}x{accumulate}",
+            ),
+            *(f"--data.batch_size={size}", f"--trainer.accumulate_grad_batches={accumulate}", *options, *NO_END),
         ]
-        shared = [f"--ckpt_path={self.checkpoint}", "--data.eval_batch_size=7"]  # 5 batches, which are shared unevenly
-        return fits + [[name, *shared, f"--trainer.default_root_dir={root}/{name}"] for name in ("test", "predict")]
+        for name, options in FITS.items()
+        for size, accumulate in layouts
+    ]
+    shared = [f"--ckpt_path={alone}/alone.ckpt", "--data.eval_batch_size=7"]  # 5 batches, which are shared unevenly
+    return fits + [[name, *shared, f"--trainer.default_root_dir={root}/{name}"] for name in ("test", "predict")]
 
 
 def weights(root: Path) -> dict[str, torch.Tensor]:
@@ -63,23 +52,33 @@ def evaluated(root: Path) -> tuple[Any, str]:
 
 
 @pytest.fixture(scope="module")
-def alone(still_bert: str, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Alone:
-    return Alone(tmp_path_factory.mktemp("alone"), still_bert, trained)
+def alone(still_bert: str, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the commands need, and the runs of one rank."""
+    folder = tmp_path_factory.mktemp("alone")
+    for name in FITS:  # 40 rows: the last step has 4, of which 3 ranks do not get equally many
+        make_recipe(folder / f"{name}.yaml", still_bert, make_reviews(folder / name))
+    rows = (folder / "several" / "train.csv").read_text().splitlines()
+    (folder / "several" / "train.csv").write_text("\n".join(rows[:35]) + "\n")  # classes of 20 and 14 rows
+    shutil.copy(trained / "checkpoints" / "last.ckpt", folder / "alone.ckpt")  # each command makes a folder of its own
+    for words in commands(folder, folder, (18, 1)):
+        main(words)
+    return folder
 
 
 @pytest.mark.parametrize(("ranks", "layouts"), [(2, [(9, 1)]), (3, [(6, 1), (3, 2)])])
 def test_ranks_and_accumulation_give_the_same(
-    ranks: int, layouts: list[tuple[int, int]], alone: Alone, tmp_path: Path
+    ranks: int, layouts: list[tuple[int, int]], alone: Path, tmp_path: Path
 ) -> None:
     """Trained weights are close, and evaluation and prediction equal to the last bit."""
-    first, *then = alone.commands(tmp_path, *layouts)
+    first, *then = commands(alone, tmp_path, *layouts)
     run(first, tmp_path / "log", ranks, then=then)
-    for size, accumulate in layouts:
-        for fit, expected in alone.weights.items():
+    for fit in FITS:
+        expected = weights(alone / f"{fit}-18x1")
+        for size, accumulate in layouts:
             for name, value in weights(tmp_path / f"{fit}-{size}x{accumulate}").items():
                 torch.testing.assert_close(value, expected[name], atol=2e-5, rtol=1e-4, msg=f"{fit} {name}")
     metrics, predictions = evaluated(tmp_path)
-    assert (metrics, predictions) == alone.evaluated
+    assert (metrics, predictions) == evaluated(alone)
     assert metrics["rows"] == 30
     assert len(predictions.splitlines()) == 31
 

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import events
+from conftest import Refused, events
 from equality import equal_runs, same
 from steps import SIGNALS, Rows, rows_of_steps  # noqa: F401
 
@@ -67,17 +67,16 @@ def test_it_goes_on_from_the_best_checkpoint_too(recipe: str, rows: Rows, interv
 
 
 def test_a_run_that_max_steps_ended_goes_on(recipe: str, rows: Rows) -> None:
-    """It ends at an epoch's end, then within one, of which the best checkpoint has no room for the rest."""
+    """It ends within an epoch, of which a best checkpoint does not tell what is left, then at an epoch's end."""
     words = ["--config", recipe, "--trainer.max_epochs=-1", "--model.learning_rate=0", *NO_END]
     main(["fit", *words, "--trainer.max_steps=20", "--trainer.default_root_dir=whole"])
     expected = list(rows)
     rows.clear()
-    cut = main(["fit", *words, "--trainer.max_steps=10", "--checkpoint.save_top_k=-1"])
-    last = f"--ckpt_path={cut.run_dir}/checkpoints/last.ckpt"
-    main(["fit", last, "--trainer.max_steps=13"])
+    cut = main(["fit", *words, "--trainer.max_steps=7", "--checkpoint.save_top_k=-1"])
     found = cut.run_dir.glob("checkpoints/epoch=*.ckpt")
-    [broken_off] = [shutil.copy(path, ".") for path in found if read_safely(path)["global_step"] == 13]
-    main(["fit", last, "--trainer.max_steps=20"])
+    [broken_off] = [shutil.copy(path, ".") for path in found if read_safely(path)["global_step"] == 7]
+    for steps in (10, 20):
+        main(["fit", f"--ckpt_path={cut.run_dir}/checkpoints/last.ckpt", f"--trainer.max_steps={steps}"])
     assert rows == expected
     assert not list(Path().glob("runs/*/*.partial"))
     with pytest.raises(SystemExit):
@@ -85,28 +84,23 @@ def test_a_run_that_max_steps_ended_goes_on(recipe: str, rows: Rows) -> None:
 
 
 def test_other_steps_or_training_data_are_refused_within_an_epoch(
-    recipe: str, reviews: Path, rows: Rows, capsys: pytest.CaptureFixture[str]
+    recipe: str, reviews: Path, rows: Rows, refused: Refused
 ) -> None:
-    def refused(*words: str) -> str:
-        with pytest.raises(SystemExit) as stop:
-            main(["fit", "--ckpt_path=last", *words])
-        assert stop.value.code == 2
-        return capsys.readouterr().err
-
+    again = ["fit", "--ckpt_path=last"]
     SIGNALS[1] = signal.SIGTERM
     with pytest.raises(SystemExit):
         main(["fit", "--config", recipe])
     for words in ("--data.batch_size=4", "--trainer.accumulate_grad_batches=2"):
-        assert "set --data.batch_size 8 --trainer.accumulate_grad_batches 1\n" in refused(words)
+        assert "set --data.batch_size 8 --trainer.accumulate_grad_batches 1\n" in refused([*again, words])
     told = "was written within an epoch, with other training data ({}); go on"
-    assert told.format("rows") in refused("--data.train_rows=32")
-    assert told.format("seed") in refused("--seed_everything=2")
-    assert told.format("grouping") in refused("--data.group_by_length=false")
+    assert told.format("rows") in refused([*again, "--data.train_rows=32"])
+    assert told.format("seed") in refused([*again, "--seed_everything=2"])
+    assert told.format("grouping") in refused([*again, "--data.group_by_length=false"])
     text = (reviews / "train.csv").read_text()
     (reviews / "train.csv").write_text(text.replace(",pos", ",x").replace(",neg", ",pos").replace(",x", ",neg"))
-    assert told.format("rows") in refused()
+    assert told.format("rows") in refused(again)
     (reviews / "train.csv").write_text(text)
-    main(["fit", "--ckpt_path=last", "--data.test_rows=10"])  # which training does not see
+    main([*again, "--data.test_rows=10"])  # which training does not see
 
 
 def test_a_run_that_has_ended_is_not_told_twice_and_its_old_best_makes_room(
@@ -141,10 +135,10 @@ def test_a_checkpoint_has_rows_of_a_validation_of_its_own_weights_or_none(recipe
     assert read_safely(run / "checkpoints" / "last.ckpt")["val_outputs"]
 
 
-def test_a_finished_run_keeps_its_validation_and_is_not_tested_twice(recipe: str) -> None:
-    """One without a best checkpoint, that ended within an epoch."""
-    length = ["--trainer.max_epochs=-1", "--trainer.max_steps=7"]
-    run = main(["fit", "--config", recipe, "--checkpoint.save_top_k=0", "--export_after_fit=false", *length]).run_dir
+@pytest.mark.parametrize(("steps", "best"), [(7, 1), (10, 0)], ids=["within an epoch", "without a best checkpoint"])
+def test_a_finished_run_keeps_its_validation_and_is_not_tested_twice(recipe: str, steps: int, best: int) -> None:
+    words = ["--trainer.max_epochs=-1", f"--trainer.max_steps={steps}", f"--checkpoint.save_top_k={best}"]
+    run = main(["fit", "--config", recipe, "--export_after_fit=false", *words]).run_dir
     told, before = json.loads((run / "metrics.json").read_text())["val"], events(run)
     (run / "metrics.json").unlink()  # as if the run had been killed before it was written
     main(["fit", "--ckpt_path=last"])
@@ -153,24 +147,18 @@ def test_a_finished_run_keeps_its_validation_and_is_not_tested_twice(recipe: str
         main(["fit", "--ckpt_path=last"])
     assert stop.value.code == 0
     after = events(run)
-    assert [name for name in before if name.startswith("test/")]
-    assert {name: after[name] for name in after if name.startswith("test/")} == {
-        name: before[name] for name in before if name.startswith("test/")
-    }
+    tested = [name for name in before.keys() | after.keys() if name.startswith("test/")]
+    assert tested
+    assert [before.get(name) for name in tested] == [after.get(name) for name in tested]
 
 
-def test_a_config_may_be_edited_and_one_that_is_cut_short_is_refused(
-    recipe: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_config_may_be_edited_and_one_that_is_cut_short_is_refused(recipe: str, refused: Refused) -> None:
     config = main(["fit", "--config", recipe, "--trainer.max_epochs=1", *NO_END]).run_dir / "config.yaml"
     words = ["fit", "--ckpt_path=last", "--trainer.max_epochs=2"]
     text = config.read_text()
     for damaged in (text[:-9], text[:9]):
         config.write_text(damaged)
-        with pytest.raises(SystemExit) as stop:
-            main(words)
-        assert stop.value.code == 2
-        assert f"config file {config}" in capsys.readouterr().err
+        assert f"config file {config}" in refused(words)
     config.write_text(text.replace("learning_rate: 0.003", "learning_rate: 0.002"))
     assert main(words).model.learning_rate == 0.002
 
