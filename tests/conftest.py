@@ -5,7 +5,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ QUIET: dict[str, Any] = {
 }
 """Arguments of a Trainer that leaves nothing behind."""
 
+Refused = Callable[[list[str]], str]
 CONFIGS = Path(__file__).parent.parent / "configs"
 GOOD = ["a warm and funny film", "great fun", "a moving , clever story", "the best film of the year", "lovely"]
 BAD = ["a cold and dull film", "no fun", "a boring , stupid story", "the worst film of the year", "awful"]
@@ -76,6 +77,24 @@ def hub() -> Iterator[Hub]:
     with serving(HUB_PORT) as server:
         yield server
     shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """A function that runs a command of which a mistake is to be told, and returns what is said."""
+    from lit_bert.cli import main
+
+    def run(words: list[str]) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        said = capsys.readouterr().err
+        assert stop.value.code == 2
+        assert said.startswith("error: ") or "\nerror: " in said
+        assert "Traceback" not in said
+        return said
+
+    return run
 
 
 def make_bert(folder: Path) -> str:
@@ -107,17 +126,18 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make_bert(tmp_path_factory.mktemp("tiny_bert"))
 
 
-@pytest.fixture
-def still_bert(tiny_bert: str, tmp_path: Path) -> str:
+@pytest.fixture(scope="session")
+def still_bert(tiny_bert: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder with weights to start from, the classifier's too, and no dropout."""
+    folder = tmp_path_factory.mktemp("still_bert")
     config = AutoConfig.from_pretrained(tiny_bert, num_labels=2, id2label={0: "neg", 1: "pos"})
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
     config.initializer_range = 0.15  # gradients that have to be clipped, and predictions that 21 small steps change
     with torch.random.fork_rng():
         torch.manual_seed(4)
-        AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "still")
-    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "still")
-    return str(tmp_path / "still")
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
+    return str(folder)
 
 
 class Hostile:

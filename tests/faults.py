@@ -30,6 +30,8 @@ from rich.table import Table
 from lit_bert.run.run_dir import newest_config
 
 STEPS = 60
+LAST = "checkpoints/last.ckpt"
+RECORDS = "provenance*.json", "hparams.yaml", "metrics.json"
 
 VARIANTS: dict[str, list[str]] = {  # settings under which runs are disturbed
     "": [],
@@ -97,11 +99,12 @@ class Campaign:
         """Let something go wrong within a process, and return whether it did before the run ended."""
         return any(finish(start(self.again(), self.log, ranks, change), 30, patience=3))
 
-    def damaged(self, how: Callable[[Path, random.Random], None]) -> bool:
-        """Damage last.ckpt after a kill."""
+    def damaged(self, how: Callable[[Path, random.Random], None], *names: str) -> bool:
+        """Damage files of the runs' folders after a kill: nothing depends on them."""
         struck = self.changed(sabotage.signal_at(self.step(1), signal.SIGKILL))
-        for path in Path("runs").glob("*/checkpoints/last.ckpt"):
-            how(path, self.random)
+        for name in names:
+            for path in Path("runs").glob(f"*/{name}"):
+                how(path, self.random)
         return struck
 
     def config_damaged(self, how: Callable[[Path, random.Random], None]) -> bool:
@@ -115,14 +118,6 @@ class Campaign:
             if config.read_bytes().partition(b"\n")[2] != content.partition(b"\n")[2]:
                 assert finish(start(self.again(), self.log), 30) == [2]
             config.write_bytes(content)
-        return struck
-
-    def others_damaged(self, how: Callable[[Path, random.Random], None]) -> bool:
-        """Damage what else is in a run's folder after a kill: nothing depends on it."""
-        struck = self.changed(sabotage.signal_at(self.step(1), signal.SIGKILL))
-        for name in ("provenance*.json", "hparams.yaml", "metrics.json"):
-            for path in Path("runs").glob(f"*/{name}"):
-                how(path, self.random)
         return struck
 
     def disturb(self, variant: str, ranks: int, tries: int, fault: Callable[["Campaign"], bool]) -> tuple[int, int]:
@@ -176,11 +171,11 @@ FAULTS: dict[str, Fault] = {  # how often, on how many ranks, in which variant, 
     "disk full": (4, 1, "", lambda it: it.changed(sabotage.full_disk_at(it.step(1)))),
     "exception": (4, 1, "", lambda it: it.changed(sabotage.error_at(it.step(1)))),
     "loss not finite": (4, 1, "", lambda it: it.changed(sabotage.infinity_at(it.step(1)))),
-    "last.ckpt cut short": (4, 1, "", lambda it: it.damaged(cut)),
-    "last.ckpt with other bytes": (8, 1, "", lambda it: it.damaged(flip)),
+    "last.ckpt cut short": (4, 1, "", lambda it: it.damaged(cut, LAST)),
+    "last.ckpt with other bytes": (8, 1, "", lambda it: it.damaged(flip, LAST)),
     "config.yaml cut short": (4, 1, "", lambda it: it.config_damaged(cut)),
     "config.yaml with other bytes": (4, 1, "", lambda it: it.config_damaged(flip)),
-    "records with other bytes": (4, 1, "", lambda it: it.others_damaged(flip)),
+    "records with other bytes": (4, 1, "", lambda it: it.damaged(flip, *RECORDS)),
     "SIGTERM to one rank of 2": (4, 2, "", lambda it: it.sent(signal.SIGTERM, 2)),
     "SIGKILL of one rank of 2": (4, 2, "", lambda it: it.sent(signal.SIGKILL, 2)),
     "exception on one rank of 2": (4, 2, "", lambda it: it.changed(sabotage.error_at(it.step(2), 1), 2)),

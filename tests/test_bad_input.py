@@ -122,6 +122,10 @@ CASES: list[Case] = [
     ("too long", words("--data.max_length=33"), "--data.max_length 33: "),
     # checkpoints
     ("checkpoint missing", words("--ckpt_path=FOLDER/none.ckpt"), "none.ckpt: there is no such file"),
+    ("old name of an option", words("--model.cuda_graph=true"), "did you mean model.cuda_graphs?"),
+    ("a class of one's own", words("--model.class_path=my.Model"), "main(model_class=YourClass)"),
+    ("no optimizer", words("--optimizer=torch.nn.Linear"), "torch.nn.Linear"),
+    ("logger that is not installed", words("--trainer.logger=WandbLogger"), "wandb"),
     ("checkpoint is a folder", words("--ckpt_path=FOLDER"), "this is a folder, which only `predict --input` takes"),
     # the machine
     ("no GPU", words("--trainer.accelerator=gpu"), "No supported gpu backend"),

@@ -12,19 +12,19 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import CONFIGS, events
+from conftest import CONFIGS, Refused, events
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_bert.cli import main
 from lit_bert.modeling.checkpoint import read_safely
 from lit_bert.run.help import OURS
 
-ROOT = Path(__file__).parent.parent
+NO_END = ["--test_after_fit=false", "--export_after_fit=false"]
 
 
 def test_fit_leaves_a_whole_run(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
     cli = main(["fit", "--config", recipe])
-    run = Path(cli.run_dir)
+    run = cli.run_dir
     assert re.fullmatch(r"tiny-reviews_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", run.name)
     assert run.parent == Path("runs").absolute()
     metrics = json.loads((run / "metrics.json").read_text())
@@ -53,7 +53,17 @@ def test_fit_leaves_a_whole_run(recipe: str, capsys: pytest.CaptureFixture[str])
     accumulator.Reload()
     assert accumulator.summary_metadata["_hparams_/session_start_info"].plugin_data.plugin_name == "hparams"
 
+    record = metrics["test"]
+    others = record["baselines"]
+    assert {name: of["rows"] for name, of in others.items()} == {"majority class": 30, "TF-IDF, linear": 30}
+    assert others["majority class"]["acc"] == 0.5
+    assert others["TF-IDF, linear"]["acc"] == 1.0  # the ten sentences are those of training
+    assert sum(of["rows"] for of in record["classes"].values()) == 30
+    assert record["slices"]["negation"]["rows"] == 3
+
     said = capsys.readouterr().out
+    assert "majority class" in said
+    assert "class (test)" in said
     assert "data     40 training, 20 validation, 30 test rows; classes neg, pos\n" in said
     table = [line.split() for line in said.splitlines() if line.startswith((" val", " test"))]
     assert [row[:2] for row in table] == [["val", "20"], ["test", "30"]]
@@ -64,10 +74,11 @@ def test_fit_leaves_a_whole_run(recipe: str, capsys: pytest.CaptureFixture[str])
 
 def test_test_and_predict_need_the_checkpoint_and_the_data_alone(recipe: str, tmp_path: Path, tiny_bert: str) -> None:
     shutil.copytree(tiny_bert, tmp_path / "encoder")
-    fit = main(["fit", "--config", recipe, f"--model.pretrained={tmp_path}/encoder"])
+    words = [f"--model.pretrained={tmp_path}/encoder", "--trainer.max_epochs=1", *NO_END]
+    fit = main(["fit", "--config", recipe, *words])
     shutil.rmtree(tmp_path / "encoder")
     shutil.rmtree(Path(os.environ["LIT_BERT_CACHE"]) / "tokenised")
-    last = Path(fit.run_dir) / "checkpoints" / "last.ckpt"
+    last = fit.run_dir / "checkpoints" / "last.ckpt"
     tested = main(["test", f"--ckpt_path={last}"])
     assert tested.run_dir == fit.run_dir
     record = json.loads((tested.run_dir / "metrics-test.json").read_text())
@@ -86,60 +97,45 @@ def test_test_and_predict_need_the_checkpoint_and_the_data_alone(recipe: str, tm
     assert {file.name for file in fit.run_dir.glob("predictions*")} == {"predictions.csv", "predictions-2.csv"}
 
 
-def test_last_is_the_last_epoch_though_an_earlier_one_is_best(recipe: str) -> None:
+def test_last_is_the_last_epoch_though_an_earlier_one_is_best_also_where_the_run_was_moved(recipe: str) -> None:
     """Lightning's `save_last` writes only when it writes a best one, too."""
-    words = ["--model.learning_rate=0", "--trainer.max_epochs=3", "--test_after_fit=false"]  # no epoch beats the first
-    cli = main(["fit", "--config", recipe, *words])
-    assert (cli.run_dir / "checkpoints" / "epoch=0-val_acc=0.5000.ckpt").is_file()
-    assert read_safely(cli.run_dir / "checkpoints" / "last.ckpt")["epoch"] == 2
-    cli = main(["fit", f"--ckpt_path={cli.run_dir}/checkpoints/last.ckpt", "--trainer.max_epochs=4"])
-    assert cli.trainer.global_step == 20
-    assert sorted(file.name for file in (cli.run_dir / "checkpoints").iterdir()) == [
-        "epoch=0-val_acc=0.5000.ckpt",
-        "last.ckpt",
-    ]
+    cli = main(["fit", "--config", recipe, "--model.learning_rate=0", *NO_END])  # no epoch beats the first
+    checkpoints = cli.run_dir.rename("moved") / "checkpoints"
+    assert read_safely(checkpoints / "last.ckpt")["epoch"] == 1
+    again = main(["fit", f"--ckpt_path={checkpoints}/last.ckpt", "--trainer.max_epochs=3", "--test_after_fit=true"])
+    assert again.trainer.global_step == 15
+    assert {file.name for file in checkpoints.iterdir()} == {"epoch=0-val_acc=0.5000.ckpt", "last.ckpt"}
+    record = json.loads((again.run_dir / "metrics.json").read_text())
+    assert record["checkpoint"].endswith("epoch=0-val_acc=0.5000.ckpt")
 
 
-def test_a_checkpoint_beside_a_config_of_something_else_stands_alone(recipe: str, tmp_path: Path) -> None:
-    fit = main(["fit", "--config", recipe, "--trainer.max_epochs=1", "--test_after_fit=false"])
+def test_a_checkpoint_beside_a_config_of_something_else_stands_alone(best: Path, tmp_path: Path) -> None:
     (tmp_path / "site" / "models").mkdir(parents=True)
     (tmp_path / "site" / "config.yaml").write_text("site_name: mine\n")
-    path = shutil.copy(fit.run_dir / "checkpoints" / "last.ckpt", tmp_path / "site" / "models")
+    path = shutil.copy(best, tmp_path / "site" / "models")
     assert main(["test", f"--ckpt_path={path}"]).run_dir.parent == Path("runs").absolute()
 
 
-@pytest.mark.parametrize("moved", [False, True])
-def test_a_flag_beats_what_the_checkpoint_stored(recipe: str, tmp_path: Path, moved: bool) -> None:
+def test_a_flag_beats_what_the_checkpoint_stored(recipe: str, tmp_path: Path) -> None:
     """Lightning lets the checkpoint win (PL#21455)."""
-    fit = main(["fit", "--config", recipe, "--data.batch_size=10"])
-    path = Path(fit.run_dir) / "checkpoints" / "last.ckpt"
-    if moved:
-        path = path.rename(tmp_path / "moved.ckpt")
-    words = ["fit", f"--ckpt_path={path}", "--model.learning_rate=0.001", "--model.weight_decay=0.5"]
-    cli = main([*words, "--trainer.max_epochs=4", "--trainer.log_every_n_steps=1"])
-    assert (cli.model.learning_rate, cli.model.hparams.learning_rate) == (0.001, 0.001)
-    assert cli.datamodule.batch_size == 10  # stored, and not overruled
-    assert (cli.run_dir == fit.run_dir) is not moved
-    assert cli.trainer.global_step == 16
-    rates = events(cli.run_dir)["train/lr/pg1"]
-    assert len(rates) == 8 if moved else 9  # the first step, of the run before
-    assert rates[-8:] == pytest.approx([0.001 * (16 - step) / 16 for step in range(8, 16)])
-    assert [group["weight_decay"] for group in cli.trainer.optimizers[0].param_groups] == [0.5, 0.0]
+    fit = main(["fit", "--config", recipe, "--data.batch_size=10", *NO_END])
+    last = fit.run_dir / "checkpoints" / "last.ckpt"
+    for path in (Path(shutil.copy(last, tmp_path / "moved.ckpt")), last):
+        words = ["fit", f"--ckpt_path={path}", "--model.learning_rate=0.001", "--model.weight_decay=0.5", *NO_END]
+        cli = main([*words, "--trainer.max_epochs=4", "--trainer.log_every_n_steps=1"])
+        assert (cli.model.learning_rate, cli.model.hparams.learning_rate) == (0.001, 0.001)
+        assert cli.datamodule.batch_size == 10  # stored, and not overruled
+        assert (cli.run_dir == fit.run_dir) is (path == last)
+        assert cli.trainer.global_step == 16
+        rates = events(cli.run_dir)["train/lr/pg1"]
+        assert rates == pytest.approx([0.001 * (16 - step) / 16 for step in range(8, 16)])
+        assert [group["weight_decay"] for group in cli.trainer.optimizers[0].param_groups] == [0.5, 0.0]
 
 
-def test_the_rows_of_the_table_are_those_evaluated(recipe: str) -> None:
-    limits = ["--trainer.limit_val_batches=2", "--trainer.limit_test_batches=3", "--data.eval_batch_size=7"]
-    cli = main(["fit", "--config", recipe, *limits])
-    metrics = json.loads((cli.run_dir / "metrics.json").read_text())
-    assert (metrics["val"]["rows"], metrics["test"]["rows"]) == (14, 21)
-
-
-def test_two_runs_get_two_folders_and_a_failed_one_leaves_none(recipe: str) -> None:
-    quick = ["--trainer.max_epochs=1", "--test_after_fit=false"]
-    folders = {main(["fit", "--config", recipe, *quick]).run_dir for _ in range(2)}
+def test_two_runs_get_two_folders_and_a_failed_one_leaves_none(recipe: str, refused: Refused) -> None:
+    folders = {main(["fit", "--config", recipe, "--trainer.max_epochs=1", *NO_END]).run_dir for _ in range(2)}
     assert len(folders) == 2
-    with pytest.raises(SystemExit):
-        main(["fit", "--config", recipe, "--data.train_rows=41"])
+    refused(["fit", "--config", recipe, "--data.train_rows=41"])
     assert set(Path("runs").absolute().iterdir()) == folders
 
 
@@ -182,18 +178,21 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_whole_run_prints_nothing_on_standard_error(recipe: str) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "fit", "--config", recipe], capture_output=True, text=True, check=True
-    )
-    assert done.stderr == ""
+    script = str(CONFIGS.parent / "train.py")
+    done = subprocess.run([sys.executable, script, "fit", "--config", recipe], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
     assert "Warning" not in done.stdout
 
 
-@pytest.mark.parametrize("split", ["test", "val"])
-def test_a_run_without_rows_of_a_split_ends_with_those_of_the_other(recipe: str, split: str) -> None:
-    cli = main(["fit", "--config", recipe, f"--trainer.limit_{split}_batches=0", "--checkpoint.monitor=null"])
-    records = json.loads((cli.run_dir / "metrics.json").read_text())
-    assert {"test", "val"} & records.keys() == {"test", "val"} - {split}
+@pytest.mark.parametrize(("split", "rows"), [("test", {"val": 14}), ("val", {"test": 21})])
+def test_the_rows_of_the_table_are_those_evaluated_which_may_be_none(
+    recipe: str, split: str, rows: dict[str, int]
+) -> None:
+    limits = {"val": 2, "test": 3} | {split: 0}
+    words = [f"--trainer.limit_{name}_batches={limit}" for name, limit in limits.items()]
+    words += ["--data.eval_batch_size=7", "--checkpoint.monitor=null", "--trainer.max_epochs=1"]
+    records = json.loads((main(["fit", "--config", recipe, *words]).run_dir / "metrics.json").read_text())
+    assert {name: records[name]["rows"] for name in ("val", "test") if name in records} == rows
     assert records["calibration"] == {}
 
 
@@ -203,22 +202,6 @@ def test_predictions_of_the_data_go_where_they_are_wanted(best: Path, capfd: pyt
     assert [row["row"] for row in rows] == list(range(1, 31))
     main(["predict", f"--ckpt_path={best}", "--output=out.jsonl"])
     assert [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()] == rows
-
-
-def test_the_table_has_baselines_on_the_same_rows(best: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cli = main(["test", f"--ckpt_path={best}"])
-    said = capsys.readouterr().out
-    assert "majority class" in said
-    assert "class (test)" in said
-    [path] = cli.run_dir.glob("metrics-test*.json")
-    record = json.loads(path.read_text())["test"]
-    path.unlink()
-    others = record["baselines"]
-    assert {name: of["rows"] for name, of in others.items()} == {"majority class": 30, "TF-IDF, linear": 30}
-    assert others["majority class"]["acc"] == 0.5
-    assert others["TF-IDF, linear"]["acc"] == 1.0  # the ten sentences are those of training
-    assert sum(of["rows"] for of in record["classes"].values()) == 30
-    assert record["slices"]["negation"]["rows"] == 3
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
@@ -239,8 +222,5 @@ def test_help_is_short_and_its_options_exist(command: str, capsys: pytest.Captur
     ("word", "option"),
     [("configs/packaged.yaml", "--config"), ("reviews.csv", "--data.dataset"), ("runs/a/last.ckpt", "--ckpt_path")],
 )
-def test_a_file_without_its_option_is_understood(word: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", word])
-    assert stop.value.code == 2
-    assert f"did you mean {option} {word}?" in capsys.readouterr().err
+def test_a_file_without_its_option_is_understood(word: str, option: str, refused: Refused) -> None:
+    assert f"did you mean {option} {word}?" in refused(["fit", word])

@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ Change = Callable[[], None]
 """What is done in each process before the command: a function of a module, for its name is what is passed on."""
 
 
-def _run(words: list[str], log: Path, variables: dict[str, str], change: Change | None) -> None:
+def _run(commands: list[list[str]], log: Path, variables: dict[str, str], change: Change | None) -> None:
     import torch
 
     os.environ.update(variables)
@@ -25,7 +25,6 @@ def _run(words: list[str], log: Path, variables: dict[str, str], change: Change 
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
-    sys.argv = ["train.py", *words]
     from lightning.pytorch.utilities import rank_zero_only
 
     from lit_bert.cli import main
@@ -33,39 +32,45 @@ def _run(words: list[str], log: Path, variables: dict[str, str], change: Change 
     rank_zero_only.rank = int(variables.get("RANK", 0))  # it was looked up when the server imported it
     if change is not None:
         change()
-    main(words)
+    for words in commands:
+        sys.argv = ["train.py", *words]
+        main(words)
 
 
 def start(
-    words: list[str], log: Path, ranks: int = 1, change: Change | None = None, **variables: str
+    words: list[str],
+    log: Path,
+    ranks: int = 1,
+    change: Change | None = None,
+    then: Sequence[list[str]] = (),
+    **variables: str,
 ) -> list[BaseProcess]:
-    """Start a command on some ranks, as torchrun does; what they print is appended to `log`."""
+    """Start a command on some ranks, as torchrun does, and more commands that the same processes run after it.
+
+    What they print is appended to `log`.
+    """
+    commands = [words, *then]
     if ranks > 1:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
         variables |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0"}
-        words = [*words, f"--trainer.devices={ranks}", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
+        told = [f"--trainer.devices={ranks}", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
+        commands = [[command, *told, *options] for command, *options in commands]
     started = []
     for rank in range(ranks):
         mine = {**variables, "RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else variables
-        process = CONTEXT.Process(target=_run, args=(words, log, mine, change))
+        process = CONTEXT.Process(target=_run, args=(commands, log, mine, change))
         process.start()
         started.append(process)
     return started
 
 
 def finish(processes: list[BaseProcess], seconds: float = 60, patience: float = 60) -> list[int | None]:
-    """Wait for all to end, and return their exit codes.
+    """Wait for all to end within some seconds, and return their exit codes.
 
-    Args:
-        processes: What `start` returned.
-        seconds: How long they may take.
-        patience: How many seconds after one has failed the others get SIGTERM, as torchrun does it.
-
-    Raises:
-        AssertionError: One did not end in time, and had to be killed.
+    `patience` seconds after one has failed, the others get SIGTERM, as torchrun does it.
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end and any(process.is_alive() for process in processes):
@@ -84,7 +89,7 @@ def finish(processes: list[BaseProcess], seconds: float = 60, patience: float = 
     return codes
 
 
-def run(words: list[str], log: Path, ranks: int = 1, change: Change | None = None, **variables: str) -> None:
-    """Run a command to its good end."""
-    codes = finish(start(words, log, ranks, change, **variables))
+def run(words: list[str], log: Path, ranks: int = 1, change: Change | None = None, **more: Any) -> None:
+    """Run a command to its good end; the arguments are those of `start`."""
+    codes = finish(start(words, log, ranks, change, **more))
     assert codes == [0] * ranks, log.read_text()

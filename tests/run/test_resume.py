@@ -5,9 +5,9 @@ import os
 import shutil
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
+from conftest import Refused, events
 from equality import equal_runs, same
 from steps import SIGNALS, Rows, rows_of_steps  # noqa: F401
 
@@ -15,27 +15,30 @@ from lit_bert.callbacks.preemption import PreemptionCheckpoint
 from lit_bert.cli import main
 from lit_bert.modeling.checkpoint import read_safely
 
-SETTINGS = [
-    [],
-    ["--trainer.accumulate_grad_batches=2"],
-    ["--data.num_workers=2"],
-    ["--trainer.val_check_interval=2", "--checkpoint.save_top_k=2"],
-    ["--trainer.max_steps=13"],
-    ["--trainer.limit_train_batches=4"],
-]
+NO_END = ["--test_after_fit=false", "--export_after_fit=false"]
+LONGER = ["--trainer.max_epochs=-1", "--trainer.max_steps=25"]
+SETTINGS: dict[str, tuple[list[str], list[int]]] = {  # and the steps that signals are sent at
+    "plain": ([], [1, 4, 7]),
+    "accumulated": (["--trainer.accumulate_grad_batches=2", *NO_END], [1, 2, 4]),
+    "workers": (["--data.num_workers=2", *NO_END], [1, 4, 7]),
+    "validated within epochs": (["--trainer.val_check_interval=2", "--checkpoint.save_top_k=2", *NO_END], [1, 4, 7]),
+    "limited": (["--trainer.limit_train_batches=4", *NO_END], [1, 3, 6]),
+    "steps": (LONGER, [1, 4, 9]),  # 4 and 9 are the last of their epochs
+    "steps that end within an epoch": (["--trainer.max_steps=13", *NO_END], [1, 3, 6]),
+    "steps and epochs": ([*LONGER, "--trainer.max_epochs=5", *NO_END], [9]),
+    "steps, validated within epochs": ([*LONGER, "--trainer.val_check_interval=2", *NO_END], [4]),
+    "steps, accumulated": ([*LONGER, "--trainer.max_steps=12", "--trainer.accumulate_grad_batches=2", *NO_END], [5]),
+}
 
 
-@pytest.mark.parametrize(
-    "settings", SETTINGS, ids=["plain", "accumulated", "workers", "validated within epochs", "steps", "limited"]
-)
-def test_it_goes_on_at_the_very_step(recipe: str, rows: Rows, settings: list[str]) -> None:
+@pytest.mark.parametrize(("settings", "steps"), SETTINGS.values(), ids=SETTINGS)
+def test_it_goes_on_at_the_very_step(recipe: str, rows: Rows, settings: list[str], steps: list[int]) -> None:
     words = ["--config", recipe, "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1", *settings]
     whole = main(["fit", *words])
     expected = list(rows)
     rows.clear()
-    steps = whole.trainer.global_step
-    SIGNALS.update({1: signal.SIGTERM, steps // 3 - 1: signal.SIGINT, steps // 2: signal.SIGTERM})
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+    SIGNALS.update(zip(steps, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP), strict=False))
+    for number in list(SIGNALS.values()):
         with pytest.raises(SystemExit) as stop:
             main(["fit", *words])
         assert stop.value.code == 128 + number
@@ -43,19 +46,14 @@ def test_it_goes_on_at_the_very_step(recipe: str, rows: Rows, settings: list[str
         words = [f"--ckpt_path={path}"]
     cli = main(["fit", *words])
     assert rows == expected
+    assert cli.trainer.global_step == whole.trainer.global_step
     assert len(list(Path("runs").iterdir())) == 2
     equal_runs(whole.run_dir, cli.run_dir)
 
 
 @pytest.mark.parametrize("interval", ["1.0", "2", "5"])
 def test_it_goes_on_from_the_best_checkpoint_too(recipe: str, rows: Rows, interval: str) -> None:
-    words = [
-        "--config",
-        recipe,
-        "--trainer.max_epochs=2",
-        "--checkpoint.save_top_k=-1",
-        "--trainer.log_every_n_steps=1",
-    ]
+    words = ["--config", recipe, "--checkpoint.save_top_k=-1", "--trainer.log_every_n_steps=1", *NO_END]
     words.append(f"--trainer.val_check_interval={interval}")
     whole = main(["fit", *words])
     expected = list(rows)
@@ -68,61 +66,41 @@ def test_it_goes_on_from_the_best_checkpoint_too(recipe: str, rows: Rows, interv
         same(cli.trainer.optimizers[0].state_dict(), whole.trainer.optimizers[0].state_dict())
 
 
-def test_a_run_that_max_steps_ended_within_an_epoch_goes_on(recipe: str, rows: Rows) -> None:
-    words = ["--config", recipe, "--trainer.max_epochs=-1", "--test_after_fit=false", "--model.learning_rate=0"]
-    main(["fit", *words, "--trainer.max_steps=13", "--trainer.default_root_dir=whole"])
+def test_a_run_that_max_steps_ended_goes_on(recipe: str, rows: Rows) -> None:
+    """It ends within an epoch, of which a best checkpoint does not tell what is left, then at an epoch's end."""
+    words = ["--config", recipe, "--trainer.max_epochs=-1", "--model.learning_rate=0", *NO_END]
+    main(["fit", *words, "--trainer.max_steps=20", "--trainer.default_root_dir=whole"])
     expected = list(rows)
     rows.clear()
     cut = main(["fit", *words, "--trainer.max_steps=7", "--checkpoint.save_top_k=-1"])
     found = cut.run_dir.glob("checkpoints/epoch=*.ckpt")
     [broken_off] = [shutil.copy(path, ".") for path in found if read_safely(path)["global_step"] == 7]
-    main(["fit", f"--ckpt_path={cut.run_dir}/checkpoints/last.ckpt", "--trainer.max_steps=13"])
+    for steps in (10, 20):
+        main(["fit", f"--ckpt_path={cut.run_dir}/checkpoints/last.ckpt", f"--trainer.max_steps={steps}"])
     assert rows == expected
+    assert not list(Path().glob("runs/*/*.partial"))
     with pytest.raises(SystemExit):
-        main(["fit", *words, f"--ckpt_path={broken_off}", "--trainer.max_steps=13"])
+        main(["fit", *words, f"--ckpt_path={broken_off}", "--trainer.max_steps=20"])
 
 
-def test_steps_of_other_rows_are_refused_within_an_epoch(
-    recipe: str, rows: Rows, capsys: pytest.CaptureFixture[str]
+def test_other_steps_or_training_data_are_refused_within_an_epoch(
+    recipe: str, reviews: Path, rows: Rows, refused: Refused
 ) -> None:
+    again = ["fit", "--ckpt_path=last"]
     SIGNALS[1] = signal.SIGTERM
     with pytest.raises(SystemExit):
         main(["fit", "--config", recipe])
-    for words in (["--data.batch_size=4"], ["--trainer.accumulate_grad_batches=2"]):
-        with pytest.raises(SystemExit) as stop:
-            main(["fit", "--ckpt_path=last", *words])
-        assert stop.value.code == 2
-        said = capsys.readouterr().err
-        assert "set --data.batch_size 8 --trainer.accumulate_grad_batches 1\n" in said
-
-
-def swapped(reviews: Path) -> list[str]:
+    for words in ("--data.batch_size=4", "--trainer.accumulate_grad_batches=2"):
+        assert "set --data.batch_size 8 --trainer.accumulate_grad_batches 1\n" in refused([*again, words])
+    told = "was written within an epoch, with other training data ({}); go on"
+    assert told.format("rows") in refused([*again, "--data.train_rows=32"])
+    assert told.format("seed") in refused([*again, "--seed_everything=2"])
+    assert told.format("grouping") in refused([*again, "--data.group_by_length=false"])
     text = (reviews / "train.csv").read_text()
     (reviews / "train.csv").write_text(text.replace(",pos", ",x").replace(",neg", ",pos").replace(",x", ",neg"))
-    return []
-
-
-@pytest.mark.parametrize(
-    ("change", "what"),
-    [
-        (swapped, "rows"),
-        (lambda reviews: ["--data.train_rows=32"], "rows"),
-        (lambda reviews: ["--seed_everything=2"], "seed"),
-        (lambda reviews: ["--data.group_by_length=false"], "grouping"),
-    ],
-    ids=["labels swapped", "fewer rows", "another seed", "another grouping"],
-)
-def test_other_training_data_within_an_epoch_are_refused(
-    recipe: str, reviews: Path, rows: Rows, change: Any, what: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    SIGNALS[1] = signal.SIGTERM
-    with pytest.raises(SystemExit):
-        main(["fit", "--config", recipe])
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", "--ckpt_path=last", *change(reviews)])
-    assert stop.value.code == 2
-    assert f"was written within an epoch, with other training data ({what}); go on" in capsys.readouterr().err
-    main(["fit", "--ckpt_path=last", "--data.test_rows=10"]) if what == "seed" else None  # which training does not see
+    assert told.format("rows") in refused(again)
+    (reviews / "train.csv").write_text(text)
+    main([*again, "--data.test_rows=10"])  # which training does not see
 
 
 def test_a_run_that_has_ended_is_not_told_twice_and_its_old_best_makes_room(
@@ -157,31 +135,32 @@ def test_a_checkpoint_has_rows_of_a_validation_of_its_own_weights_or_none(recipe
     assert read_safely(run / "checkpoints" / "last.ckpt")["val_outputs"]
 
 
-def test_a_run_without_a_best_checkpoint_keeps_its_validation(recipe: str) -> None:
-    first = main(["fit", "--config", recipe, "--checkpoint.save_top_k=0"])
-    told = json.loads((first.run_dir / "metrics.json").read_text())["val"]
-    (first.run_dir / "metrics.json").unlink()
+@pytest.mark.parametrize(("steps", "best"), [(7, 1), (10, 0)], ids=["within an epoch", "without a best checkpoint"])
+def test_a_finished_run_keeps_its_validation_and_is_not_tested_twice(recipe: str, steps: int, best: int) -> None:
+    words = ["--trainer.max_epochs=-1", f"--trainer.max_steps={steps}", f"--checkpoint.save_top_k={best}"]
+    run = main(["fit", "--config", recipe, "--export_after_fit=false", *words]).run_dir
+    told, before = json.loads((run / "metrics.json").read_text())["val"], events(run)
+    (run / "metrics.json").unlink()  # as if the run had been killed before it was written
     main(["fit", "--ckpt_path=last"])
-    assert json.loads((first.run_dir / "metrics.json").read_text())["val"] == told
-
-
-@pytest.mark.parametrize("damage", ["edited", "cut short", "cut to nothing"])
-def test_a_config_may_be_edited_and_one_that_is_cut_short_is_refused(
-    recipe: str, damage: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = main(["fit", "--config", recipe, "--test_after_fit=false", "--export_after_fit=false"]).run_dir
-    config = run / "config.yaml"
-    text = config.read_text()
-    edited = text.replace("learning_rate: 0.003", "learning_rate: 0.002")
-    config.write_text({"edited": edited, "cut short": text[:-9], "cut to nothing": text[:9]}[damage])
-    words = ["fit", "--ckpt_path=last", "--trainer.max_epochs=3"]
-    if damage == "edited":
-        assert main(words).model.learning_rate == 0.002
-        return
+    assert json.loads((run / "metrics.json").read_text())["val"] == told
     with pytest.raises(SystemExit) as stop:
-        main(words)
-    assert stop.value.code == 2
-    assert f"config file {config}" in capsys.readouterr().err
+        main(["fit", "--ckpt_path=last"])
+    assert stop.value.code == 0
+    after = events(run)
+    tested = [name for name in before.keys() | after.keys() if name.startswith("test/")]
+    assert tested
+    assert [before.get(name) for name in tested] == [after.get(name) for name in tested]
+
+
+def test_a_config_may_be_edited_and_one_that_is_cut_short_is_refused(recipe: str, refused: Refused) -> None:
+    config = main(["fit", "--config", recipe, "--trainer.max_epochs=1", *NO_END]).run_dir / "config.yaml"
+    words = ["fit", "--ckpt_path=last", "--trainer.max_epochs=2"]
+    text = config.read_text()
+    for damaged in (text[:-9], text[:9]):
+        config.write_text(damaged)
+        assert f"config file {config}" in refused(words)
+    config.write_text(text.replace("learning_rate: 0.003", "learning_rate: 0.002"))
+    assert main(words).model.learning_rate == 0.002
 
 
 def test_a_signal_that_is_passed_on_is_not_a_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
