@@ -73,6 +73,9 @@ class BertClassifier(LightningModule):
         self.save_hyperparameters(ignore=["encoder_config"])
         self.pretrained = pretrained
         self.learning_rate = learning_rate  # tuners set it
+        self._clipped: list[
+            nn.Parameter
+        ] = []  # as the Hugging Face Trainer has them: a norm's last digit is of an order
         self.tokenizer_files: dict[str, str] = {}  # texts by name, from the checkpoint that was loaded
         model, self.head_is_new = encoder.make_classifier(pretrained, class_names, pooling, encoder_config)
         self._attach(model)
@@ -127,6 +130,7 @@ class BertClassifier(LightningModule):
         """Train with the options of today, not with those of a checkpoint or of before a tuner ran."""
         self._match_data()
         self.head_is_new = False
+        self._clipped = list(self.parameters())
         schedule = self.lr_schedulers()
         if isinstance(schedule, optim.LinearSchedule) and not self.hparams["optimizer"]:
             options = (self.learning_rate, self.hparams["warmup_ratio"], self.hparams["weight_decay"])
@@ -149,13 +153,13 @@ class BertClassifier(LightningModule):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:
-            self.log("train/grad_norm", optim.gradient_norm(optimizer))
+            self.log("train/grad_norm", optim.gradient_norm(self._clipped))
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip as the Trainer is told to; Lightning refuses to with a fused optimizer under autocast (PL#21435)."""
-        optim.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        optim.clip_gradients(self._clipped, gradient_clip_val, gradient_clip_algorithm)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Batch:
         return self._evaluation_step(batch, self.val_metrics)

@@ -1,7 +1,7 @@
 """Parameter groups, optimizers and schedules."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -107,18 +107,14 @@ def total_steps(trainer: Trainer) -> int:
     return int(steps)
 
 
-def gradient_norm(optimizer: Optimizer) -> Tensor:
+def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     """Return the 2-norm of all gradients together."""
-    return nn.utils.get_total_norm([p.grad for p in _parameters(optimizer) if p.grad is not None])
+    return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
 
 
-def clip_gradients(optimizer: Optimizer, value: float | None, algorithm: str | None) -> None:
+def clip_gradients(parameters: Sequence[nn.Parameter], value: float | None, algorithm: str | None) -> None:
     """Clip gradients by the Trainer's `gradient_clip_val` and `gradient_clip_algorithm`."""
     if value and algorithm == "value":
-        nn.utils.clip_grad_value_(_parameters(optimizer), value)
+        nn.utils.clip_grad_value_(parameters, value)
     elif value:
-        nn.utils.clip_grad_norm_(_parameters(optimizer), value)
-
-
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, value)
