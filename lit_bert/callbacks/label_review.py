@@ -47,7 +47,7 @@ class LabelReview(Callback):
         self._losses, self._last = self._losses.to(pl_module.device), self._last.to(pl_module.device)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict[str, Tensor], batch_idx: int
     ) -> None:
         if len(self._losses) and isinstance(pl_module, BertClassifier):
             counts = (batch["labels"] != IGNORED).float()
@@ -71,7 +71,17 @@ class LabelReview(Callback):
         state = self.state_dict()
         if not (trainer.is_global_zero and len(state["last"]) and isinstance(pl_module, BertClassifier)):
             return
-        rows = _ranking(**state, data=trainer.datamodule, class_names=pl_module.class_names)  # type: ignore[attr-defined]
+        data, names = trainer.datamodule, pl_module.class_names  # type: ignore[attr-defined]
+        losses, last = state["losses"], state["last"]
+        means = losses[:, 0] / losses[:, 1]
+        order = means.nan_to_num(-1.0).argsort(descending=True, stable=True)[:MAX_LISTED]
+        order = order[losses[order, 1] > 0]  # rows that were trained on
+        label_of = dict(zip(*data.splits["train"].select_columns(["index", "label"])[:].values(), strict=True))
+        preds, (texts, _) = last[order] % len(names), data.texts("train", order)
+        cells = zip(order.tolist(), preds.tolist(), means[order].tolist(), texts, strict=True)
+        rows = [
+            [str(row + 1), names[label_of[row]], names[pred], f"{mean:.4f}", text] for row, pred, mean, text in cells
+        ]
         with atomic_write(self.path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["row", "label", "predicted", "mean_loss", "text"])
@@ -80,20 +90,3 @@ class LabelReview(Callback):
         columns = ["row", "label", "predicted", "mean loss", "sentence"]
         if tensorboard := import_if_present("callbacks.tensorboard"):
             tensorboard.log_table(trainer, "train/likely wrong labels", columns, table, trainer.global_step)
-
-
-def _ranking(
-    losses: Tensor, last: Tensor, data: TextClassificationDataModule, class_names: list[str]
-) -> list[list[str]]:
-    """Return cells of the rows that were trained on, those with the highest mean loss first."""
-    means = losses[:, 0] / losses[:, 1]
-    order = means.nan_to_num(-1.0).argsort(descending=True, stable=True)[:MAX_LISTED]
-    order = order[losses[order, 1] > 0]
-    rows = data.splits["train"]
-    labels = torch.zeros_like(last).index_copy_(0, torch.tensor(rows["index"]), torch.tensor(rows["label"]))[order]
-    preds, (texts, _) = last[order] % len(class_names), data.texts("train", order)
-    cells = zip(order.tolist(), labels.tolist(), preds.tolist(), means[order].tolist(), texts, strict=True)
-    return [
-        [str(row + 1), class_names[label], class_names[pred], f"{mean:.4f}", text]
-        for row, label, pred, mean, text in cells
-    ]

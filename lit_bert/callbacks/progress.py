@@ -24,15 +24,11 @@ class RunSummary(Callback):
             config, parameters = pl_module.model.config, list(pl_module.parameters())
             total = sum(parameter.numel() for parameter in parameters)
             trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-            size = f"{total / 1e6:.1f} M parameters"
+            size = f"{config.num_hidden_layers} layers, {total / 1e6:.1f} M parameters"
             size += "" if trained == total else f", of which training starts with {trained:,}"
-            layers = f"{config.num_hidden_layers} layers"
-            status("model", f"{pl_module.pretrained}: {config.model_type}, {layers}, {size}")
-        root = trainer.strategy.root_device
-        if root.type == "cuda":
-            name = torch.cuda.get_device_name(root)
-        else:
-            name = f"{root.type}, {torch.get_num_threads()} threads"
+            status("model", f"{pl_module.pretrained}: {config.model_type}, {size}")
+        root, threads = trainer.strategy.root_device, torch.get_num_threads()
+        name = torch.cuda.get_device_name(root) if root.type == "cuda" else f"{root.type}, {threads} threads"
         status("device", f"{trainer.world_size} x {name}; precision {trainer.precision}")
 
 
@@ -75,10 +71,11 @@ class ProgressBar(RichProgressBar):
             return self._metrics
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        if "train/loss" in metrics:
-            metrics = {"loss": metrics.pop("train/loss"), **metrics}
-        for name in ("val/loss", "val/acc"):
-            if name in trainer.callback_metrics:
-                metrics[name] = float(trainer.callback_metrics[name])
-        self._metrics = metrics
-        return metrics
+        loss = {"loss": metrics.pop("train/loss")} if "train/loss" in metrics else {}
+        known = trainer.callback_metrics
+        self._metrics = {
+            **loss,
+            **metrics,
+            **{key: float(known[key]) for key in ("val/loss", "val/acc") if key in known},
+        }
+        return self._metrics

@@ -4,12 +4,11 @@ In all functions, `step` is the number of optimizer steps done.
 """
 
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
 
 from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.modeling.outputs import SplitOutputs
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lit_bert.callbacks.row_recorder import RowRecorder
-
-TextsOf = Callable[[str, Tensor], tuple[list[str], list[int]]]
-"""Sentences and token counts of some rows of a split: `TextClassificationDataModule.texts`."""
 
 MAX_ERRORS, MAX_CURVES = 20, 20
 """Errors that are listed at most, and classes with a precision-recall curve: more make TensorBoard slow."""
@@ -70,25 +66,29 @@ class TensorBoardCallback(Callback):
             return
         outputs = self.recorder.rows.get("val")
         if outputs and isinstance(data, TextClassificationDataModule) and isinstance(pl_module, BertClassifier):
-            log_errors(trainer, "val", outputs, data.texts, pl_module.class_names, trainer.global_step - 1)
+            log_errors(trainer, "val", outputs, data, pl_module.class_names, trainer.global_step - 1)
 
 
 def log_errors(
-    trainer: Trainer, split: str, outputs: SplitOutputs, texts_of: TextsOf, class_names: list[str], step: int
+    trainer: Trainer,
+    split: str,
+    outputs: SplitOutputs,
+    data: TextClassificationDataModule,
+    class_names: list[str],
+    step: int,
 ) -> None:
     """Log precision-recall curves, for TensorBoard's page of them, and the most confident errors as a table."""
     labels, preds, probs = outputs["labels"], outputs["preds"], outputs["probs"]
     for logger in _loggers(trainer):
         for number, name in enumerate(class_names[:MAX_CURVES]):
-            rows_of_class, scores_of_class = (labels == number).numpy(), probs[:, number].numpy()
-            logger.experiment.add_pr_curve(f"{split}/{name}", rows_of_class, scores_of_class, step)
+            logger.experiment.add_pr_curve(f"{split}/{name}", labels == number, probs[:, number], step)
     scores = probs.amax(dim=1)
     wrong = (preds != labels).nonzero().flatten()
     wrong = wrong[scores[wrong].argsort(descending=True, stable=True)][:MAX_ERRORS]
     index = outputs["index"][wrong]
     rows = [
         [str(place), class_names[int(labels[row])], class_names[int(preds[row])], f"{scores[row]:.3f}", sentence[:400]]
-        for row, place, sentence in zip(wrong.tolist(), index.tolist(), texts_of(split, index)[0], strict=True)
+        for row, place, sentence in zip(wrong.tolist(), index.tolist(), data.texts(split, index)[0], strict=True)
     ]
     columns = ["row", "truth", "prediction", "probability", "sentence"]
     log_table(trainer, f"{split}/most confident errors", columns, rows, step)
@@ -101,11 +101,14 @@ def log_final(trainer: Trainer, results: Mapping[str, Mapping[str, Any]], params
     """
     metrics = ("acc", "f1", "balanced_acc", "ece", "loss")
     final = {f"final/{split}_{key}": values[key] for split, values in results.items() for key in metrics}
-    known = {key: value for key, value in params.items() if value is not None}
-    hparams = {key: value if isinstance(value, int | float) else str(value) for key, value in known.items()}
     rows = [
         [split, str(values["rows"]), *(f"{values[key]:.4f}" for key in metrics)] for split, values in results.items()
     ]
+    hparams = {
+        key: value if isinstance(value, int | float) else str(value)
+        for key, value in params.items()
+        if value is not None
+    }
     log_table(trainer, "results", ["split", "rows", *metrics], rows, step)
     for logger in _loggers(trainer):
         logger.log_hyperparams(hparams, final, step=step)

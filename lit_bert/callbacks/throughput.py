@@ -26,9 +26,12 @@ class Throughput(Callback):
     def __init__(self) -> None:
         self.last: dict[str, float] = {}
         """Figures of the last epoch, by the names under which they are logged."""
+        self._counted = [0, 0]  # computed and real tokens of the epoch, from before the run was resumed
+        self._begin()
+
+    def _begin(self) -> None:
         self._rows = self._computed = 0
         self._tokens = torch.zeros((), dtype=torch.int64)
-        self._counted = [0, 0]  # computed and real tokens of the epoch, from before the run was resumed
         self._seconds = 0.0
         self._since: float | None = None  # None while something other than training goes on
 
@@ -39,17 +42,12 @@ class Throughput(Callback):
         self._begin()
         self._counted = [0, 0]
 
-    def _begin(self) -> None:
-        self._rows = self._computed = 0
-        self._tokens = torch.zeros((), dtype=torch.int64)
-        self._seconds, self._since = 0.0, time.perf_counter()
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self._since is None:  # training goes on after a validation
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        if self._since is None:
             self._since = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Any, batch_idx: int
     ) -> None:
         ids = batch["input_ids"] if isinstance(batch, dict) and "input_ids" in batch else None
         if isinstance(ids, Tensor):
@@ -58,16 +56,13 @@ class Throughput(Callback):
             self._tokens = self._tokens.to(ids.device) + (ids.numel() if mask is None else mask.sum())
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._pause(trainer)
-
-    def _pause(self, trainer: Trainer) -> None:
         if self._since is not None:
             if trainer.strategy.root_device.type == "cuda":
                 torch.cuda.synchronize()
             self._seconds, self._since = self._seconds + time.perf_counter() - self._since, None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._pause(trainer)
+        self.on_validation_start(trainer, pl_module)
         computed, tokens = self.state_dict()["counted"]
         if not computed:
             return

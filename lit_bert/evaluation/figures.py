@@ -3,11 +3,11 @@
 Legend: N rows, C classes.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -72,9 +72,8 @@ def confusion_matrix(preds: Tensor, labels: Tensor, class_names: Sequence[str], 
         im_kw={"vmin": 0, "vmax": 1},
     )
     if len(names) <= 3:  # there is room for the rows, too
-        counts = torch.unique(torch.stack([labels, preds]), dim=1, return_counts=True)
-        for (label, pred), count in zip(counts[0].T.tolist(), counts[1].tolist(), strict=True):
-            text = display.text_[label, pred]
+        for pair, count in Counter(zip(labels.tolist(), preds.tolist(), strict=True)).items():
+            text = display.text_[pair]
             text.set_text(f"{text.get_text()}\n{count:,} rows")
     if len(names) > MAX_NAMED:
         axes.set(xticks=[], yticks=[])
@@ -86,14 +85,11 @@ def confusion_matrix(preds: Tensor, labels: Tensor, class_names: Sequence[str], 
 
 def confused_pairs(preds: Tensor, labels: Tensor, class_names: Sequence[str], most: int = 20) -> list[list[str]]:
     """Return the pairs of classes that are confused most, as cells: truth, prediction, rows, share of the class."""
-    wrong = preds != labels
-    pairs, counts = torch.unique(torch.stack([labels[wrong], preds[wrong]]), dim=1, return_counts=True)
-    sizes = labels.bincount(minlength=len(class_names))
-    order = counts.argsort(descending=True, stable=True)[:most].tolist()
-    chosen = [(int(pairs[0, place]), int(pairs[1, place]), int(counts[place])) for place in order]
+    wrong, sizes = preds != labels, Counter(labels.tolist())
+    pairs = Counter(sorted(zip(labels[wrong].tolist(), preds[wrong].tolist(), strict=True)))
     return [
-        [class_names[label], class_names[pred], str(count), f"{count / int(sizes[label]):.3f}"]
-        for label, pred, count in chosen
+        [class_names[label], class_names[pred], str(count), f"{count / sizes[label]:.3f}"]
+        for (label, pred), count in pairs.most_common(most)
     ]
 
 
@@ -102,8 +98,9 @@ def precision_recall(probs: Tensor, labels: Tensor, class_names: Sequence[str], 
     from sklearn.metrics import PrecisionRecallDisplay, average_precision_score
 
     figure = _draw_curves(PrecisionRecallDisplay, average_precision_score, probs, labels, class_names, title)
-    figure.axes[0].set_xlabel("recall (share of the class's rows found)")
-    figure.axes[0].set_ylabel("precision (share of found rows right)")
+    figure.axes[0].set(
+        xlabel="recall (share of the class's rows found)", ylabel="precision (share of found rows right)"
+    )
     return figure
 
 
@@ -119,12 +116,9 @@ def roc(probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -
 def _draw_curves(
     display: Any, score: Any, probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str
 ) -> Figure:
-    """Draw a curve of each class that has rows, of many those with the lowest score.
-
-    Of two classes it is only the second's, for the first's says the same.
-    """
+    """Draw a curve of each class that has rows: of two the second's alone, and of many the worst."""
     figure, axes = _new_figure()
-    chance = {"color": "gray", "linestyle": ":", "linewidth": 1, "label": "_"}  # which is in no legend
+    chance = {"color": "gray", "linestyle": ":", "linewidth": 1, "label": "_"}  # "_": not in the legend
     style = {"drop_intermediate": True, "plot_chance_level": True, "chance_level_kw": chance}
     sizes = labels.bincount(minlength=len(class_names)).tolist()
     numbers = [number for number, size in enumerate(sizes) if 0 < size < len(labels)]
@@ -155,13 +149,11 @@ def reliability(probs: Mapping[str, Tensor], labels: Tensor, title: str) -> Figu
         columns = np.stack([np.ones(len(preds)), confidence, preds == labels.numpy()])
         sums = binned_statistic(confidence, columns, "sum", ECE_BINS, range=(0, 1)).statistic
         sizes, confidences, right = sums[:, sums[0] > 0]
-        lowest = min(lowest, float(min(confidences / sizes)))
-        error = expected_calibration_error(values, labels)
-        curve = axes.plot(
-            confidences / sizes, right / sizes, linewidth=1, label=f"{name}: calibration error {error:.3f}"
-        )
-        areas = 400 * sizes / sizes.sum() + 4
-        axes.scatter(confidences / sizes, right / sizes, s=areas, color=curve[0].get_color(), alpha=0.6)
+        x, y, areas = confidences / sizes, right / sizes, 400 * sizes / sizes.sum() + 4
+        lowest = min(lowest, float(x.min()))
+        title_of_curve = f"{name}: calibration error {expected_calibration_error(values, labels):.3f}"
+        [curve] = axes.plot(x, y, linewidth=1, label=title_of_curve)
+        axes.scatter(x, y, s=areas, color=curve.get_color(), alpha=0.6)
     axes.set(title=title, xlabel="confidence (probability of the predicted class)", ylabel="accuracy")
     axes.set(xlim=(lowest - 0.03, 1.01), ylim=(-0.02, 1.04))
     axes.legend(loc="lower right")

@@ -12,11 +12,9 @@ from rich.text import Text
 
 from lit_bert.files import atomic_write
 
-NAME_WIDTH = 22
-"""Columns of a terminal that a class's name takes at most: a table of numbers up to 9,999,999 fits into 80."""
-
-MAX_CLASSES = 15
-"""Classes of which all are printed; of more, so many of the worst, or the table would not fit on a screen."""
+MAX_CLASSES, NAME_WIDTH = 15, 22
+"""Classes that fit on a screen, the worst if there are more; columns of a class's name, so that a table fits into 80.
+"""
 
 
 def print_results(results: Mapping[str, dict[str, Any]], console: Console | None = None) -> None:
@@ -31,17 +29,18 @@ def print_results(results: Mapping[str, dict[str, Any]], console: Console | None
         for name, baseline in metrics.get("baselines", {}).items():
             table.add_row(f"  {name}", *_accuracy_cells(baseline), "", style="dim")
     console.print(table)
-    for split in list(results)[-1:]:
-        _print_classes(console, split, results[split]["classes"])
-        _print_means(console, results[split])
+    _print_classes(console, split, metrics["classes"])
+    present, classes = metrics["classes_with_rows"], len(metrics["classes"])
+    auroc = "" if metrics["auroc"] is None else f", AUROC {metrics['auroc']:.4f}"
+    where = f" (of the {present} of {classes} classes that have rows)" if present < classes else ""
+    console.print(f"balanced accuracy {metrics['balanced_acc']:.4f}{auroc}{where}")
 
 
 def _print_classes(console: Console, split: str, classes: Mapping[str, dict[str, Any]]) -> None:
-    shown = [name for name in classes if classes[name]["rows"]]
+    shown = list(classes)
     if len(classes) > MAX_CLASSES:
-        shown = sorted(shown, key=lambda name: classes[name]["f1"])[:MAX_CLASSES]
-    else:
-        shown = list(classes)
+        present = [name for name in classes if classes[name]["rows"]]
+        shown = sorted(present, key=lambda name: classes[name]["f1"])[:MAX_CLASSES]
     table = make_table(f"class ({split})", "rows", "precision", "recall", "95 % interval", "F1")
     for name in shown:
         metrics, title = classes[name], Text(" ".join(name.split()))
@@ -53,13 +52,6 @@ def _print_classes(console: Console, split: str, classes: Mapping[str, dict[str,
     console.print(table)
     if len(shown) < len(classes):
         console.print(f"the {len(shown)} classes with the lowest F1, of {len(classes)}; metrics.json has them all")
-
-
-def _print_means(console: Console, metrics: Mapping[str, Any]) -> None:
-    present, classes = metrics["classes_with_rows"], len(metrics["classes"])
-    auroc = "" if metrics["auroc"] is None else f", AUROC {metrics['auroc']:.4f}"
-    where = f" (of the {present} of {classes} classes that have rows)" if present < classes else ""
-    console.print(f"balanced accuracy {metrics['balanced_acc']:.4f}{auroc}{where}")
 
 
 def make_table(*titles: str) -> Table:

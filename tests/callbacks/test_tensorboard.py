@@ -13,6 +13,7 @@ from tensorboard.util import tensor_util
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from lit_bert import TextClassificationDataModule
 from lit_bert.callbacks import tensorboard
 from lit_bert.modeling.outputs import SplitOutputs
 
@@ -105,8 +106,11 @@ OUTPUTS: SplitOutputs = {
 NAMES = ["a", "b", "c"]
 
 
-def texts_of(split: str, index: Tensor) -> tuple[list[str], list[int]]:
-    return [f"{split} {row}" for row in index.tolist()], [0] * len(index)
+class Data(TextClassificationDataModule):
+    def __init__(self) -> None: ...
+
+    def texts(self, split: str, index: Tensor) -> tuple[list[str], list[int]]:
+        return [f"{split} {row}" for row in index.tolist()], [0] * len(index)
 
 
 def table(run: Path) -> list[list[str]]:
@@ -125,7 +129,7 @@ def standing_in(*loggers: Any) -> Trainer:
 
 
 def test_the_most_confident_errors_come_first_and_only_they(board: TensorBoardLogger) -> None:
-    tensorboard.log_errors(standing_in(board), "val", OUTPUTS, texts_of, NAMES, 3)
+    tensorboard.log_errors(standing_in(board), "val", OUTPUTS, Data(), NAMES, 3)
     board.finalize("success")
     assert table(Path("events")) == [
         ["9", "a", "c", "0.900", "val 9"],
