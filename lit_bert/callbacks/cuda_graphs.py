@@ -59,7 +59,7 @@ class GraphedForward:
         self.forward, self.rows = model.forward, rows
         self._parts, self._parameters = list(model.modules()), list(model.parameters())
         self._graphs: dict[object, Graph] | None = {}  # None if they cannot serve this model
-        self._state: object = None  # of the model when they were recorded
+        self._state: object = None  # the model's state when they were recorded
         self._trained: list[nn.Parameter] = []
         self._gradients: Tensor | None = None
         self._pool: Any = None
@@ -133,8 +133,8 @@ class GraphedForward:
 class Graph(NamedTuple):
     """The passes of one shape, and the memory that they read and write; `gradients` are those of all parameters."""
 
-    forward: Any
-    backward: Any
+    forward: torch.cuda.CUDAGraph
+    backward: torch.cuda.CUDAGraph
     inputs: list[Tensor]
     logits: Tensor
     logits_gradient: Tensor

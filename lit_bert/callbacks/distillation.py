@@ -27,9 +27,8 @@ class Distillation(Callback, HyperparametersMixin):
     """Mixes into each row's loss how far the model is from a teacher (Hinton et al. 2015).
 
     The loss of a row becomes (1 - weight) x its own + weight x temperature^2 x KL(teacher || model), with both softened
-    by the temperature; `train/loss` stays the loss of the labels. The teacher's answers are kept in the cache folder.
-    For a module whose forward returns logits and a `TextClassificationDataModule`; the teacher may have another encoder
-    and tokenizer.
+    by the temperature; `train/loss` stays the loss of the labels. The teacher may have another encoder and tokenizer;
+    its answers are kept in the cache folder. For modules whose forward returns logits.
 
     Args:
         teacher: Checkpoint file or exported folder, or several, whose probabilities are averaged; null: none.
@@ -44,11 +43,10 @@ class Distillation(Callback, HyperparametersMixin):
             raise UserError(f"--distillation.weight {weight}: it must be between 0 and 1")
         self.teachers = [teacher] if isinstance(teacher, str) else teacher or []
         self.temperature, self.weight = temperature, weight
-        if self.teachers:
-            names = ", ".join(self.teachers)
+        if names := ", ".join(self.teachers):
             self.save_hyperparameters({"teacher": names, "temperature": temperature, "teacher_weight": weight})
-        self._probs = torch.zeros(0)
-        self._logits = self._index = self._row_weights = torch.zeros(0)  # those of the batch
+        self._probs = self._logits = torch.zeros(0)
+        self._batch: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ask the teachers, and listen to the logits of the module."""
@@ -68,9 +66,7 @@ class Distillation(Callback, HyperparametersMixin):
             self._hook.remove()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if len(self._probs):
-            self._index = batch["index"]
-            self._row_weights = batch.get("weights", torch.ones_like(self._index) / len(self._index))
+        self._batch = batch
 
     def _keep_logits(self, module: LightningModule, inputs: object, logits: Tensor) -> None:
         self._logits = logits
@@ -79,16 +75,18 @@ class Distillation(Callback, HyperparametersMixin):
         """Change the loss in place, which by now is divided by the number of accumulated batches and scaled in fp16."""
         if not len(self._probs):
             return
+        index = self._batch["index"]
+        weights = self._batch.get("weights", torch.ones_like(index) / len(index))
         log_probs = F.log_softmax(self._logits.float() / self.temperature, dim=-1)
-        divergences = self.temperature**2 * F.kl_div(log_probs, self._probs[self._index], reduction="none").sum(dim=-1)
-        divergence = (divergences * self._row_weights).sum()
+        divergences = F.kl_div(log_probs, self._probs[index], reduction="none").sum(dim=-1)
+        divergence = self.temperature**2 * (divergences * weights).sum()
         scaler = trainer.precision_plugin.scaler if isinstance(trainer.precision_plugin, MixedPrecision) else None
         scale = (scaler.get_scale() if scaler else 1.0) / trainer.accumulate_grad_batches
         loss.mul_(1 - self.weight).add_(self.weight * scale * divergence)
 
 
 def _probabilities(teacher: str, rows: Any, class_names: Sequence[str]) -> Tensor:
-    """Return a teacher's probabilities of rows, shape (N, C), from the cache folder if it has been asked before."""
+    """Return a teacher's probabilities of rows, shape (N, C), from the cache folder if they are there."""
     columns = [list(rows[name]) for name in ("text", "text_pair") if name in rows.column_names]
     digest = hashlib.sha256(json.dumps(columns).encode())
     path = Path(teacher)

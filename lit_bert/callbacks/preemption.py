@@ -10,7 +10,7 @@ from typing import Any, NoReturn, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+from lightning.pytorch.callbacks import Checkpoint
 from torch import distributed
 
 from lit_bert.console import status
@@ -21,17 +21,15 @@ SAME_SIGNAL_SECONDS = 1.0
 """A second signal within this time is the first, passed on: a scheduler sends it to a launcher and its processes."""
 
 
-class PreemptionCheckpoint(Checkpoint):
+class PreemptionCheckpoint(Checkpoint):  # Lightning moves checkpoints behind all other callbacks
     """Keeps `last.ckpt`: written at each epoch's end, every few minutes within, and before a signal ends the run.
 
-    A checkpoint holds the random states of all ranks. It is written between optimizer steps only, so that no
-    accumulated gradient is lost, and after the loggers have what was logged, so that a resumed run lacks no point.
+    It is written between optimizer steps only, so that no accumulated gradient is lost, and after the loggers have what
+    was logged, so that a resumed run lacks no point.
 
     SIGINT, SIGTERM, SIGHUP (a terminal was closed) and, in a SLURM job, SIGUSR1 end the run after the step, on all
     ranks, whichever received it; another signal, a second later or more, ends it at once. After SIGUSR1 the job is put
     back into the queue.
-
-    As a `Checkpoint`, it comes after all other callbacks: Lightning moves it there.
 
     Args:
         path: The file; by default `checkpoints/last.ckpt` in the Trainer's root folder.
@@ -41,20 +39,19 @@ class PreemptionCheckpoint(Checkpoint):
     def __init__(self, path: str | Path | None = None, minutes: float = 5.0) -> None:
         self.path = Path(path or "")
         self.minutes = minutes
-        self._received_signal = 0  # by this rank
+        self._received_signal = 0
         self._received_at = self._saved_at = 0.0
         self._global_step = self._saved_step = 0
-        self._validated = False  # since the last batch
+        self._validated = False  # whether a validation has followed the last batch
         self._stopped = False
         self._rng_states: list[dict[str, torch.Tensor]] = []
         self._handlers: dict[int, Any] = {}
-        self._group: Any = None
+        self._group: distributed.ProcessGroup | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the `rng_states` of all ranks, and whether training `stopped` early."""
         own = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            own["cuda"] = torch.cuda.get_rng_state()
+        own |= {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
         states = [own]
         if distributed.is_available() and distributed.is_initialized():
             states *= distributed.get_world_size()
@@ -77,11 +74,11 @@ class PreemptionCheckpoint(Checkpoint):
         for progress in (fit["epoch_progress"], fit["epoch_loop.batch_progress"]):
             for counts in (progress["total"], progress["current"]):
                 counts["ready"] = counts["started"]
-        checkpoint["epoch"] = max(0, fit["epoch_progress"]["current"]["started"] - 1)  # as ModelCheckpoint has it
+        checkpoint["epoch"] = max(0, fit["epoch_progress"]["current"]["started"] - 1)  # ModelCheckpoint counts so
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore random states, stay stopped if training had stopped early, and listen to signals."""
-        if self._stopped and any(isinstance(item, EarlyStopping) for item in trainer.callbacks):  # type: ignore[attr-defined]
+        if self._stopped and trainer.early_stopping_callbacks:
             status("stop", "early stopping has ended this run; without that callback, or with a new run, it trains on")
             trainer.should_stop = True
         self._received_signal = 0

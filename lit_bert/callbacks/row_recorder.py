@@ -8,8 +8,7 @@ from torch import Tensor
 from lit_bert.modeling.outputs import SplitOutputs, gather_outputs
 from lit_bert.module import BertClassifier
 
-_COLUMNS = {"labels": "labels", "preds": "preds", "probs": "probs", "losses": "loss"}
-"""Names of recorded columns, by their names in what a step returns."""
+_COLUMNS = {"labels": "labels", "preds": "preds", "probs": "probs", "losses": "loss"}  # a step's name: ours
 
 
 class RowRecorder(Callback):

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,11 @@ PACKAGES = ("lit_bert", "torch", "lightning", "transformers", "tokenizers", "dat
 class RunRecord(Callback):
     """Writes a run's files when training starts, not before: a run that cannot be resumed keeps its last config.
 
-    `config` has the settings, with what Lightning's LearningRateFinder and BatchSizeFinder chose, which is printed too;
-    `provenance` has the command, the code, the data, the versions and the hardware. A run that is resumed gets another
-    provenance file, with a number.
-
     Args:
         config: A YAML file.
-        settings: Its content.
-        provenance: A JSON file.
+        settings: Its content, but for what Lightning's LearningRateFinder and BatchSizeFinder choose.
+        provenance: A JSON file of the command, the code, the data, the versions and the hardware; if there is one, the
+            next gets a number.
     """
 
     def __init__(self, config: Path, settings: str, provenance: Path) -> None:
@@ -44,16 +42,13 @@ class RunRecord(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write; the finders, which come first among the callbacks, are done by now."""
-        tuned = _tuned(trainer)
-        for (section, name), value in tuned.items():
+        for section, name, value in _tuned(trainer):
             status("tuned", f"--{section}.{name} {value:g}")
+            content = yaml.safe_load(self.settings)
+            content[section][name] = value
+            self.settings = yaml.safe_dump(content, sort_keys=False)
         if not trainer.is_global_zero:
             return
-        if tuned:
-            content = yaml.safe_load(self.settings)
-            for (section, name), value in tuned.items():
-                content[section][name] = value
-            self.settings = yaml.safe_dump(content, sort_keys=False)
         provenance = _provenance(trainer)
         for path, text in ((self.config, self.settings), (self.provenance, json.dumps(provenance, indent=2) + "\n")):
             with atomic_write(path) as partial:
@@ -64,18 +59,16 @@ class RunRecord(Callback):
                     logger.experiment.add_text(tag, textwrap.indent(text, "    "), trainer.global_step)
 
 
-def _tuned(trainer: Trainer) -> dict[tuple[str, str], float]:
-    """Return the options that tuners changed, by section and name."""
-    tuned: dict[tuple[str, str], float] = {}
+def _tuned(trainer: Trainer) -> Iterator[tuple[str, str, float]]:
+    """Yield section, name and value of the options that tuners changed."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, LearningRateFinder) and callback.optimal_lr is not None:
             if rate := callback.optimal_lr.suggestion():
-                tuned["model", "learning_rate"] = float(rate)
+                yield "model", "learning_rate", float(rate)
             else:
                 status("tuned", "LearningRateFinder had too few steps to suggest a learning rate")
         if isinstance(callback, BatchSizeFinder) and callback.optimal_batch_size:
-            tuned["data", "batch_size"] = int(callback.optimal_batch_size)
-    return tuned
+            yield "data", "batch_size", int(callback.optimal_batch_size)
 
 
 def _provenance(trainer: Trainer) -> dict[str, Any]:

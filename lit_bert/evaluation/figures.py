@@ -21,22 +21,16 @@ MAX_NUMBERED, MAX_NAMED, MAX_CURVES = 12, 40, 8
 
 
 def draw(
-    split: str,
-    outputs: SplitOutputs,
-    slice_metrics: Mapping[str, Mapping[str, float]],
-    class_names: Sequence[str],
-    temperature: float | None,
+    split: str, outputs: SplitOutputs, slice_metrics: Mapping[str, Any], names: Sequence[str], temperature: float | None
 ) -> Iterator[tuple[str, Figure]]:
     """Yield the figures of a split by their names; a `temperature` adds a second curve of calibration."""
     preds, probs, labels = outputs["preds"], outputs["probs"], outputs["labels"]
-    curves = {"as trained": probs}
-    if temperature is not None:
-        curves[f"temperature {temperature:.2f}"] = apply_temperature(probs, temperature)
+    scaled = {} if temperature is None else {f"temperature {temperature:.2f}": apply_temperature(probs, temperature)}
     rows = f"({split}, {len(labels):,} rows)"
-    yield "confusion matrix", confusion_matrix(preds, labels, class_names, f"Confusion matrix {rows}")
-    yield "precision and recall", precision_recall(probs, labels, class_names, f"Precision and recall {rows}")
-    yield "ROC", roc(probs, labels, class_names, f"Receiver operating characteristic {rows}")
-    yield "reliability", reliability(curves, labels, f"Reliability {rows}")
+    yield "confusion matrix", confusion_matrix(preds, labels, names, f"Confusion matrix {rows}")
+    for kind, title in (("precision and recall", "Precision and recall"), ("ROC", "Receiver operating characteristic")):
+        yield kind, curves(kind, probs, labels, names, f"{title} {rows}")
+    yield "reliability", reliability({"as trained": probs, **scaled}, labels, f"Reliability {rows}")
     yield "coverage", coverage(probs, labels, f"Accuracy and coverage {rows}")
     yield "slices", slices(slice_metrics, f"Accuracy by slice {rows}")
 
@@ -93,31 +87,20 @@ def confused_pairs(preds: Tensor, labels: Tensor, class_names: Sequence[str], mo
     ]
 
 
-def precision_recall(probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
-    """Draw precision over recall of each class against the others; `probs` has shape (N, C)."""
-    from sklearn.metrics import PrecisionRecallDisplay, average_precision_score
+def curves(kind: str, probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
+    """Draw a curve of each class that has rows, against all others: of two the second's alone, and of many the worst.
 
-    figure = _draw_curves(PrecisionRecallDisplay, average_precision_score, probs, labels, class_names, title)
-    figure.axes[0].set(
-        xlabel="recall (share of the class's rows found)", ylabel="precision (share of found rows right)"
-    )
-    return figure
+    `kind` is "ROC" or "precision and recall"; `probs` has shape (N, C).
+    """
+    from sklearn import metrics
 
-
-def roc(probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
-    """Draw the true positive rate over the false positive rate of each class; `probs` has shape (N, C)."""
-    from sklearn.metrics import RocCurveDisplay, roc_auc_score
-
-    figure = _draw_curves(RocCurveDisplay, roc_auc_score, probs, labels, class_names, title)
-    figure.axes[0].set(xlabel="false positive rate", ylabel="true positive rate")
-    return figure
-
-
-def _draw_curves(
-    display: Any, score: Any, probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str
-) -> Figure:
-    """Draw a curve of each class that has rows: of two the second's alone, and of many the worst."""
     figure, axes = _new_figure()
+    if kind == "ROC":
+        display, score = metrics.RocCurveDisplay, metrics.roc_auc_score
+        x, y = "false positive rate", "true positive rate"
+    else:
+        display, score = metrics.PrecisionRecallDisplay, metrics.average_precision_score
+        x, y = "recall (share of the class's rows found)", "precision (share of found rows right)"
     chance = {"color": "gray", "linestyle": ":", "linewidth": 1, "label": "_"}  # "_": not in the legend
     style = {"drop_intermediate": True, "plot_chance_level": True, "chance_level_kw": chance}
     sizes = labels.bincount(minlength=len(class_names)).tolist()
@@ -128,17 +111,14 @@ def _draw_curves(
     for number in numbers[-1:] if len(sizes) == 2 else numbers:
         true, name = (labels == number).long().numpy(), _label(class_names[number])
         display.from_predictions(true, probs[:, number].numpy(), name=name, ax=axes, **style)
-    axes.set(title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.set(title=title, xlabel=x, ylabel=y, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     if axes.get_legend():
         axes.legend(fontsize="medium" if len(class_names) <= 5 else "x-small")
     return figure
 
 
 def reliability(probs: Mapping[str, Tensor], labels: Tensor, title: str) -> Figure:
-    """Draw accuracy over confidence, in the bins of the calibration error; a point's area is its number of rows.
-
-    `probs` are probabilities of the same rows, shape (N, C), by the name of their curve.
-    """
+    """Draw accuracy over confidence of each curve's `probs`, shape (N, C); a point's area is its number of rows."""
     from scipy.stats import binned_statistic
 
     figure, axes = _new_figure()

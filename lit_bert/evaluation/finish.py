@@ -6,7 +6,6 @@ from typing import Any, cast
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import distributed
 
 from lit_bert.console import status
@@ -26,6 +25,8 @@ from lit_bert.run import run_dir
 from lit_bert.run.checkpoint_io import AtomicCheckpointIO
 from lit_bert.run.rooms import import_if_present
 
+Outputs = dict[str, SplitOutputs]
+
 
 def finish_fit(
     trainer: Trainer,
@@ -39,18 +40,17 @@ def finish_fit(
     """Evaluate what a run is to be judged by: its best checkpoint, or its weights as they are if there is none.
 
     Every rank calls it after `fit`, which took `seconds`; rank 0 prints the tables, writes `metrics.json` into the
-    run's `folder`, and fills TensorBoard's pages. `test` is whether the test split is looked at, and `seed` what is
-    recorded as the run's. Without a `RowRecorder` among the callbacks there are no tables.
+    run's `folder`, and fills TensorBoard's pages. `test` is whether the test split is looked at. Without a
+    `RowRecorder` among the callbacks there are no tables.
 
     Returns:
-        What `metrics.json` holds: the metrics by split, `calibration`, the `audit` of the rows, `checkpoint` (relative
-        to the folder; None if there is no best one), `steps`, `fit_seconds`, `throughput`, and `seed`.
+        What `metrics.json` holds; `checkpoint` is relative to the folder, None if there is no best one.
     """
     checkpoint = find_callback(trainer, ModelCheckpoint)
     averaged = find_callback(trainer, StochasticWeightAveraging) is not None  # no checkpoint has this average
     path = str(checkpoint.best_model_path) if checkpoint and not averaged else ""
     best = path if Path(path).is_file() else None
-    outputs = _evaluate_best(trainer, module, data, best, averaged, test)
+    outputs = _evaluate_best(trainer, module, data, best, test)
     if not trainer.is_global_zero:
         return {}
     print_best(trainer, best)
@@ -88,13 +88,8 @@ def finish_fit(
 
 
 def _evaluate_best(
-    trainer: Trainer,
-    module: BertClassifier,
-    data: TextClassificationDataModule,
-    best: str | None,
-    averaged: bool,
-    test: bool,
-) -> dict[str, SplitOutputs]:
+    trainer: Trainer, module: BertClassifier, data: TextClassificationDataModule, best: str | None, test: bool
+) -> Outputs:
     """Return the validation rows that belong to the best weights, and the test rows if there are any."""
     evaluator = trainer
     if not data.splits:  # other processes have read them
@@ -102,10 +97,10 @@ def _evaluate_best(
         data.setup("test")
     if not _recorded_rows(trainer) and not (distributed.is_available() and distributed.is_initialized()):
         evaluator = _local_trainer(trainer)  # processes that were spawned to train are gone, with what they recorded
-    if averaged:
+    if find_callback(trainer, StochasticWeightAveraging):
         evaluator.validate(module, datamodule=data, verbose=False)
     val = Checkpoint.read(best).val_outputs if best else _recorded_rows(evaluator).get("val")
-    outputs: dict[str, SplitOutputs] = {"val": cast(SplitOutputs, val)} if val else {}
+    outputs: Outputs = {"val": cast(SplitOutputs, val)} if val else {}
     if test and "test" in data.splits:
         # Test points belong to the last step and epoch. If a run is resumed that max_steps has ended, Lightning counts
         # one step less.
@@ -118,7 +113,7 @@ def _evaluate_best(
     return outputs
 
 
-def _recorded_rows(trainer: Trainer) -> dict[str, SplitOutputs]:
+def _recorded_rows(trainer: Trainer) -> Outputs:
     """Return the rows of the last whole epochs by split, which a `RowRecorder` among the callbacks has kept."""
     room = import_if_present("callbacks.row_recorder")
     recorder: Any = room and find_callback(trainer, room.RowRecorder)
@@ -126,25 +121,21 @@ def _recorded_rows(trainer: Trainer) -> dict[str, SplitOutputs]:
 
 
 def _draw(
-    trainer: Trainer,
-    module: BertClassifier,
-    data: TextClassificationDataModule,
-    outputs: dict[str, SplitOutputs],
-    results: dict[str, Any],
+    trainer: Trainer, module: BertClassifier, data: TextClassificationDataModule, outputs: Outputs, results: Any
 ) -> None:
     """Log errors, figures and confused pairs to TensorBoard."""
     step, names = trainer.global_step, module.class_names
     tensorboard, figures = import_if_present("callbacks.tensorboard"), import_if_present("evaluation.figures")
-    has_images = figures and any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
+    loggers = tensorboard.tensorboard_loggers(trainer) if figures else []
     for split, rows in outputs.items():
         if split != "val":  # TensorBoardCallback has logged these
             tensorboard.log_errors(trainer, split, rows, data, names, step)
-        if not has_images:
-            continue
-        temperature = results["calibration"].get("temperature")
-        for name, figure in figures.draw(split, rows, results[split]["slices"], names, temperature):
-            tensorboard.log_figure(trainer, f"{split}/{name}", figure, step)
-        if len(names) > 2:
+        if loggers:
+            temperature = results["calibration"].get("temperature")
+            for name, figure in figures.draw(split, rows, results[split]["slices"], names, temperature):
+                for logger in loggers:
+                    logger.experiment.add_figure(f"{split}/{name}", figure, step, close=False)
+        if loggers and len(names) > 2:
             pairs = figures.confused_pairs(rows["preds"], rows["labels"], names)
             columns = ["truth", "prediction", "rows", "share"]
             tensorboard.log_table(trainer, f"{split}/most confused pairs", columns, pairs, step)
@@ -158,11 +149,7 @@ def evaluate(
     ckpt_path: str | None,
     folder: Path | None,
 ) -> dict[str, Any]:
-    """Evaluate a checkpoint on "val" or "test", print the tables and write them into the folder, if one is given.
-
-    Returns:
-        The metrics by the split; on rank 0.
-    """
+    """Evaluate a checkpoint on "val" or "test", print the tables and write them into the folder, if one is given."""
     model = display_path(ckpt_path) if ckpt_path else f"--model.pretrained {module.pretrained}"
     status(split, f"{model} on the {split} rows of {data.options.dataset}")
     run = trainer.test if split == "test" else trainer.validate

@@ -70,12 +70,11 @@ def split_metrics(outputs: SplitOutputs, names: Sequence[str]) -> dict[str, Any]
     """
     metrics = evaluation_metrics(len(names), sync=False)
     metrics.update(preds=outputs["probs"], target=outputs["labels"], losses=outputs["loss"])
-    values = {name: float(value) for name, value in metrics.compute().items()}
+    values = {**metrics.compute(), "loss": outputs["loss"].double().mean()}
     classes = per_class_metrics(outputs["preds"], outputs["labels"], names)
     recalls = [values["recall"] for values in classes.values() if values["rows"]]
     return {
-        **{name: value if math.isfinite(value) else None for name, value in values.items()},  # JSON knows no NaN
-        "loss": float(outputs["loss"].double().mean()),
+        **{name: float(value) if math.isfinite(value) else None for name, value in values.items()},  # JSON has no NaN
         **accuracy_metrics(outputs["preds"] == outputs["labels"]),
         "balanced_acc": sum(recalls) / len(recalls),
         "classes_with_rows": len(recalls),

@@ -47,7 +47,7 @@ def _print_classes(console: Console, split: str, classes: Mapping[str, dict[str,
         title.truncate(NAME_WIDTH, overflow="ellipsis")
         numbers = (metrics[key] for key in ("precision", "recall", "f1"))
         precision, recall, f1 = ("-" if number is None else f"{number:.4f}" for number in numbers)
-        interval = format_interval(metrics, "recall") if metrics["rows"] else "-"
+        interval = _interval(metrics, "recall") if metrics["rows"] else "-"
         table.add_row(title, f"{metrics['rows']:,}", precision, recall, interval, f1)
     console.print(table)
     if len(shown) < len(classes):
@@ -62,13 +62,12 @@ def make_table(*titles: str) -> Table:
     return table
 
 
-def format_interval(metrics: Mapping[str, Any], key: str = "acc") -> str:
-    """Return the 95 % interval of a metric, such as "0.7422 to 0.7577"."""
+def _interval(metrics: Mapping[str, Any], key: str = "acc") -> str:
     return f"{metrics[f'{key}_low']:.4f} to {metrics[f'{key}_high']:.4f}"
 
 
 def _accuracy_cells(metrics: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    return f"{metrics['rows']:,}", f"{metrics['acc']:.4f}", format_interval(metrics), f"{metrics['f1']:.4f}"
+    return f"{metrics['rows']:,}", f"{metrics['acc']:.4f}", _interval(metrics), f"{metrics['f1']:.4f}"
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
