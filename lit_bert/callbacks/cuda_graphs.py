@@ -1,7 +1,7 @@
 """The training pass of a classifier of `transformers` as CUDA graphs, one for each shape of its batches.
 
 A GPU waits, with batches this small, for the launches of some hundred kernels, not for arithmetic. A graph is launched
-as a whole. It is recorded at the first batch of its shape, in a fraction of a second, and replayed for the others.
+as a whole.
 """
 
 import weakref
@@ -28,9 +28,8 @@ MOST_SHAPES = 16
 class CudaGraphs(Callback):
     """Trains a `BertClassifier` through CUDA graphs, on GPUs with the whole model on each; elsewhere it does nothing.
 
-    In training, the forward method of its `transformers` model is replaced, as `torch.cuda.make_graphed_callables` does
-    it (which keeps gradients for each shape apart); results are the same, to the last bit. Pad batches to a few lengths
-    (`--data.padding`): each is recorded once.
+    In training, the forward method of its `transformers` model is replaced; results are the same, to the last bit. Pad
+    batches to a few lengths (`--data.padding`): each is recorded once.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -49,22 +48,18 @@ class CudaGraphs(Callback):
 
 
 class GraphedForward:
-    """Calls a model by CUDA graphs where it can, and as it is elsewhere: the results are the same, to the last bit.
+    """Calls a classifier of `transformers` by CUDA graphs where it can, and as it is elsewhere.
 
-    Graphs serve full batches of up to `MOST_SHAPES` shapes. They share their memory, and one buffer of gradients: a
-    batch whose forward pass follows another's, with no backward pass in between, is computed without. Forward hooks of
-    the model's parts run only while a graph is recorded.
-
-    Args:
-        model: A classifier of `transformers`, on a GPU.
-        rows: Rows of a full batch; a smaller one, such as an epoch's last, is computed without.
+    Graphs serve batches of `rows` rows, of up to `MOST_SHAPES` shapes. Unlike `torch.cuda.make_graphed_callables`, they
+    share one buffer of gradients: a batch whose forward pass follows another's, with no backward pass in between, is
+    computed without. Forward hooks of the model's parts run only while a graph is recorded.
     """
 
     def __init__(self, model: "PreTrainedModel", rows: int) -> None:
         self.forward, self.rows = model.forward, rows
         self._parts, self._parameters = list(model.modules()), list(model.parameters())
-        self._graphs: dict[Any, Graph] | None = {}  # None if they cannot serve this model
-        self._state: Any = None  # of the model when they were recorded
+        self._graphs: dict[object, Graph] | None = {}  # None if they cannot serve this model
+        self._state: object = None  # the model's state when they were recorded
         self._trained: list[nn.Parameter] = []
         self._gradients: Tensor | None = None
         self._pool: Any = None
@@ -88,7 +83,13 @@ class GraphedForward:
         waits = last is not None and not last.done
         if self._graphs is None or waits or len(inputs["input_ids"]) != self.rows or not torch.is_grad_enabled():
             return None
-        self._forget_if_changed()
+        state = (
+            [(parameter.requires_grad, parameter.data_ptr()) for parameter in self._parameters],
+            [part.training for part in self._parts],
+            torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
+        )
+        if state != self._state:  # parameters were frozen, moved or replaced, or parts put into another mode
+            self._state, self._graphs, self._gradients, self._pool = state, {}, None, None
         shape = tuple((name, value.shape, value.dtype) for name, value in inputs.items())
         if shape not in self._graphs and len(self._graphs) < MOST_SHAPES:
             try:
@@ -100,16 +101,6 @@ class GraphedForward:
                 return None
         return self._graphs.get(shape)
 
-    def _forget_if_changed(self) -> None:
-        """Start anew if parameters were frozen, moved or replaced, or parts put into another mode."""
-        state = (
-            [(parameter.requires_grad, parameter.data_ptr()) for parameter in self._parameters],
-            [part.training for part in self._parts],
-            torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
-        )
-        if state != self._state:
-            self._state, self._graphs, self._gradients, self._pool = state, {}, None, None
-
     def _record(self, inputs: dict[str, Tensor]) -> "Graph":
         """Record both passes of a batch; random numbers are drawn as if it had not been done."""
         random_state = torch.cuda.get_rng_state()
@@ -120,7 +111,7 @@ class GraphedForward:
         dtype, enabled = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
         with torch.autocast("cuda", dtype=dtype, enabled=enabled, cache_enabled=False):
             stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):  # what a first use sets up cannot be recorded
+            with torch.cuda.stream(stream):  # a first use sets up things that cannot be recorded
                 logits = self.forward(**inputs).logits
                 gradients = torch.autograd.grad(logits, wanted, torch.zeros_like(logits), allow_unused=True)
             torch.cuda.current_stream().wait_stream(stream)
@@ -142,8 +133,8 @@ class GraphedForward:
 class Graph(NamedTuple):
     """The passes of one shape, and the memory that they read and write; `gradients` are those of all parameters."""
 
-    forward: Any
-    backward: Any
+    forward: torch.cuda.CUDAGraph
+    backward: torch.cuda.CUDAGraph
     inputs: list[Tensor]
     logits: Tensor
     logits_gradient: Tensor
@@ -175,7 +166,7 @@ class _Replayed(torch.autograd.Function):
             raise UserError("a second backward pass through a CUDA graph: train with --model.cuda_graphs false")
         ctx.replay.done = True
         for parameter in parameters:
-            if parameter.grad is not None:  # of a batch before, accumulated: it may be the buffer itself
+            if parameter.grad is not None:  # accumulated from batches before, it may be the buffer itself
                 parameter.grad = parameter.grad.clone()
         graph.logits_gradient.copy_(logits_gradient)
         graph.backward.replay()

@@ -27,9 +27,8 @@ class Distillation(Callback, HyperparametersMixin):
     """Mixes into each row's loss how far the model is from a teacher (Hinton et al. 2015).
 
     The loss of a row becomes (1 - weight) x its own + weight x temperature^2 x KL(teacher || model), with both softened
-    by the temperature; `train/loss` stays the loss of the labels. What the teacher says of the training rows is
-    computed once, and kept in the cache folder. For a `BertClassifier`, or another module whose forward returns logits,
-    and a `TextClassificationDataModule`; the teacher may have another encoder and tokenizer.
+    by the temperature; `train/loss` stays the loss of the labels. The teacher may have another encoder and tokenizer;
+    its answers are kept in the cache folder. For modules whose forward returns logits.
 
     Args:
         teacher: Checkpoint file or exported folder, or several, whose probabilities are averaged; null: none.
@@ -44,11 +43,10 @@ class Distillation(Callback, HyperparametersMixin):
             raise UserError(f"--distillation.weight {weight}: it must be between 0 and 1")
         self.teachers = [teacher] if isinstance(teacher, str) else teacher or []
         self.temperature, self.weight = temperature, weight
-        if self.teachers:
-            names = ", ".join(self.teachers)
+        if names := ", ".join(self.teachers):
             self.save_hyperparameters({"teacher": names, "temperature": temperature, "teacher_weight": weight})
-        self._probs = torch.zeros(0)
-        self._logits = self._index = self._row_weights = torch.zeros(0)  # of the batch
+        self._probs = self._logits = torch.zeros(0)
+        self._batch: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ask the teachers, and listen to the logits of the module."""
@@ -59,8 +57,8 @@ class Distillation(Callback, HyperparametersMixin):
         index = torch.tensor(list(rows["index"]))
         probs = torch.stack([_probabilities(teacher, rows, data.class_names) for teacher in self.teachers]).mean(0)
         softened = F.softmax(probs.clamp_min(1e-12).log() / self.temperature, dim=-1)
-        self._probs = torch.zeros(int(index.max()) + 1, probs.shape[1]).index_copy_(0, index, softened)
-        self._probs = self._probs.to(pl_module.device)
+        by_index = torch.zeros(int(index.max()) + 1, probs.shape[1]).index_copy_(0, index, softened)
+        self._probs = by_index.to(pl_module.device)
         self._hook = pl_module.register_forward_hook(self._keep_logits)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -68,37 +66,32 @@ class Distillation(Callback, HyperparametersMixin):
             self._hook.remove()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if len(self._probs):
-            self._index = batch["index"]
-            rows = len(self._index)
-            self._row_weights = batch.get("weights", torch.full((rows,), 1 / rows, device=self._index.device))
+        self._batch = batch
 
-    def _keep_logits(self, module: LightningModule, inputs: Any, logits: Tensor) -> None:
+    def _keep_logits(self, module: LightningModule, inputs: object, logits: Tensor) -> None:
         self._logits = logits
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Change the loss in place, which by now is divided by the number of accumulated batches and scaled in fp16."""
         if not len(self._probs):
             return
-        divergence = (self.divergences(self._logits, self._index) * self._row_weights).sum()
+        index = self._batch["index"]
+        weights = self._batch.get("weights", torch.ones_like(index) / len(index))
+        log_probs = F.log_softmax(self._logits.float() / self.temperature, dim=-1)
+        divergences = F.kl_div(log_probs, self._probs[index], reduction="none").sum(dim=-1)
+        divergence = self.temperature**2 * (divergences * weights).sum()
         scaler = trainer.precision_plugin.scaler if isinstance(trainer.precision_plugin, MixedPrecision) else None
         scale = (scaler.get_scale() if scaler else 1.0) / trainer.accumulate_grad_batches
         loss.mul_(1 - self.weight).add_(self.weight * scale * divergence)
 
-    def divergences(self, logits: Tensor, index: Tensor) -> Tensor:
-        """Return temperature^2 x KL(teacher || model) of rows, shape (B,), of logits (B, C) and `index` (B,)."""
-        log_probs = F.log_softmax(logits.float() / self.temperature, dim=-1)
-        return self.temperature**2 * F.kl_div(log_probs, self._probs[index], reduction="none").sum(dim=-1)
-
 
 def _probabilities(teacher: str, rows: Any, class_names: Sequence[str]) -> Tensor:
-    """Return a teacher's probabilities of rows, shape (N, C), from the cache folder if it has been asked before."""
+    """Return a teacher's probabilities of rows, shape (N, C), from the cache folder if they are there."""
     columns = [list(rows[name]) for name in ("text", "text_pair") if name in rows.column_names]
     digest = hashlib.sha256(json.dumps(columns).encode())
     path = Path(teacher)
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path] if path.is_file() else []:
-        if file.is_file():
-            digest.update(file.read_bytes())
+    for file in sorted(file for file in (path, *path.rglob("*")) if file.is_file()):
+        digest.update(file.read_bytes())
     target = cache_dir() / "teachers" / digest.hexdigest()[:20]
     with cached_dir(target) as folder:
         if folder is not None:

@@ -15,11 +15,8 @@ CHECK_STEPS = 10
 class FiniteGuard(Callback):
     """Stops training after a loss or a weight that is not a finite number, on all ranks at the same step.
 
-    It looks every few steps, before a validation, and whenever a checkpoint is about to be written, which is then not
-    written: the one before it is kept.
-
-    Raises:
-        UserError: A loss or a weight is not finite; the message says which options to change.
+    It looks every few steps, before a validation, and whenever a checkpoint is about to be written: the UserError that
+    it raises keeps that one from being written.
     """
 
     def __init__(self) -> None:
@@ -29,7 +26,7 @@ class FiniteGuard(Callback):
         self._finite = torch.tensor(True, device=pl_module.device)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         if isinstance(loss, Tensor):

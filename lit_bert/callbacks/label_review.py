@@ -21,9 +21,9 @@ MAX_LISTED, MAX_LOGGED = 1000, 20
 class LabelReview(Callback):
     """Ranks training rows by their mean loss over the epochs, each before the model was trained on the row in it.
 
-    A wrong label contradicts what other rows teach, so that its loss stays high while that of others falls (Arpit et
-    al. 2017, "A closer look at memorization in deep networks"; Arazo et al. 2019, "Unsupervised label noise modeling
-    and loss correction"). With `BertClassifier` and `TextClassificationDataModule`; with others it does nothing.
+    A wrong label contradicts what other rows teach, so that its loss stays high while that of others falls (Arazo et
+    al. 2019, "Unsupervised label noise modeling and loss correction"). It does nothing with other modules and data
+    modules than this project's.
 
     Args:
         path: A CSV file, written when training ends, the likeliest first: `row` (from 1, as in the training split),
@@ -32,22 +32,21 @@ class LabelReview(Callback):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._losses = torch.zeros(0, 2)  # by a row's index: the sum of its losses, and how many there were
-        self._last = torch.zeros(0, dtype=torch.int64)  # by a row's index: number of classes x epoch + last prediction
+        self._losses = torch.zeros(0, 2)  # the sum of a row's losses, and how many there were, by its index
+        self._last = torch.zeros(0, dtype=torch.int64)  # number of classes x epoch + last prediction
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, TextClassificationDataModule) or not isinstance(pl_module, BertClassifier):
             return
         size = max(data.splits["train"]["index"]) + 1
-        if len(self._losses) != size:
+        # Rank 0 goes on with the sums of all ranks that a checkpoint brought.
+        if len(self._losses) != size or not trainer.is_global_zero:
             self._losses, self._last = torch.zeros(size, 2), torch.zeros(size, dtype=torch.int64)
-        if not trainer.is_global_zero:  # rank 0 goes on with the sums of all ranks that a checkpoint brought
-            self._losses.zero_()
         self._losses, self._last = self._losses.to(pl_module.device), self._last.to(pl_module.device)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict[str, Tensor], batch_idx: int
     ) -> None:
         if len(self._losses) and isinstance(pl_module, BertClassifier):
             counts = (batch["labels"] != IGNORED).float()
@@ -69,31 +68,22 @@ class LabelReview(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         state = self.state_dict()
-        if not (trainer.is_global_zero and len(state["last"]) and isinstance(pl_module, BertClassifier)):
+        losses, last = state["losses"], state["last"]
+        if not (trainer.is_global_zero and len(last) and isinstance(pl_module, BertClassifier)):
             return
-        rows = _ranking(**state, data=trainer.datamodule, class_names=pl_module.class_names)  # type: ignore[attr-defined]
+        data, names = trainer.datamodule, pl_module.class_names  # type: ignore[attr-defined]
+        means = losses[:, 0] / losses[:, 1]
+        order = means.nan_to_num(-1.0).argsort(descending=True, stable=True)[:MAX_LISTED]
+        order = order[losses[order, 1] > 0]  # rows that were trained on
+        label_of = dict(zip(*data.splits["train"].select_columns(["index", "label"])[:].values(), strict=True))
+        preds, (texts, _) = last[order] % len(names), data.texts("train", order)
+        cells = zip(order.tolist(), preds.tolist(), means[order].tolist(), texts, strict=True)
+        rows = [
+            [str(row + 1), names[label_of[row]], names[pred], f"{mean:.4f}", text] for row, pred, mean, text in cells
+        ]
         with atomic_write(self.path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["row", "label", "predicted", "mean_loss", "text"])
-            writer.writerows(rows)
-        table = [[*cells[:-1], cells[-1][:400]] for cells in rows[:MAX_LOGGED]]
-        columns = ["row", "label", "predicted", "mean loss", "sentence"]
+            csv.writer(file).writerows([["row", "label", "predicted", "mean_loss", "text"], *rows])
         if tensorboard := import_if_present("callbacks.tensorboard"):
+            table = [[*cells, text[:400]] for *cells, text in rows[:MAX_LOGGED]]
+            columns = ["row", "label", "predicted", "mean loss", "sentence"]
             tensorboard.log_table(trainer, "train/likely wrong labels", columns, table, trainer.global_step)
-
-
-def _ranking(
-    losses: Tensor, last: Tensor, data: TextClassificationDataModule, class_names: list[str]
-) -> list[list[str]]:
-    """Return cells of the rows that were trained on, those with the highest mean loss first."""
-    means = losses[:, 0] / losses[:, 1]
-    order = means.nan_to_num(-1.0).argsort(descending=True, stable=True)[:MAX_LISTED]
-    order = order[losses[order, 1] > 0]
-    rows = data.splits["train"]
-    labels = torch.zeros_like(last).index_copy_(0, torch.tensor(rows["index"]), torch.tensor(rows["label"]))[order]
-    preds, (texts, _) = last[order] % len(class_names), data.texts("train", order)
-    cells = zip(order.tolist(), labels.tolist(), preds.tolist(), means[order].tolist(), texts, strict=True)
-    return [
-        [str(row + 1), class_names[label], class_names[pred], f"{mean:.4f}", text]
-        for row, label, pred, mean, text in cells
-    ]

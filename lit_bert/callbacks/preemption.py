@@ -10,7 +10,7 @@ from typing import Any, NoReturn, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+from lightning.pytorch.callbacks import Checkpoint
 from torch import distributed
 
 from lit_bert.console import status
@@ -18,22 +18,18 @@ from lit_bert.errors import Interrupted
 from lit_bert.run import loop
 
 SAME_SIGNAL_SECONDS = 1.0
-"""Within which a second signal is the first one, passed on: a scheduler sends it to a launcher and its processes."""
-
-SIGNAL, DUE = range(2)
+"""A second signal within this time is the first, passed on: a scheduler sends it to a launcher and its processes."""
 
 
-class PreemptionCheckpoint(Checkpoint):
+class PreemptionCheckpoint(Checkpoint):  # Lightning moves checkpoints behind all other callbacks
     """Keeps `last.ckpt`: written at each epoch's end, every few minutes within, and before a signal ends the run.
 
-    A checkpoint holds the random states of all ranks. It is written between optimizer steps only, so that no
-    accumulated gradient is lost, and after the loggers have what was logged, so that a resumed run lacks no point.
+    It is written between optimizer steps only, so that no accumulated gradient is lost, and after the loggers have what
+    was logged, so that a resumed run lacks no point.
 
     SIGINT, SIGTERM, SIGHUP (a terminal was closed) and, in a SLURM job, SIGUSR1 end the run after the step, on all
     ranks, whichever received it; another signal, a second later or more, ends it at once. After SIGUSR1 the job is put
     back into the queue.
-
-    As a `Checkpoint`, it comes after all other callbacks: Lightning moves it there.
 
     Args:
         path: The file; by default `checkpoints/last.ckpt` in the Trainer's root folder.
@@ -43,20 +39,19 @@ class PreemptionCheckpoint(Checkpoint):
     def __init__(self, path: str | Path | None = None, minutes: float = 5.0) -> None:
         self.path = Path(path or "")
         self.minutes = minutes
-        self._received_signal = 0  # by this rank
+        self._received_signal = 0
         self._received_at = self._saved_at = 0.0
         self._global_step = self._saved_step = 0
-        self._validated = False  # since the last batch
+        self._validated = False  # whether a validation has followed the last batch
         self._stopped = False
         self._rng_states: list[dict[str, torch.Tensor]] = []
         self._handlers: dict[int, Any] = {}
-        self._group: Any = None
+        self._group: distributed.ProcessGroup | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the `rng_states` of all ranks, and whether training `stopped` early."""
         own = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            own["cuda"] = torch.cuda.get_rng_state()
+        own |= {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
         states = [own]
         if distributed.is_available() and distributed.is_initialized():
             states *= distributed.get_world_size()
@@ -71,22 +66,19 @@ class PreemptionCheckpoint(Checkpoint):
             self.path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Do not count an epoch or a batch that is about to begin as begun: Lightning would skip an epoch's rows.
-
-        Nor count the step before a validation twice, which Lightning does when a run goes on from right after it.
-        """
+        """Do not count an epoch or a batch that is about to begin as begun: Lightning would skip an epoch's rows."""
         fit = checkpoint["loops"]["fit_loop"]
         batches = fit["epoch_loop.batch_progress"]["current"]
         if self._validated and batches["ready"] > batches["started"]:
-            fit["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+            fit["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # on resuming, Lightning counts this step again
         for progress in (fit["epoch_progress"], fit["epoch_loop.batch_progress"]):
             for counts in (progress["total"], progress["current"]):
                 counts["ready"] = counts["started"]
-        checkpoint["epoch"] = max(0, fit["epoch_progress"]["current"]["started"] - 1)  # as ModelCheckpoint has it
+        checkpoint["epoch"] = max(0, fit["epoch_progress"]["current"]["started"] - 1)  # ModelCheckpoint counts so
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore random states, stay stopped if training had stopped early, and listen to signals."""
-        if self._stopped and any(isinstance(item, EarlyStopping) for item in trainer.callbacks):  # type: ignore[attr-defined]
+        if self._stopped and trainer.early_stopping_callbacks:
             status("stop", "early stopping has ended this run; without that callback, or with a new run, it trains on")
             trainer.should_stop = True
         self._received_signal = 0
@@ -97,8 +89,7 @@ class PreemptionCheckpoint(Checkpoint):
                 torch.cuda.set_rng_state(state["cuda"])
         self._rng_states = []
         loop.correct_restart(trainer)
-        self._saved_at, self._global_step = time.monotonic(), trainer.global_step
-        self._saved_step = trainer.global_step
+        self._saved_at, self._global_step, self._saved_step = time.monotonic(), trainer.global_step, trainer.global_step
         trainer.ckpt_path = None  # otherwise ModelCheckpoint never deletes the file that the run was resumed from
         if trainer.is_global_zero:
             for partial in self.path.parent.glob(".*.partial"):  # left by a process that was killed
@@ -107,7 +98,7 @@ class PreemptionCheckpoint(Checkpoint):
         # (Lightning-AI/pytorch-lightning#21487). Our handler leaves its own without a signal to tell of.
         epoch_loop: Any = trainer.fit_loop.epoch_loop
         assert hasattr(epoch_loop, "_broadcast_sigterm_tensor"), "Lightning renamed what it broadcasts SIGTERM with"
-        epoch_loop._broadcast_sigterm_tensor = _do_nothing
+        epoch_loop._broadcast_sigterm_tensor = lambda: None
         if trainer.world_size > 1:
             self._group = distributed.new_group(backend="gloo")
         if threading.current_thread() is not threading.main_thread():
@@ -117,7 +108,7 @@ class PreemptionCheckpoint(Checkpoint):
             if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it
                 self._handlers[number] = signal.signal(number, self._receive)
 
-    def _receive(self, number: int, frame: Any) -> None:
+    def _receive(self, number: int, frame: object) -> None:
         if not self._received_signal:
             self._received_signal, self._received_at = number, time.monotonic()
         elif time.monotonic() - self._received_at > SAME_SIGNAL_SECONDS:
@@ -127,20 +118,21 @@ class PreemptionCheckpoint(Checkpoint):
         """Save and stop after the epoch before, whose metrics have reached the loggers by now."""
         if trainer.global_step != self._saved_step:
             self._save(trainer)
-        self._stop(trainer, self._sync_flags(trainer)[SIGNAL])
+        number, _ = self._sync_flags(trainer)
+        self._stop(trainer, number)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         """Save and stop, if it is time and an optimizer step is done, whose values have reached the loggers by now."""
         stepped, self._global_step = trainer.global_step != self._global_step, trainer.global_step
         if stepped and batch_idx:
-            flags = self._sync_flags(trainer)
-            if flags[SIGNAL] or flags[DUE]:
+            number, due = self._sync_flags(trainer)
+            if number or due:
                 self._save(trainer)
-                self._stop(trainer, flags[SIGNAL])
+                self._stop(trainer, number)
         self._validated = False
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Save at the last step of a run that ends within an epoch, which Lightning counts as ended afterwards."""
         ends = loop.stops_early(trainer) or trainer.global_step == trainer.max_steps
@@ -149,7 +141,9 @@ class PreemptionCheckpoint(Checkpoint):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit":
-            self._exit_on_sigterm(trainer)
+            _exit_on_sigterm(trainer)
+
+    on_test_start = on_predict_start = on_validation_start
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, if this validation stops training within an epoch."""
@@ -157,19 +151,13 @@ class PreemptionCheckpoint(Checkpoint):
         if trainer.state.fn == "fit" and loop.stops_early(trainer) and not loop.is_last_batch(trainer):
             self._save(trainer)
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._exit_on_sigterm(trainer)
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._exit_on_sigterm(trainer)
-
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save after the last epoch, leave signals to others, and stop if one came late."""
         if loop.is_last_batch(trainer) and trainer.global_step != self._saved_step:
             self._save(trainer)
-        signalled = self._sync_flags(trainer)[SIGNAL]
+        number, _ = self._sync_flags(trainer)
         self._restore_handlers(trainer)
-        self._stop(trainer, signalled)
+        self._stop(trainer, number)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore_handlers(trainer)
@@ -178,24 +166,8 @@ class PreemptionCheckpoint(Checkpoint):
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if self._handlers:
-            self._exit_on_sigterm(trainer)
+            _exit_on_sigterm(trainer)
         self._handlers = {}
-
-    @staticmethod
-    def _exit_on_sigterm(trainer: Trainer) -> None:
-        """Let SIGTERM end this process outside of training, and with it the processes that it started.
-
-        Lightning's own handler starts a collective, at whatever moment, on this rank alone
-        (Lightning-AI/pytorch-lightning#20806, #21487); it puts back what stood before when it is done.
-        """
-
-        def end(number: int, frame: Any) -> NoReturn:
-            if (launcher := trainer.strategy.launcher) is not None:
-                launcher.kill(signal.Signals(number))
-            raise SystemExit(128 + number)
-
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, end)
 
     def _sync_flags(self, trainer: Trainer) -> list[int]:
         """Return the signal that any rank received, and whether it is time to save; all ranks return the same."""
@@ -214,7 +186,6 @@ class PreemptionCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.path)
 
     def _stop(self, trainer: Trainer, number: int) -> None:
-        """End the run if a signal was received."""
         if not number:
             return
         if signal.Signals(number).name == "SIGUSR1" and trainer.is_global_zero:
@@ -227,5 +198,17 @@ class PreemptionCheckpoint(Checkpoint):
         raise Interrupted(number, self.path)
 
 
-def _do_nothing() -> None:
-    pass
+def _exit_on_sigterm(trainer: Trainer) -> None:
+    """Let SIGTERM end this process outside of training, and with it the processes that it started.
+
+    Lightning's own handler starts a collective, at whatever moment, on this rank alone
+    (Lightning-AI/pytorch-lightning#20806, #21487); it puts back what stood before when it is done.
+    """
+
+    def end(number: int, frame: object) -> NoReturn:
+        if (launcher := trainer.strategy.launcher) is not None:
+            launcher.kill(signal.Signals(number))
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, end)

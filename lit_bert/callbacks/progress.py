@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
-from rich.progress import TimeRemainingColumn
+from rich.progress import ProgressColumn, TimeRemainingColumn
 
 from lit_bert.console import status
 from lit_bert.data.audit import describe
@@ -19,37 +19,28 @@ class RunSummary(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, TextClassificationDataModule):
-            _print_data(data)
+            counts = {name: f"{len(rows):,}" for name, rows in data.splits.items()}
+            names, audit = data.class_names, data.content.audit
+            classes = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+            test = f"{counts.get('test', 'no')} test rows"
+            if "unlabelled" in counts:
+                test += f" ({counts['unlabelled']} more without a label)" if "test" in counts else " with a label"
+            status("data", f"{counts['train']} training, {counts['val']} validation, {test}; classes {classes}")
+            if audit["held_out"]:
+                which = " and ".join(f"{rows:,} {split}" for split, rows in audit["held_out"].items())
+                status("held out", f"{which} rows, drawn from the training rows class by class (--data.holdout)")
+            for line in describe(audit):
+                status("audit", line)
         if isinstance(pl_module, BertClassifier):
             config, parameters = pl_module.model.config, list(pl_module.parameters())
             total = sum(parameter.numel() for parameter in parameters)
             trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-            size = f"{total / 1e6:.1f} M parameters"
+            size = f"{config.num_hidden_layers} layers, {total / 1e6:.1f} M parameters"
             size += "" if trained == total else f", of which training starts with {trained:,}"
-            layers = f"{config.num_hidden_layers} layers"
-            status("model", f"{pl_module.pretrained}: {config.model_type}, {layers}, {size}")
-        root = trainer.strategy.root_device
-        if root.type == "cuda":
-            name = torch.cuda.get_device_name(root)
-        else:
-            name = f"{root.type}, {torch.get_num_threads()} threads"
+            status("model", f"{pl_module.pretrained}: {config.model_type}, {size}")
+        root, threads = trainer.strategy.root_device, torch.get_num_threads()
+        name = torch.cuda.get_device_name(root) if root.type == "cuda" else f"{root.type}, {threads} threads"
         status("device", f"{trainer.world_size} x {name}; precision {trainer.precision}")
-
-
-def _print_data(data: TextClassificationDataModule) -> None:
-    """Print how many rows there are, and the data-quality findings."""
-    counts = {name: f"{len(rows):,}" for name, rows in data.splits.items()}
-    names, audit = data.class_names, data.content.audit
-    classes = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    test = f"{counts.get('test', 'no')} test rows"
-    if "unlabelled" in counts:
-        test += f" ({counts['unlabelled']} more without a label)" if "test" in counts else " with a label"
-    status("data", f"{counts['train']} training, {counts['val']} validation, {test}; classes {classes}")
-    if audit["held_out"]:
-        which = " and ".join(f"{rows:,} {split}" for split, rows in audit["held_out"].items())
-        status("held out", f"{which} rows, drawn from the training rows class by class (--data.holdout)")
-    for line in describe(audit):
-        status("audit", line)
 
 
 class ProgressBar(RichProgressBar):
@@ -62,23 +53,22 @@ class ProgressBar(RichProgressBar):
         super().__init__(leave=True)
         self._metrics: dict[str, Any] = {}
 
-    def configure_columns(self, trainer: Trainer) -> list[Any]:
-        """Leave out the rate, and show the time that an epoch takes still, or took."""
+    def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
         description, bar, batches, *_ = super().configure_columns(trainer)
         bar.bar_width = 10
         return [description, bar, batches, TimeRemainingColumn(compact=True, elapsed_when_finished=True)]
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return the metrics to show."""
         every: int = trainer.log_every_n_steps or 10  # type: ignore[attr-defined]
         if trainer.training and self._metrics and trainer.global_step % every:
             return self._metrics
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        if "train/loss" in metrics:
-            metrics = {"loss": metrics.pop("train/loss"), **metrics}
-        for name in ("val/loss", "val/acc"):
-            if name in trainer.callback_metrics:
-                metrics[name] = float(trainer.callback_metrics[name])
-        self._metrics = metrics
-        return metrics
+        loss = {"loss": metrics.pop("train/loss")} if "train/loss" in metrics else {}
+        known = trainer.callback_metrics
+        self._metrics = {
+            **loss,
+            **metrics,
+            **{key: float(known[key]) for key in ("val/loss", "val/acc") if key in known},
+        }
+        return self._metrics

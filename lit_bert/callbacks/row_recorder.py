@@ -8,8 +8,7 @@ from torch import Tensor
 from lit_bert.modeling.outputs import SplitOutputs, gather_outputs
 from lit_bert.module import BertClassifier
 
-_COLUMNS = {"labels": "labels", "preds": "preds", "probs": "probs", "losses": "loss"}
-"""Names of recorded columns, by their names in what a step returns."""
+_COLUMNS = {"labels": "labels", "preds": "preds", "probs": "probs", "losses": "loss"}  # a step's name: ours
 
 
 class RowRecorder(Callback):
@@ -26,16 +25,6 @@ class RowRecorder(Callback):
         self._batches: dict[str, list[dict[str, Tensor]]] = {"train": [], "val": [], "test": []}
         self._validated_step = -1
 
-    def _add(self, split: str, outputs: Any, batch: Any) -> None:
-        if isinstance(outputs, dict) and {"labels", "preds"} <= outputs.keys():
-            columns = {name: outputs[key].detach() for key, name in _COLUMNS.items() if key in outputs}
-            index = {"index": batch["index"]} if "index" in batch else {}
-            self._batches[split].append(index | columns)
-
-    def _end_epoch(self, split: str) -> None:
-        self.rows[split] = cast(SplitOutputs, gather_outputs(self._batches[split]))
-        self._batches[split] = []
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the metrics of a resumed epoch begin with the rows before."""
         for rows in self._batches["train"]:
@@ -43,49 +32,34 @@ class RowRecorder(Callback):
             if isinstance(pl_module, BertClassifier):
                 pl_module.train_metrics.update(preds=rows["preds"], target=rows["labels"])
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self._add("train", outputs, batch)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end_epoch("train")
-
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Discard outputs of an interrupted epoch."""
-        self._batches["val"] = []
+        self._batches[_split(trainer)] = []
 
     def on_validation_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
+        outputs: object,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._add("val", outputs, batch)
+        if isinstance(outputs, dict) and {"labels", "preds"} <= outputs.keys():
+            columns = {name: outputs[key].detach() for key, name in _COLUMNS.items() if key in outputs}
+            index = {"index": batch["index"]} if "index" in batch else {}
+            self._batches[_split(trainer)].append(index | columns)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end_epoch("val")
-        self._validated_step = trainer.global_step
+        split = _split(trainer)
+        self.rows[split] = cast(SplitOutputs, gather_outputs(self._batches[split]))
+        self._batches[split] = []
+        if split == "val":
+            self._validated_step = trainer.global_step
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._batches["test"] = []
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._add("test", outputs, batch)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end_epoch("test")
+    on_test_start = on_validation_start
+    on_train_batch_end = on_test_batch_end = on_validation_batch_end
+    on_train_epoch_end = on_test_epoch_end = on_validation_epoch_end
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add this epoch's training rows so far, and the validation rows if they were predicted by these weights."""
@@ -97,3 +71,7 @@ class RowRecorder(Callback):
         self.rows["val"], self._validated_step = checkpoint.get("val_outputs", {}), checkpoint["global_step"]
         rows = checkpoint.get("train_outputs", {})
         self._batches["train"] = [rows] if rows and trainer.is_global_zero else []
+
+
+def _split(trainer: Trainer) -> str:
+    return "train" if trainer.training else "test" if trainer.testing else "val"

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,34 +30,25 @@ PACKAGES = ("lit_bert", "torch", "lightning", "transformers", "tokenizers", "dat
 class RunRecord(Callback):
     """Writes a run's files when training starts, not before: a run that cannot be resumed keeps its last config.
 
-    `config` has the settings, with what Lightning's LearningRateFinder and BatchSizeFinder chose, which is printed too;
-    `provenance` has the command, the code, the data, the versions and the hardware. A run that is resumed gets another
-    provenance file, with a number.
-
     Args:
         config: A YAML file.
-        settings: Its content.
-        provenance: A JSON file.
+        settings: Its content, but for what Lightning's LearningRateFinder and BatchSizeFinder choose.
+        provenance: A JSON file of the command, the code, the data, the versions and the hardware; if there is one, the
+            next gets a number.
     """
 
     def __init__(self, config: Path, settings: str, provenance: Path) -> None:
-        self.config = config
-        self.settings = settings
-        self.provenance = next_free_path(provenance)
+        self.config, self.settings, self.provenance = config, settings, next_free_path(provenance)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write; the finders, which come first among the callbacks, are done by now."""
-        tuned = _tuned(trainer)
-        for option, value in tuned.items():
-            status("tuned", f"--{option} {value:g}")
+        for section, name, value in _tuned(trainer):
+            status("tuned", f"--{section}.{name} {value:g}")
+            content = yaml.safe_load(self.settings)
+            content[section][name] = value
+            self.settings = yaml.safe_dump(content, sort_keys=False)
         if not trainer.is_global_zero:
             return
-        if tuned:
-            content = yaml.safe_load(self.settings)
-            for option, value in tuned.items():
-                section, _, name = option.partition(".")
-                content[section][name] = value
-            self.settings = yaml.safe_dump(content, sort_keys=False)
         provenance = _provenance(trainer)
         for path, text in ((self.config, self.settings), (self.provenance, json.dumps(provenance, indent=2) + "\n")):
             with atomic_write(path) as partial:
@@ -67,23 +59,20 @@ class RunRecord(Callback):
                     logger.experiment.add_text(tag, textwrap.indent(text, "    "), trainer.global_step)
 
 
-def _tuned(trainer: Trainer) -> dict[str, float]:
-    """Return the options that tuners changed."""
-    tuned: dict[str, float] = {}
+def _tuned(trainer: Trainer) -> Iterator[tuple[str, str, float]]:
+    """Yield section, name and value of the options that tuners changed."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, LearningRateFinder) and callback.optimal_lr is not None:
             if rate := callback.optimal_lr.suggestion():
-                tuned["model.learning_rate"] = float(rate)
+                yield "model", "learning_rate", float(rate)
             else:
                 status("tuned", "LearningRateFinder had too few steps to suggest a learning rate")
         if isinstance(callback, BatchSizeFinder) and callback.optimal_batch_size:
-            tuned["data.batch_size"] = int(callback.optimal_batch_size)
-    return tuned
+            yield "data", "batch_size", int(callback.optimal_batch_size)
 
 
 def _provenance(trainer: Trainer) -> dict[str, Any]:
     data = trainer.datamodule  # type: ignore[attr-defined]
-    is_ours = isinstance(data, TextClassificationDataModule)
     root = trainer.strategy.root_device
     cuda = root.type == "cuda"
     return {
@@ -92,10 +81,12 @@ def _provenance(trainer: Trainer) -> dict[str, Any]:
         "git": _git("rev-parse", "HEAD"),
         "uncommitted": _git("diff", "HEAD"),
         "data": {
-            "fingerprint": data.fingerprint if is_ours else None,
-            "rows": {name: len(rows) for name, rows in data.splits.items()} if is_ours else None,
-            "held_out": data.content.held_out if is_ours else None,
-        },
+            "fingerprint": data.fingerprint,
+            "rows": {name: len(rows) for name, rows in data.splits.items()},
+            "held_out": data.content.held_out,
+        }
+        if isinstance(data, TextClassificationDataModule)
+        else None,
         "versions": {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
         "hardware": {
             "processor": processor_name(),
@@ -110,10 +101,8 @@ def _provenance(trainer: Trainer) -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     """Return what git says of this code, or None if it says nothing."""
+    options: dict[str, Any] = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "timeout": 10}
     try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        return str(subprocess.run(["git", *arguments], check=True, **options).stdout).strip()
+    except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None

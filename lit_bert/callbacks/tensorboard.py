@@ -1,27 +1,19 @@
-"""What TensorBoard shows of a run beside its scalars: curves on one chart, errors with their text, figures, tables.
+"""What TensorBoard shows of a run beside its scalars: curves on one chart, errors with their text, tables."""
 
-In all functions, `step` is the number of optimizer steps done.
-"""
-
+import re
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
 
 from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.modeling.outputs import SplitOutputs
 from lit_bert.module import BertClassifier
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from lit_bert.callbacks.row_recorder import RowRecorder
-
-TextsOf = Callable[[str, Tensor], tuple[list[str], list[int]]]
-"""Sentences and token counts of some rows of a split: `TextClassificationDataModule.texts`."""
 
 MAX_ERRORS, MAX_CURVES = 20, 20
 """Errors that are listed at most, and classes with a precision-recall curve: more make TensorBoard slow."""
@@ -61,7 +53,7 @@ class TensorBoardCallback(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.ckpt_path:  # a resumed run has the layout already
-            for logger in _loggers(trainer):
+            for logger in tensorboard_loggers(trainer):
                 logger.experiment.add_custom_scalars(_LAYOUT)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -70,25 +62,24 @@ class TensorBoardCallback(Callback):
             return
         outputs = self.recorder.rows.get("val")
         if outputs and isinstance(data, TextClassificationDataModule) and isinstance(pl_module, BertClassifier):
-            log_errors(trainer, "val", outputs, data.texts, pl_module.class_names, trainer.global_step - 1)
+            log_errors(trainer, "val", outputs, data, pl_module.class_names, trainer.global_step - 1)
 
 
 def log_errors(
-    trainer: Trainer, split: str, outputs: SplitOutputs, texts_of: TextsOf, class_names: list[str], step: int
+    trainer: Trainer, split: str, outputs: SplitOutputs, data: TextClassificationDataModule, names: list[str], step: int
 ) -> None:
     """Log precision-recall curves, for TensorBoard's page of them, and the most confident errors as a table."""
     labels, preds, probs = outputs["labels"], outputs["preds"], outputs["probs"]
-    for logger in _loggers(trainer):
-        for number, name in enumerate(class_names[:MAX_CURVES]):
-            rows_of_class, scores_of_class = (labels == number).numpy(), probs[:, number].numpy()
-            logger.experiment.add_pr_curve(f"{split}/{name}", rows_of_class, scores_of_class, step)
+    for logger in tensorboard_loggers(trainer):
+        for number, name in enumerate(names[:MAX_CURVES]):
+            logger.experiment.add_pr_curve(f"{split}/{name}", labels == number, probs[:, number], step)
     scores = probs.amax(dim=1)
     wrong = (preds != labels).nonzero().flatten()
     wrong = wrong[scores[wrong].argsort(descending=True, stable=True)][:MAX_ERRORS]
     index = outputs["index"][wrong]
     rows = [
-        [str(place), class_names[int(labels[row])], class_names[int(preds[row])], f"{scores[row]:.3f}", sentence[:400]]
-        for row, place, sentence in zip(wrong.tolist(), index.tolist(), texts_of(split, index)[0], strict=True)
+        [str(place), names[int(labels[row])], names[int(preds[row])], f"{scores[row]:.3f}", sentence[:400]]
+        for row, place, sentence in zip(wrong.tolist(), index.tolist(), data.texts(split, index)[0], strict=True)
     ]
     columns = ["row", "truth", "prediction", "probability", "sentence"]
     log_table(trainer, f"{split}/most confident errors", columns, rows, step)
@@ -101,36 +92,28 @@ def log_final(trainer: Trainer, results: Mapping[str, Mapping[str, Any]], params
     """
     metrics = ("acc", "f1", "balanced_acc", "ece", "loss")
     final = {f"final/{split}_{key}": values[key] for split, values in results.items() for key in metrics}
+    rows = [[name, str(split["rows"]), *(f"{split[key]:.4f}" for key in metrics)] for name, split in results.items()]
     known = {key: value for key, value in params.items() if value is not None}
     hparams = {key: value if isinstance(value, int | float) else str(value) for key, value in known.items()}
-    rows = [
-        [split, str(values["rows"]), *(f"{values[key]:.4f}" for key in metrics)] for split, values in results.items()
-    ]
     log_table(trainer, "results", ["split", "rows", *metrics], rows, step)
-    for logger in _loggers(trainer):
+    for logger in tensorboard_loggers(trainer):
         logger.log_hyperparams(hparams, final, step=step)
         logger.finalize("success")
 
 
-def log_figure(trainer: Trainer, tag: str, figure: "Figure", step: int) -> None:
-    """Log a figure under a tag such as "val/ROC"."""
-    for logger in _loggers(trainer):
-        logger.experiment.add_figure(tag, figure, step, close=False)
-
-
 def log_table(trainer: Trainer, tag: str, columns: list[str], rows: list[list[str]], step: int) -> None:
     """Log a table of text."""
-    for logger in _loggers(trainer):
+    for logger in tensorboard_loggers(trainer):
         logger.experiment.add_text(tag, to_markdown(columns, rows), step)
 
 
 def to_markdown(columns: list[str], rows: list[list[str]]) -> str:
     """Return a Markdown table that shows every cell as it is; columns of numbers are aligned to the right."""
-    numeric = [all(_is_number(row[column]) for row in rows) for column in range(len(columns))]
+    is_number = re.compile(r"[0-9.]+").fullmatch
+    numeric = [all(is_number(row[column]) for row in rows) for column in range(len(columns))]
     # TensorBoard makes the other columns one letter wide unless long cells are broken into lines.
     cells = [
-        [cell if _is_number(cell) else "<br>".join(map(escape, textwrap.wrap(cell, 90))) for cell in row]
-        for row in rows
+        [cell if is_number(cell) else "<br>".join(map(escape, textwrap.wrap(cell, 90))) for cell in row] for row in rows
     ]
     lines = [columns, ["---:" if right else "---" for right in numeric], *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -141,10 +124,7 @@ def escape(text: str) -> str:
     return "".join(c if c.isalnum() else " " if c.isspace() else f"&#{ord(c)};" for c in text)
 
 
-def _is_number(cell: str) -> bool:
-    return cell.isascii() and cell.replace(".", "", 1).isdigit()
-
-
-def _loggers(trainer: Trainer) -> list[TensorBoardLogger]:
+def tensorboard_loggers(trainer: Trainer) -> list[TensorBoardLogger]:
+    """Return those of a Trainer's loggers that write for TensorBoard; none on other ranks than 0."""
     loggers = trainer.loggers if trainer.is_global_zero else []
     return [logger for logger in loggers if isinstance(logger, TensorBoardLogger)]

@@ -32,8 +32,7 @@ def linear(texts: Sequence[str], labels: Sequence[int], *splits: Sequence[str]) 
         texts, labels = [texts[row] for row in drawn], [labels[row] for row in drawn]
     if len(set(labels)) == 1:
         return [majority(labels, len(sentences)) for sentences in splits]
-    tfidf = TfidfVectorizer(
-        ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b|[^\w\s]", max_features=MAX_FEATURES
-    )
+    words = {"token_pattern": r"(?u)\b\w+\b|[^\w\s]", "ngram_range": (1, 2), "max_features": MAX_FEATURES}
+    tfidf = TfidfVectorizer(sublinear_tf=True, **words)
     model = make_pipeline(tfidf, LogisticRegression(C=10, max_iter=1000)).fit(texts, labels)
     return [torch.from_numpy(model.predict(sentences)).long() for sentences in splits]

@@ -13,7 +13,7 @@ from lit_bert.modeling.metrics import ECE_BINS
 from lit_bert.modeling.outputs import SplitOutputs
 
 MAX_TEMPERATURE = 20
-"""Temperatures are looked for between its inverse and this."""
+"""Temperatures are looked for between its inverse and this: rows that are all predicted right would ask for 0."""
 
 
 def expected_calibration_error(probs: Tensor, labels: Tensor) -> float:
@@ -26,8 +26,6 @@ def expected_calibration_error(probs: Tensor, labels: Tensor) -> float:
 
 def fit_temperature(probs: Tensor, labels: Tensor) -> float:
     """Return the temperature at which these rows are most likely; above 1 it makes predictions less confident.
-
-    It lies between 1/20 and 20: for rows that are all predicted right, the most likely one would be 0.
 
     Source: Guo et al. 2017, section 4.2 (temperature scaling).
     """

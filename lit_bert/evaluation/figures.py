@@ -3,11 +3,11 @@
 Legend: N rows, C classes.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -21,22 +21,16 @@ MAX_NUMBERED, MAX_NAMED, MAX_CURVES = 12, 40, 8
 
 
 def draw(
-    split: str,
-    outputs: SplitOutputs,
-    slice_metrics: Mapping[str, Mapping[str, float]],
-    class_names: Sequence[str],
-    temperature: float | None,
+    split: str, outputs: SplitOutputs, slice_metrics: Mapping[str, Any], names: Sequence[str], temperature: float | None
 ) -> Iterator[tuple[str, Figure]]:
     """Yield the figures of a split by their names; a `temperature` adds a second curve of calibration."""
     preds, probs, labels = outputs["preds"], outputs["probs"], outputs["labels"]
-    curves = {"as trained": probs}
-    if temperature is not None:
-        curves[f"temperature {temperature:.2f}"] = apply_temperature(probs, temperature)
+    scaled = {} if temperature is None else {f"temperature {temperature:.2f}": apply_temperature(probs, temperature)}
     rows = f"({split}, {len(labels):,} rows)"
-    yield "confusion matrix", confusion_matrix(preds, labels, class_names, f"Confusion matrix {rows}")
-    yield "precision and recall", precision_recall(probs, labels, class_names, f"Precision and recall {rows}")
-    yield "ROC", roc(probs, labels, class_names, f"Receiver operating characteristic {rows}")
-    yield "reliability", reliability(curves, labels, f"Reliability {rows}")
+    yield "confusion matrix", confusion_matrix(preds, labels, names, f"Confusion matrix {rows}")
+    for kind, title in (("precision and recall", "Precision and recall"), ("ROC", "Receiver operating characteristic")):
+        yield kind, curves(kind, probs, labels, names, f"{title} {rows}")
+    yield "reliability", reliability({"as trained": probs, **scaled}, labels, f"Reliability {rows}")
     yield "coverage", coverage(probs, labels, f"Accuracy and coverage {rows}")
     yield "slices", slices(slice_metrics, f"Accuracy by slice {rows}")
 
@@ -72,9 +66,8 @@ def confusion_matrix(preds: Tensor, labels: Tensor, class_names: Sequence[str], 
         im_kw={"vmin": 0, "vmax": 1},
     )
     if len(names) <= 3:  # there is room for the rows, too
-        counts = torch.unique(torch.stack([labels, preds]), dim=1, return_counts=True)
-        for (label, pred), count in zip(counts[0].T.tolist(), counts[1].tolist(), strict=True):
-            text = display.text_[label, pred]
+        for pair, count in Counter(zip(labels.tolist(), preds.tolist(), strict=True)).items():
+            text = display.text_[pair]
             text.set_text(f"{text.get_text()}\n{count:,} rows")
     if len(names) > MAX_NAMED:
         axes.set(xticks=[], yticks=[])
@@ -86,45 +79,29 @@ def confusion_matrix(preds: Tensor, labels: Tensor, class_names: Sequence[str], 
 
 def confused_pairs(preds: Tensor, labels: Tensor, class_names: Sequence[str], most: int = 20) -> list[list[str]]:
     """Return the pairs of classes that are confused most, as cells: truth, prediction, rows, share of the class."""
-    wrong = preds != labels
-    pairs, counts = torch.unique(torch.stack([labels[wrong], preds[wrong]]), dim=1, return_counts=True)
-    sizes = labels.bincount(minlength=len(class_names))
-    order = counts.argsort(descending=True, stable=True)[:most].tolist()
-    chosen = [(int(pairs[0, place]), int(pairs[1, place]), int(counts[place])) for place in order]
+    wrong, sizes = preds != labels, Counter(labels.tolist())
+    pairs = Counter(sorted(zip(labels[wrong].tolist(), preds[wrong].tolist(), strict=True)))
     return [
-        [class_names[label], class_names[pred], str(count), f"{count / int(sizes[label]):.3f}"]
-        for label, pred, count in chosen
+        [class_names[label], class_names[pred], str(count), f"{count / sizes[label]:.3f}"]
+        for (label, pred), count in pairs.most_common(most)
     ]
 
 
-def precision_recall(probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
-    """Draw precision over recall of each class against the others; `probs` has shape (N, C)."""
-    from sklearn.metrics import PrecisionRecallDisplay, average_precision_score
+def curves(kind: str, probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
+    """Draw a curve of each class that has rows, against all others: of two the second's alone, and of many the worst.
 
-    figure = _draw_curves(PrecisionRecallDisplay, average_precision_score, probs, labels, class_names, title)
-    figure.axes[0].set_xlabel("recall (share of the class's rows found)")
-    figure.axes[0].set_ylabel("precision (share of found rows right)")
-    return figure
-
-
-def roc(probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
-    """Draw the true positive rate over the false positive rate of each class; `probs` has shape (N, C)."""
-    from sklearn.metrics import RocCurveDisplay, roc_auc_score
-
-    figure = _draw_curves(RocCurveDisplay, roc_auc_score, probs, labels, class_names, title)
-    figure.axes[0].set(xlabel="false positive rate", ylabel="true positive rate")
-    return figure
-
-
-def _draw_curves(
-    display: Any, score: Any, probs: Tensor, labels: Tensor, class_names: Sequence[str], title: str
-) -> Figure:
-    """Draw a curve of each class that has rows, of many those with the lowest score.
-
-    Of two classes it is only the second's, for the first's says the same.
+    `kind` is "ROC" or "precision and recall"; `probs` has shape (N, C).
     """
+    from sklearn import metrics
+
     figure, axes = _new_figure()
-    chance = {"color": "gray", "linestyle": ":", "linewidth": 1, "label": "_"}  # which is in no legend
+    if kind == "ROC":
+        display, score = metrics.RocCurveDisplay, metrics.roc_auc_score
+        x, y = "false positive rate", "true positive rate"
+    else:
+        display, score = metrics.PrecisionRecallDisplay, metrics.average_precision_score
+        x, y = "recall (share of the class's rows found)", "precision (share of found rows right)"
+    chance = {"color": "gray", "linestyle": ":", "linewidth": 1, "label": "_"}  # "_": not in the legend
     style = {"drop_intermediate": True, "plot_chance_level": True, "chance_level_kw": chance}
     sizes = labels.bincount(minlength=len(class_names)).tolist()
     numbers = [number for number, size in enumerate(sizes) if 0 < size < len(labels)]
@@ -134,17 +111,14 @@ def _draw_curves(
     for number in numbers[-1:] if len(sizes) == 2 else numbers:
         true, name = (labels == number).long().numpy(), _label(class_names[number])
         display.from_predictions(true, probs[:, number].numpy(), name=name, ax=axes, **style)
-    axes.set(title=title, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.set(title=title, xlabel=x, ylabel=y, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     if axes.get_legend():
         axes.legend(fontsize="medium" if len(class_names) <= 5 else "x-small")
     return figure
 
 
 def reliability(probs: Mapping[str, Tensor], labels: Tensor, title: str) -> Figure:
-    """Draw accuracy over confidence, in the bins of the calibration error; a point's area is its number of rows.
-
-    `probs` are probabilities of the same rows, shape (N, C), by the name of their curve.
-    """
+    """Draw accuracy over confidence of each curve's `probs`, shape (N, C); a point's area is its number of rows."""
     from scipy.stats import binned_statistic
 
     figure, axes = _new_figure()
@@ -155,13 +129,11 @@ def reliability(probs: Mapping[str, Tensor], labels: Tensor, title: str) -> Figu
         columns = np.stack([np.ones(len(preds)), confidence, preds == labels.numpy()])
         sums = binned_statistic(confidence, columns, "sum", ECE_BINS, range=(0, 1)).statistic
         sizes, confidences, right = sums[:, sums[0] > 0]
-        lowest = min(lowest, float(min(confidences / sizes)))
-        error = expected_calibration_error(values, labels)
-        curve = axes.plot(
-            confidences / sizes, right / sizes, linewidth=1, label=f"{name}: calibration error {error:.3f}"
-        )
-        areas = 400 * sizes / sizes.sum() + 4
-        axes.scatter(confidences / sizes, right / sizes, s=areas, color=curve[0].get_color(), alpha=0.6)
+        x, y, areas = confidences / sizes, right / sizes, 400 * sizes / sizes.sum() + 4
+        lowest = min(lowest, float(x.min()))
+        title_of_curve = f"{name}: calibration error {expected_calibration_error(values, labels):.3f}"
+        [curve] = axes.plot(x, y, linewidth=1, label=title_of_curve)
+        axes.scatter(x, y, s=areas, color=curve.get_color(), alpha=0.6)
     axes.set(title=title, xlabel="confidence (probability of the predicted class)", ylabel="accuracy")
     axes.set(xlim=(lowest - 0.03, 1.01), ylim=(-0.02, 1.04))
     axes.legend(loc="lower right")

@@ -4,9 +4,8 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import distributed
 
 from lit_bert.console import status
@@ -14,9 +13,10 @@ from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.errors import UserError
 from lit_bert.evaluation import report
 from lit_bert.evaluation.calibration import calibration_metrics
+from lit_bert.evaluation.hints import hints
 from lit_bert.evaluation.hparams import hyperparameters
 from lit_bert.evaluation.metrics import evaluate_splits
-from lit_bert.evaluation.summary import callbacks_of, print_best, print_hints, print_summary
+from lit_bert.evaluation.summary import find_callback, print_best, print_summary
 from lit_bert.files import display_path, next_free_path
 from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.modeling.outputs import SplitOutputs
@@ -25,11 +25,13 @@ from lit_bert.run import run_dir
 from lit_bert.run.checkpoint_io import AtomicCheckpointIO
 from lit_bert.run.rooms import import_if_present
 
+Outputs = dict[str, SplitOutputs]
+
 
 def finish_fit(
     trainer: Trainer,
-    module: LightningModule,
-    data: LightningDataModule,
+    module: BertClassifier,
+    data: TextClassificationDataModule,
     folder: Path,
     seconds: float,
     test: bool = True,
@@ -38,141 +40,125 @@ def finish_fit(
     """Evaluate what a run is to be judged by: its best checkpoint, or its weights as they are if there is none.
 
     Every rank calls it after `fit`, which took `seconds`; rank 0 prints the tables, writes `metrics.json` into the
-    run's `folder`, and fills TensorBoard's pages. `test` is whether the test split is looked at, and `seed` what is
-    recorded as the run's. Without a `RowRecorder` among the callbacks there are no tables.
+    run's `folder`, and fills TensorBoard's pages. `test` is whether the test split is looked at. Without a
+    `RowRecorder` among the callbacks there are no tables.
 
     Returns:
-        What `metrics.json` holds: the metrics by split, `calibration`, the `audit` of the rows, `checkpoint` (relative
-        to the folder; None if there is no best one), `steps`, `fit_seconds`, `throughput`, and `seed`.
+        What `metrics.json` holds; `checkpoint` is relative to the folder, None if there is no best one.
     """
-    path = next((str(callback.best_model_path) for callback in callbacks_of(trainer, ModelCheckpoint)), "")
-    averaged = bool(callbacks_of(trainer, StochasticWeightAveraging))  # no checkpoint has the average of weights
-    best = path if Path(path).is_file() and not averaged else None
-    outputs = _evaluate_best(trainer, module, data, best, averaged, test)
+    checkpoint = find_callback(trainer, ModelCheckpoint)
+    averaged = find_callback(trainer, StochasticWeightAveraging) is not None  # no checkpoint has this average
+    path = str(checkpoint.best_model_path) if checkpoint and not averaged else ""
+    best = path if Path(path).is_file() else None
+    outputs = _evaluate_best(trainer, module, data, best, test)
     if not trainer.is_global_zero:
         return {}
     print_best(trainer, best)
-    splits = {}
-    if outputs and isinstance(module, BertClassifier) and isinstance(data, TextClassificationDataModule):
-        splits = evaluate_splits(module.class_names, data, outputs)
+    splits = evaluate_splits(module.class_names, data, outputs) if outputs else {}
+    if splits:
         report.print_results(splits)
-    calibration = calibration_metrics(outputs["val"], outputs["test"]) if len(outputs) == 2 else {}
-    throughput = import_if_present("callbacks.throughput")
-    speeds = (
-        [callback.summary(trainer) for callback in callbacks_of(trainer, throughput.Throughput)] if throughput else []
-    )
+    room = import_if_present("callbacks.throughput")
+    throughput = room and find_callback(trainer, room.Throughput)
     results = {
         **splits,
-        "calibration": calibration,
-        "audit": data.content.audit if isinstance(data, TextClassificationDataModule) else None,
+        "calibration": calibration_metrics(outputs["val"], outputs["test"]) if len(outputs) == 2 else {},
+        "audit": data.content.audit,
         "checkpoint": best and os.path.relpath(best, folder),
         "steps": trainer.global_step,
         "fit_seconds": round(seconds, 1),
-        "throughput": speeds[0] if speeds else {},
+        "throughput": throughput.summary(trainer) if throughput else {},
         "seed": seed,
     }
     report.write_json(folder / run_dir.METRICS, results)
-    if isinstance(module, BertClassifier) and isinstance(data, TextClassificationDataModule) and splits:
-        _log(trainer, module, data, outputs, results, seed)
+    tensorboard = import_if_present("callbacks.tensorboard")
+    if splits and tensorboard:
+        _draw(trainer, module, data, outputs, results)
+        tensorboard.log_final(trainer, splits, hyperparameters(trainer, module, data, seed), trainer.global_step)
     print_summary(trainer, results, folder, averaged)
-    if isinstance(module, BertClassifier) and isinstance(data, TextClassificationDataModule) and splits:
-        print_hints(trainer, module, data, results, best)
+    how = {
+        "epochs": trainer.current_epoch,
+        "best_epoch": best and Checkpoint.read(best).epoch + 1,
+        "stopped_early": trainer.max_epochs is None or trainer.current_epoch < trainer.max_epochs,
+        "class_weights": module.hparams.get("class_weights"),
+        "train_rows": data.options.train_rows,
+    }
+    for line in hints(results, how):
+        status("hint", line)
     return results
 
 
 def _evaluate_best(
-    trainer: Trainer,
-    module: LightningModule,
-    data: LightningDataModule,
-    best: str | None,
-    averaged: bool,
-    test: bool,
-) -> dict[str, SplitOutputs]:
+    trainer: Trainer, module: BertClassifier, data: TextClassificationDataModule, best: str | None, test: bool
+) -> Outputs:
     """Return the validation rows that belong to the best weights, and the test rows if there are any."""
-    recorded = recorded_rows(trainer)
     evaluator = trainer
-    if isinstance(data, TextClassificationDataModule) and not data.splits:  # other processes have read them
+    if not data.splits:  # other processes have read them
         data.prepare_data()
         data.setup("test")
-    if not recorded and not (distributed.is_available() and distributed.is_initialized()):
+    if not _recorded_rows(trainer) and not (distributed.is_available() and distributed.is_initialized()):
         evaluator = _local_trainer(trainer)  # processes that were spawned to train are gone, with what they recorded
-    if averaged:
+    if find_callback(trainer, StochasticWeightAveraging):
         evaluator.validate(module, datamodule=data, verbose=False)
-    val = Checkpoint.read(best).val_outputs if best else recorded_rows(evaluator).get("val")
-    outputs: dict[str, SplitOutputs] = {"val": cast(SplitOutputs, val)} if val else {}
-    if test and (not isinstance(data, TextClassificationDataModule) or "test" in data.splits):
+    val = Checkpoint.read(best).val_outputs if best else _recorded_rows(evaluator).get("val")
+    outputs: Outputs = {"val": cast(SplitOutputs, val)} if val else {}
+    if test and "test" in data.splits:
         # Test points belong to the last step and epoch. If a run is resumed that max_steps has ended, Lightning counts
         # one step less.
         trainer.fit_loop.epoch_loop.on_load_checkpoint({"_batches_that_stepped": trainer.global_step})
         epochs = trainer.fit_loop.epoch_progress.current
         epochs.completed = epochs.ready
         evaluator.test(module, datamodule=data, ckpt_path=best, verbose=False)
-        if rows := recorded_rows(evaluator).get("test"):
+        if rows := _recorded_rows(evaluator).get("test"):
             outputs["test"] = rows
     return outputs
 
 
-def recorded_rows(trainer: Trainer) -> dict[str, SplitOutputs]:
+def _recorded_rows(trainer: Trainer) -> Outputs:
     """Return the rows of the last whole epochs by split, which a `RowRecorder` among the callbacks has kept."""
     room = import_if_present("callbacks.row_recorder")
-    recorders = callbacks_of(trainer, room.RowRecorder) if room else []
-    return recorders[0].rows if recorders else {}
+    recorder: Any = room and find_callback(trainer, room.RowRecorder)
+    return recorder.rows if recorder else {}
 
 
-def _log(
-    trainer: Trainer,
-    module: BertClassifier,
-    data: TextClassificationDataModule,
-    outputs: dict[str, SplitOutputs],
-    results: dict[str, Any],
-    seed: int | None,
+def _draw(
+    trainer: Trainer, module: BertClassifier, data: TextClassificationDataModule, outputs: Outputs, results: Any
 ) -> None:
-    """Fill TensorBoard's pages."""
+    """Log errors, figures and confused pairs to TensorBoard."""
     step, names = trainer.global_step, module.class_names
-    temperature = results["calibration"].get("temperature")
     tensorboard, figures = import_if_present("callbacks.tensorboard"), import_if_present("evaluation.figures")
-    if not tensorboard:
-        return
+    loggers = tensorboard.tensorboard_loggers(trainer) if figures else []
     for split, rows in outputs.items():
         if split != "val":  # TensorBoardCallback has logged these
-            tensorboard.log_errors(trainer, split, rows, data.texts, names, step)
-        if figures and any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
+            tensorboard.log_errors(trainer, split, rows, data, names, step)
+        if loggers:
+            temperature = results["calibration"].get("temperature")
             for name, figure in figures.draw(split, rows, results[split]["slices"], names, temperature):
-                tensorboard.log_figure(trainer, f"{split}/{name}", figure, step)
-            if len(names) > 2:
-                pairs = figures.confused_pairs(rows["preds"], rows["labels"], names)
-                columns = ["truth", "prediction", "rows", "share"]
-                tensorboard.log_table(trainer, f"{split}/most confused pairs", columns, pairs, step)
-    splits = {split: results[split] for split in outputs}
-    tensorboard.log_final(trainer, splits, hyperparameters(trainer, module, data, seed), step)
+                for logger in loggers:
+                    logger.experiment.add_figure(f"{split}/{name}", figure, step, close=False)
+        if loggers and len(names) > 2:
+            pairs = figures.confused_pairs(rows["preds"], rows["labels"], names)
+            columns = ["truth", "prediction", "rows", "share"]
+            tensorboard.log_table(trainer, f"{split}/most confused pairs", columns, pairs, step)
 
 
 def evaluate(
     trainer: Trainer,
-    module: LightningModule,
-    data: LightningDataModule,
+    module: BertClassifier,
+    data: TextClassificationDataModule,
     split: str,
     ckpt_path: str | None,
     folder: Path | None,
 ) -> dict[str, Any]:
-    """Evaluate a checkpoint on "val" or "test", print the tables and write them into the folder, if one is given.
-
-    Returns:
-        The metrics by the split; on rank 0.
-    """
-    dataset = data.options.dataset if isinstance(data, TextClassificationDataModule) else type(data).__name__
-    pretrained = module.pretrained if isinstance(module, BertClassifier) else type(module).__name__
-    model = display_path(ckpt_path) if ckpt_path else f"--model.pretrained {pretrained}"
-    status(split, f"{model} on the {split} rows of {dataset}")
+    """Evaluate a checkpoint on "val" or "test", print the tables and write them into the folder, if one is given."""
+    model = display_path(ckpt_path) if ckpt_path else f"--model.pretrained {module.pretrained}"
+    status(split, f"{model} on the {split} rows of {data.options.dataset}")
     run = trainer.test if split == "test" else trainer.validate
     run(module, datamodule=data, ckpt_path=ckpt_path, verbose=False)
-    outputs = recorded_rows(trainer).get(split)
+    outputs = _recorded_rows(trainer).get(split)
     if not outputs:
         raise UserError(f"--trainer.limit_{split}_batches: nothing was evaluated")
     if not trainer.is_global_zero:
         return {}
-    assert isinstance(module, BertClassifier)
-    assert isinstance(data, TextClassificationDataModule)
     results = evaluate_splits(module.class_names, data, {split: outputs})
     report.print_results(results)
     if folder is not None:

@@ -10,10 +10,7 @@ MAJORITY, LINEAR = "majority class", "TF-IDF, linear"
 def hints(results: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
     """Return what to change, most urgent first; nothing if nothing is wrong.
 
-    Args:
-        results: Of `finish_fit`: "test" counts if it is there, else "val".
-        options: How it was trained: `epochs` (done), `best_epoch` (from 1; None if there is no best checkpoint),
-            `stopped_early`, `class_weights` and `train_rows`, as the modules have them.
+    `results` and `options` are as in `finish_fit`; `best_epoch` counts from 1, and is None without a best checkpoint.
     """
     split = next((split for split in ("test", "val") if split in results), None)
     if split is None:

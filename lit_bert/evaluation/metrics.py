@@ -5,7 +5,6 @@ Legend: N rows, C classes.
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,47 +49,37 @@ def per_class_metrics(preds: Tensor, labels: Tensor, names: Sequence[str]) -> di
     `recall_low` and `recall_high`, `precision_low` and `precision_high` are 95 % intervals. What has no rows to be
     computed from is None.
     """
-    classes = {}
-    for number, name in enumerate(names):
-        true, positive = labels == number, preds == number
-        rows, predicted, right = int(true.sum()), int(positive.sum()), int((true & positive).sum())
-        classes[name] = {
+    counts = [rows.bincount(minlength=len(names)).tolist() for rows in (labels, preds, labels[labels == preds])]
+    return {
+        name: {
             "rows": rows,
             "predicted": predicted,
             **_share("precision", right, predicted),
             **_share("recall", right, rows),
             "f1": 2 * right / (rows + predicted) if rows + predicted else None,
         }
-    return classes
+        for name, rows, predicted, right in zip(names, *counts, strict=True)
+    }
 
 
-def _number(value: Any) -> float | None:
-    """Return what JSON can hold of a metric: None if it is not defined, such as the AUROC of one class."""
-    return float(value) if math.isfinite(value) else None
+def split_metrics(outputs: SplitOutputs, names: Sequence[str]) -> dict[str, Any]:
+    """Return what `accuracy_metrics` does, "f1", "auroc" (None if a single class has rows), "ece", "loss", and more.
 
-
-def split_metrics(metrics: Mapping[str, Any], outputs: SplitOutputs, names: Sequence[str]) -> dict[str, Any]:
-    """Return what `accuracy_metrics` does, the other `metrics` of the module, and `classes`.
-
-    `balanced_acc` is the mean recall of the classes that have rows; so many are `classes_with_rows`, over which "auroc"
-    is a mean, too.
+    `balanced_acc` is the mean recall of the classes that have rows, as "auroc" is a mean of theirs; `classes_with_rows`
+    says how many there are, and `classes` has the metrics of each.
     """
+    metrics = evaluation_metrics(len(names), sync=False)
+    metrics.update(preds=outputs["probs"], target=outputs["labels"], losses=outputs["loss"])
+    values = {**metrics.compute(), "loss": outputs["loss"].double().mean()}
     classes = per_class_metrics(outputs["preds"], outputs["labels"], names)
     recalls = [values["recall"] for values in classes.values() if values["rows"]]
     return {
+        **{name: float(value) if math.isfinite(value) else None for name, value in values.items()},  # JSON has no NaN
         **accuracy_metrics(outputs["preds"] == outputs["labels"]),
-        **{name: _number(value) for name, value in metrics.items() if name != "acc"},
         "balanced_acc": sum(recalls) / len(recalls),
         "classes_with_rows": len(recalls),
         "classes": classes,
     }
-
-
-def _row_metrics(outputs: SplitOutputs, num_classes: int) -> dict[str, Any]:
-    """Return "acc", "f1", "auroc", "ece" and the mean "loss" of recorded rows."""
-    metrics = evaluation_metrics(num_classes, sync=False)
-    metrics.update(preds=outputs["probs"], target=outputs["labels"], losses=outputs["loss"])
-    return {**metrics.compute(), "loss": outputs["loss"].double().mean()}
 
 
 def evaluate_splits(
@@ -106,17 +95,10 @@ def evaluate_splits(
     results = {}
     for (split, rows), linear_preds in zip(outputs.items(), linear, strict=True):
         labels, correct = rows["labels"], rows["preds"] == rows["labels"]
-        baseline_preds = {MAJORITY: baselines.majority(train["label"], len(labels)), LINEAR: linear_preds}
-        macro_f1 = partial(multiclass_f1_score, target=labels, num_classes=len(class_names), average="macro")
-        results[split] = {
-            **split_metrics(_row_metrics(rows, len(class_names)), rows, class_names),
-            "baselines": {
-                title: {**accuracy_metrics(preds == labels), "f1": float(macro_f1(preds))}
-                for title, preds in baseline_preds.items()
-            },
-            "slices": {
-                title: accuracy_metrics(correct[torch.from_numpy(mask)])
-                for title, mask in slices(*texts[split]).items()
-            },
-        }
+        results[split] = split_metrics(rows, class_names) | {"baselines": {}, "slices": {}}
+        for title, preds in ((MAJORITY, baselines.majority(train["label"], len(labels))), (LINEAR, linear_preds)):
+            f1 = multiclass_f1_score(preds, labels, num_classes=len(class_names), average="macro")
+            results[split]["baselines"][title] = {**accuracy_metrics(preds == labels), "f1": float(f1)}
+        for title, mask in slices(*texts[split]).items():
+            results[split]["slices"][title] = accuracy_metrics(correct[torch.from_numpy(mask)])
     return results

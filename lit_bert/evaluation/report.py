@@ -12,11 +12,9 @@ from rich.text import Text
 
 from lit_bert.files import atomic_write
 
-NAME_WIDTH = 22
-"""Columns of a terminal that a class's name takes at most: a table of numbers up to 9,999,999 fits into 80."""
-
-MAX_CLASSES = 15
-"""Classes of which all are printed; of more, so many of the worst, or the table would not fit on a screen."""
+MAX_CLASSES, NAME_WIDTH = 15, 22
+"""Classes that fit on a screen, the worst if there are more; columns of a class's name, so that a table fits into 80.
+"""
 
 
 def print_results(results: Mapping[str, dict[str, Any]], console: Console | None = None) -> None:
@@ -31,35 +29,29 @@ def print_results(results: Mapping[str, dict[str, Any]], console: Console | None
         for name, baseline in metrics.get("baselines", {}).items():
             table.add_row(f"  {name}", *_accuracy_cells(baseline), "", style="dim")
     console.print(table)
-    for split in list(results)[-1:]:
-        _print_classes(console, split, results[split]["classes"])
-        _print_means(console, results[split])
+    _print_classes(console, split, metrics["classes"])
+    present, classes = metrics["classes_with_rows"], len(metrics["classes"])
+    auroc = "" if metrics["auroc"] is None else f", AUROC {metrics['auroc']:.4f}"
+    where = f" (of the {present} of {classes} classes that have rows)" if present < classes else ""
+    console.print(f"balanced accuracy {metrics['balanced_acc']:.4f}{auroc}{where}")
 
 
 def _print_classes(console: Console, split: str, classes: Mapping[str, dict[str, Any]]) -> None:
-    shown = [name for name in classes if classes[name]["rows"]]
+    shown = list(classes)
     if len(classes) > MAX_CLASSES:
-        shown = sorted(shown, key=lambda name: classes[name]["f1"])[:MAX_CLASSES]
-    else:
-        shown = list(classes)
+        present = [name for name in classes if classes[name]["rows"]]
+        shown = sorted(present, key=lambda name: classes[name]["f1"])[:MAX_CLASSES]
     table = make_table(f"class ({split})", "rows", "precision", "recall", "95 % interval", "F1")
     for name in shown:
         metrics, title = classes[name], Text(" ".join(name.split()))
         title.truncate(NAME_WIDTH, overflow="ellipsis")
         numbers = (metrics[key] for key in ("precision", "recall", "f1"))
         precision, recall, f1 = ("-" if number is None else f"{number:.4f}" for number in numbers)
-        interval = format_interval(metrics, "recall") if metrics["rows"] else "-"
+        interval = _interval(metrics, "recall") if metrics["rows"] else "-"
         table.add_row(title, f"{metrics['rows']:,}", precision, recall, interval, f1)
     console.print(table)
     if len(shown) < len(classes):
         console.print(f"the {len(shown)} classes with the lowest F1, of {len(classes)}; metrics.json has them all")
-
-
-def _print_means(console: Console, metrics: Mapping[str, Any]) -> None:
-    present, classes = metrics["classes_with_rows"], len(metrics["classes"])
-    auroc = "" if metrics["auroc"] is None else f", AUROC {metrics['auroc']:.4f}"
-    where = f" (of the {present} of {classes} classes that have rows)" if present < classes else ""
-    console.print(f"balanced accuracy {metrics['balanced_acc']:.4f}{auroc}{where}")
 
 
 def make_table(*titles: str) -> Table:
@@ -70,13 +62,12 @@ def make_table(*titles: str) -> Table:
     return table
 
 
-def format_interval(metrics: Mapping[str, Any], key: str = "acc") -> str:
-    """Return the 95 % interval of a metric, such as "0.7422 to 0.7577"."""
+def _interval(metrics: Mapping[str, Any], key: str = "acc") -> str:
     return f"{metrics[f'{key}_low']:.4f} to {metrics[f'{key}_high']:.4f}"
 
 
 def _accuracy_cells(metrics: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    return f"{metrics['rows']:,}", f"{metrics['acc']:.4f}", format_interval(metrics), f"{metrics['f1']:.4f}"
+    return f"{metrics['rows']:,}", f"{metrics['acc']:.4f}", _interval(metrics), f"{metrics['f1']:.4f}"
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -9,26 +9,23 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_bert.console import status
-from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.evaluation.calibration import helps
-from lit_bert.evaluation.hints import hints
 from lit_bert.files import display_path
 from lit_bert.modeling.checkpoint import Checkpoint
-from lit_bert.module import BertClassifier
 from lit_bert.run import run_dir
 from lit_bert.run.help import call
 
 C = TypeVar("C", bound=Callback)
 
 
-def callbacks_of(trainer: Trainer, kind: type[C]) -> list[C]:
-    """Return a Trainer's callbacks of a class."""
-    return [callback for callback in trainer.callbacks if isinstance(callback, kind)]  # type: ignore[attr-defined]
+def find_callback(trainer: Trainer, kind: type[C]) -> C | None:
+    """Return a Trainer's first callback of a class."""
+    return next((item for item in trainer.callbacks if isinstance(item, kind)), None)  # type: ignore[attr-defined]
 
 
 def print_best(trainer: Trainer, best: str | None) -> None:
-    """Print which checkpoint is the best, and what makes it so."""
-    callback = next(iter(callbacks_of(trainer, ModelCheckpoint)), None)
+    """Print which checkpoint is the best, and its score."""
+    callback = find_callback(trainer, ModelCheckpoint)
     if best and callback and callback.monitor and callback.best_model_score is not None:
         score = f"{callback.monitor} {float(callback.best_model_score):.4f}"
         status("best", f"epoch {Checkpoint.read(best).epoch} has {score}: {display_path(best)}")
@@ -37,11 +34,7 @@ def print_best(trainer: Trainer, best: str | None) -> None:
 def print_summary(trainer: Trainer, results: dict[str, Any], folder: Path, averaged: bool) -> None:
     """Print speed, calibration, and the commands that go on from here.
 
-    Args:
-        trainer: The Trainer.
-        results: What metrics.json holds.
-        folder: The run's folder.
-        averaged: Whether the weights are an average that no checkpoint has.
+    `results` is what metrics.json holds, and `averaged` whether the weights are an average that no checkpoint has.
     """
     if results["throughput"]:
         speed = "{samples_per_sec:,.0f} sentences/s, {tokens_per_sec:,.0f} tokens/s, {padding_waste:.1%} padding"
@@ -67,24 +60,9 @@ def print_summary(trainer: Trainer, results: dict[str, Any], folder: Path, avera
         status("predict", f"{call()} predict --ckpt_path {path}")
     elif averaged:
         status("best", "the average of weights is in no checkpoint of an epoch")
-    elif not callbacks_of(trainer, ModelCheckpoint):
+    elif not find_callback(trainer, ModelCheckpoint):
         status("best", "there is no best checkpoint: --trainer.enable_checkpointing is false")
     elif "val" not in results:
         status("best", "there is no best checkpoint: training ended before a validation")
     else:
         status("best", "there is no best checkpoint: --checkpoint.save_top_k is 0, or it was removed")
-
-
-def print_hints(
-    trainer: Trainer,
-    module: BertClassifier,
-    data: TextClassificationDataModule,
-    results: dict[str, Any],
-    best: str | None,
-) -> None:
-    """Print what the results call for."""
-    stopped = trainer.max_epochs is None or trainer.current_epoch < trainer.max_epochs
-    how = {"epochs": trainer.current_epoch, "best_epoch": best and Checkpoint.read(best).epoch + 1}
-    how |= {"stopped_early": stopped, "class_weights": module.hparams.get("class_weights")}
-    for line in hints(results, how | {"train_rows": data.options.train_rows}):
-        status("hint", line)

@@ -36,7 +36,7 @@ def test_the_loss_is_that_of_hinton(teacher: str, still_bert: str, reviews: Path
         def on_before_backward(self, trainer, pl_module, loss):
             own = loss.detach().clone()
             super().on_before_backward(trainer, pl_module, loss)
-            seen.append((self._index, self._logits.detach(), own, loss.detach().clone()))
+            seen.append((self._batch["index"], self._logits.detach(), own, loss.detach().clone()))
 
     distillation = Watched([teacher, teacher], temperature=3.0, weight=0.25)
     Trainer(max_epochs=1, limit_val_batches=0, callbacks=[distillation], **QUIET).fit(model, data)

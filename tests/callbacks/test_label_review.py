@@ -36,11 +36,10 @@ def test_wrong_labels_come_first(recipe: str, tmp_path: Path, capsys: pytest.Cap
     assert "labels   " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("step", [5, 7], ids=["at an epoch's end", "within an epoch"])
-def test_a_resumed_run_ranks_as_one_that_was_not(recipe: str, tmp_path: Path, rows: Rows, step: int) -> None:
+def test_a_resumed_run_ranks_as_one_that_was_not(recipe: str, tmp_path: Path, rows: Rows) -> None:
     with_wrong_labels(tmp_path / "reviews")
     whole = main(["fit", "--config", recipe]).run_dir
-    SIGNALS[step] = signal.SIGTERM
+    SIGNALS[7] = signal.SIGTERM  # within the second epoch
     with pytest.raises(SystemExit):
         main(["fit", "--config", recipe, "--name=other"])
     main(["fit", "--ckpt_path=runs/other/checkpoints/last.ckpt"])

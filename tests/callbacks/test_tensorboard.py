@@ -5,15 +5,18 @@ from typing import Any, cast
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from conftest import QUIET
+from lightning.pytorch import Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from tensorboard.util import tensor_util
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import Tensor
 
+from lit_bert import TextClassificationDataModule
 from lit_bert.callbacks import tensorboard
+from lit_bert.cli import main
 from lit_bert.modeling.outputs import SplitOutputs
 
 FIGURES = ["ROC", "confusion matrix", "coverage", "precision and recall", "reliability", "slices"]
@@ -76,16 +79,12 @@ def test_errors_are_listed_the_most_confident_first_and_with_their_text(trained:
 
 
 def test_without_tensorboard_a_run_ends_all_the_same(recipe: str) -> None:
-    from lit_bert.cli import main
-
     cli = main(["fit", "--config", recipe, "--trainer.logger=false"])
     assert (cli.run_dir / "export").is_dir()
     assert not list(cli.run_dir.glob("events*"))
 
 
 def test_a_resumed_run_is_laid_out_once(recipe: str) -> None:
-    from lit_bert.cli import main
-
     run = main(["fit", "--config", recipe]).run_dir
     main(["fit", "--ckpt_path=last", "--trainer.max_epochs=3"])
     events = accumulated(run)
@@ -105,8 +104,11 @@ OUTPUTS: SplitOutputs = {
 NAMES = ["a", "b", "c"]
 
 
-def texts_of(split: str, index: Tensor) -> tuple[list[str], list[int]]:
-    return [f"{split} {row}" for row in index.tolist()], [0] * len(index)
+class Data(TextClassificationDataModule):
+    def __init__(self) -> None: ...
+
+    def texts(self, split: str, index: Tensor) -> tuple[list[str], list[int]]:
+        return [f"{split} {row}" for row in index.tolist()], [0] * len(index)
 
 
 def table(run: Path) -> list[list[str]]:
@@ -125,7 +127,7 @@ def standing_in(*loggers: Any) -> Trainer:
 
 
 def test_the_most_confident_errors_come_first_and_only_they(board: TensorBoardLogger) -> None:
-    tensorboard.log_errors(standing_in(board), "val", OUTPUTS, texts_of, NAMES, 3)
+    tensorboard.log_errors(standing_in(board), "val", OUTPUTS, Data(), NAMES, 3)
     board.finalize("success")
     assert table(Path("events")) == [
         ["9", "a", "c", "0.900", "val 9"],
@@ -141,39 +143,7 @@ def test_hyperparameters_stand_beside_final_metrics(board: TensorBoardLogger) ->
     assert [event.value for event in accumulated(Path("events")).Scalars("final/test_ece")] == [0.125]
 
 
-class Small(LightningModule):
-    """Another module than BertClassifier."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(()))
-
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        return (self.scale * batch).mean()
-
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None: ...
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
-def trainer_with(callback: Any, logger: Any = False) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=1,
-        logger=logger,
-        callbacks=[callback],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-
-
-def rows() -> DataLoader[Any]:
-    return DataLoader(cast(Any, torch.arange(6.0)[:, None].expand(-1, 3)), batch_size=4)
-
-
 def test_another_module_is_left_alone(board: TensorBoardLogger) -> None:
-    trainer_with(tensorboard.TensorBoardCallback(), board).fit(Small(), rows(), rows())
+    few = {"limit_train_batches": 2, "limit_val_batches": 2, "logger": board}
+    Trainer(max_epochs=1, callbacks=[tensorboard.TensorBoardCallback()], **{**QUIET, **few}).fit(BoringModel())
     assert accumulated(Path("events")).Tags()["tensors"] == [metadata.CONFIG_SUMMARY_TAG]

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from lit_bert.evaluation import figures
 
-NAMES = ["bad", "good", "so-so"]
+NAMES, KINDS = ["bad", "good", "so-so"], ["ROC", "precision and recall"]
 
 
 @pytest.fixture
@@ -36,8 +36,10 @@ def test_figures_show_what_the_rows_say(three: tuple[Tensor, Tensor]) -> None:
     covered = figures.coverage(probs, labels, "t").axes[0].lines[0]
     assert covered.get_xdata().tolist() == [0.25, 0.5, 0.75, 1]
     assert covered.get_ydata().tolist() == [1, 1, 1, 0.75]
-    for draw in (figures.roc, figures.precision_recall):
-        assert [text.partition(" (")[0] for text in legend(draw(probs, labels, NAMES, "t"))] == NAMES
+    for kind in KINDS:
+        named = legend(figures.curves(kind, probs, labels, NAMES, "t"))
+        assert [text.partition(" (")[0] for text in named] == NAMES
+        assert named[0] == ("bad (AUC = 1.00)" if kind == "ROC" else "bad (AP = 1.00)")
     drawn = figures.reliability({"as trained": probs}, labels, "t").axes[0]
     line = drawn.lines[1]
     assert line.get_xdata().tolist() == pytest.approx([0.5, 0.7, 0.8, 0.9])
@@ -45,35 +47,29 @@ def test_figures_show_what_the_rows_say(three: tuple[Tensor, Tensor]) -> None:
     assert drawn.get_legend().get_texts()[0].get_text() == "as trained: calibration error 0.275"
 
 
-def test_the_areas_under_the_curves(three: tuple[Tensor, Tensor]) -> None:
-    probs, labels = three
-    assert legend(figures.roc(probs, labels, NAMES, "t"))[0] == "bad (AUC = 1.00)"
-    assert legend(figures.precision_recall(probs, labels, NAMES, "t"))[0] == "bad (AP = 1.00)"
-
-
 def test_of_two_classes_one_curve_is_drawn(three: tuple[Tensor, Tensor]) -> None:
     probs, labels = three
-    [name] = legend(figures.roc(probs[:, :2], labels.clamp_max(1), ["neg", "pos"], "t"))
+    [name] = legend(figures.curves("ROC", probs[:, :2], labels.clamp_max(1), ["neg", "pos"], "t"))
     assert name.startswith("pos (")
 
 
 def test_a_class_without_rows_has_no_curve(three: tuple[Tensor, Tensor]) -> None:
     probs, _ = three
-    for draw in (figures.roc, figures.precision_recall):
-        assert len(legend(draw(probs, torch.tensor([0, 1, 1, 0]), NAMES, "t"))) == 2
-        assert draw(probs, torch.tensor([2, 2, 2, 2]), NAMES, "t").axes[0].get_legend() is None
+    for kind in KINDS:
+        assert len(legend(figures.curves(kind, probs, torch.tensor([0, 1, 1, 0]), NAMES, "t"))) == 2
+        assert figures.curves(kind, probs, torch.tensor([2, 2, 2, 2]), NAMES, "t").axes[0].get_legend() is None
 
 
 def test_a_name_is_no_formula_and_not_too_long(three: tuple[Tensor, Tensor]) -> None:
     probs, labels = three
     names = ["$a_$", "b$", "c" * 100]
     for drawn in (
-        figures.roc(probs, labels, names, "t"),
-        figures.precision_recall(probs, labels, names, "t"),
+        figures.curves("ROC", probs, labels, names, "t"),
+        figures.curves("precision and recall", probs, labels, names, "t"),
         figures.confusion_matrix(labels, labels, names, "t"),
     ):
         drawn.canvas.draw()
-    assert legend(figures.roc(probs, labels, names, "t"))[2].startswith("c" * 23 + "\u2026 (")
+    assert legend(figures.curves("ROC", probs, labels, names, "t"))[2].startswith("c" * 23 + "\u2026 (")
 
 
 def test_a_confusion_matrix_of_many_classes_has_no_numbers() -> None:
@@ -98,8 +94,8 @@ def test_of_many_classes_the_curves_of_the_worst_are_drawn() -> None:
     _, labels, names = many(25)
     probs = torch.eye(25)[labels]
     probs[:, 5:13] = probs[:, 5:13].flip(0)  # these classes are hardly known
-    for draw in (figures.roc, figures.precision_recall):
-        drawn = draw(probs, labels, names, "t")
+    for kind in KINDS:
+        drawn = figures.curves(kind, probs, labels, names, "t")
         assert {text.partition(" (")[0] for text in legend(drawn)} == set(names[5:13])
         assert drawn.axes[0].get_title() == "t\nthe worst 8 of 25 classes"
 
@@ -109,5 +105,5 @@ def test_no_figure_is_left_in_pyplot(three: tuple[Tensor, Tensor]) -> None:
 
     probs, labels = three
     figures.confusion_matrix(labels, labels, NAMES, "t")
-    figures.roc(probs, labels, NAMES, "t")
+    figures.curves("ROC", probs, labels, NAMES, "t")
     assert plt.get_fignums() == []
