@@ -30,8 +30,9 @@ def _store() -> "distributed.TCPStore":  # type: ignore[name-defined]
     rank, ranks = environment.global_rank(), environment.world_size()
     address, port = environment.main_address, environment.main_port
     port += 10_000 if port < 50_000 else -10_000  # far from the ports of other jobs on this node
+    patience = timedelta(seconds=40 if rank > 0 else 60)  # after half as long again a client tries once more
     try:
-        return distributed.TCPStore(address, port, ranks, rank == 0, timedelta(minutes=1))  # type: ignore[attr-defined]
+        return distributed.TCPStore(address, port, ranks, rank == 0, patience)  # type: ignore[attr-defined]
     except RuntimeError as error:
         what = f"rank {rank} of {ranks} cannot reach the others through {address}:{port} ({reason(error)})"
         raise UserError(f"{what}; let that port through") from error

@@ -84,8 +84,7 @@ def own_callbacks(
         yield room.RunRecord(folder / run_dir.CONFIG, config, folder / run_dir.PROVENANCE)
     if (room := import_if_present("callbacks.label_review")) and real:
         yield room.LabelReview(folder / run_dir.LABELS)
-    saves = options.enable_checkpointing is not False and real
-    if (room := import_if_present("callbacks.preemption")) and saves:
+    if real and options.enable_checkpointing is not False and (room := import_if_present("callbacks.preemption")):
         yield room.PreemptionCheckpoint(Path(settings.checkpoint.dirpath) / run_dir.LAST, settings.checkpoint_minutes)
 
 
