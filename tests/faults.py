@@ -27,8 +27,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lit_bert.run.run_dir import newest_config
-
 STEPS = 60
 LAST = "checkpoints/last.ckpt"
 RECORDS = "provenance*.json", "hparams.yaml", "metrics.json"
@@ -107,19 +105,6 @@ class Campaign:
                 how(path, self.random)
         return struck
 
-    def config_damaged(self, how: Callable[[Path, random.Random], None]) -> bool:
-        """Damage the config of a run after a kill: to go on with it must be refused."""
-        struck = self.changed(sabotage.signal_at(self.step(1), signal.SIGKILL))
-        saved = sorted(Path("runs").glob("*/checkpoints/*.ckpt"), key=os.path.getmtime)
-        if saved:  # else the next run begins from scratch
-            config = newest_config(saved[-1].parent.parent)
-            content = config.read_bytes()
-            how(config, self.random)
-            if config.read_bytes().partition(b"\n")[2] != content.partition(b"\n")[2]:
-                assert finish(start(self.again(), self.log), 30) == [2]
-            config.write_bytes(content)
-        return struck
-
     def disturb(self, variant: str, ranks: int, tries: int, fault: Callable[["Campaign"], bool]) -> tuple[int, int]:
         """Let a fault happen `tries` times, up to 4 times to a run; return how many runs were lost, of how many."""
         whole = self.undisturbed(variant, ranks)
@@ -173,8 +158,6 @@ FAULTS: dict[str, Fault] = {  # how often, on how many ranks, in which variant, 
     "loss not finite": (4, 1, "", lambda it: it.changed(sabotage.infinity_at(it.step(1)))),
     "last.ckpt cut short": (4, 1, "", lambda it: it.damaged(cut, LAST)),
     "last.ckpt with other bytes": (8, 1, "", lambda it: it.damaged(flip, LAST)),
-    "config.yaml cut short": (4, 1, "", lambda it: it.config_damaged(cut)),
-    "config.yaml with other bytes": (4, 1, "", lambda it: it.config_damaged(flip)),
     "records with other bytes": (4, 1, "", lambda it: it.damaged(flip, *RECORDS)),
     "SIGTERM to one rank of 2": (4, 2, "", lambda it: it.sent(signal.SIGTERM, 2)),
     "SIGKILL of one rank of 2": (4, 2, "", lambda it: it.sent(signal.SIGKILL, 2)),
