@@ -72,10 +72,10 @@ def own_callbacks(
         yield room.FiniteGuard()
     if room := import_if_present("callbacks.throughput"):
         yield room.Throughput()
-    if logs:
+    if logs and not any(isinstance(item, LearningRateMonitor) for item in given):
         yield LearningRateMonitor()
-        if room := import_if_present("callbacks.tensorboard"):
-            yield room.TensorBoardCallback(recorder)
+    if logs and (room := import_if_present("callbacks.tensorboard")):
+        yield room.TensorBoardCallback(recorder)
     if (room := import_if_present("callbacks.cuda_graphs")) and settings.model.hparams.get("cuda_graphs"):
         yield room.CudaGraphs()
     if (room := import_if_present("callbacks.distillation")) and settings.distillation.teacher:
