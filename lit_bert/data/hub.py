@@ -72,7 +72,8 @@ def query_hub(repo_id: str, kind: str) -> Any:
     """Return what the Hub says of a repository (its files among it); OSError if it does not in `HUB_SECONDS`."""
     from huggingface_hub import HfApi
 
-    ask = partial(HfApi().repo_info, **_address(repo_id, kind), timeout=HUB_SECONDS)
+    # The client gives up later, and only frees its thread: it would raise an error of its HTTP library.
+    ask = partial(HfApi().repo_info, **_address(repo_id, kind), timeout=2 * HUB_SECONDS)
     return call_with_timeout(HUB_SECONDS, ask)
 
 
