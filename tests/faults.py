@@ -1,7 +1,7 @@
 """A campaign of faults: runs of a tiny BERT are disturbed until they have ended, and must end as an undisturbed one.
 
 Prints a table of the faults, how often each was tried and survived, and how many runs ended otherwise than to the last
-bit alike; exits with status 1 if any did. It takes about eight minutes on two cores.
+bit alike; exits with status 1 if any did. It takes about ten minutes on two cores.
 """
 
 import argparse
