@@ -31,6 +31,7 @@ import torch  # noqa: E402
 import yaml  # noqa: E402
 from hub import Hub, serving  # noqa: E402
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
+from tensorboard.summary.writer import event_file_writer  # noqa: E402
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors  # noqa: E402
 from transformers import (  # noqa: E402
     AutoConfig,
@@ -71,6 +72,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _clean_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py"])
+    # TensorBoard reads a folder's files by name, where a process's tenth stands before its ninth of the same second.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(100))
     monkeypatch.delenv("LIT_BERT_RECIPE", raising=False)
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
     before = dict(os.environ)

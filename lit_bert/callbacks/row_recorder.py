@@ -22,8 +22,12 @@ class RowRecorder(Callback):
     def __init__(self) -> None:
         self.rows: dict[str, SplitOutputs] = {}
         """Rows of the last whole epoch of "train", "val" and "test", from all ranks, in the order of their `index`."""
-        self._batches: dict[str, list[dict[str, Tensor]]] = {"train": [], "val": [], "test": []}
+        self._batches: dict[str, list[dict[str, Tensor]]] = {}
         self._validated_step = -1
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Discard outputs of an interrupted run; a checkpoint that is loaded later may bring some of its own."""
+        self._batches = {"train": [], "val": [], "test": []}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the metrics of a resumed epoch begin with the rows before."""
