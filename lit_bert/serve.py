@@ -17,6 +17,8 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line until a signal ends it; None takes the process's arguments."""
     options = _parser().parse_args(args)
     with exit_on_user_error():
+        if options.max_queue < 1:
+            raise UserError(f"--max_queue {options.max_queue}: it must be at least 1")
         listener = _listen(options.host, options.port, options.token)
         try:
             from lit_bert.inference.server import serve  # imports torch, which takes seconds
@@ -56,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8000, help="from 1024 to 65535 (default: 8000)")
     token = f"what requests have to bring; {TOKEN} in the environment does not show in lists of processes"
     parser.add_argument("--token", default=os.environ.get(TOKEN) or None, help=token)
-    queue = "requests that wait for their turn at a time; any more are answered 503 (default: 256; 0: no limit)"
+    queue = "requests that wait for their turn at a time; any more are answered 503 (default: 256)"
     parser.add_argument("--max_queue", type=int, default=256, help=queue)
     return parser
 

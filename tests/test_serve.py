@@ -49,6 +49,7 @@ def test_a_signal_ends_it_when_what_was_asked_is_answered(
         (["--host", "0.0.0.0"], "--host 0.0.0.0: others can reach it; give them a token to bring"),
         (["--host", "example.org"], "--host example.org: it must be an IP address, such as 127.0.0.1"),
         (["--port", "80"], "--port 80: it must be between 1024 and 65535"),
+        (["--max_queue", "0"], "--max_queue 0: it must be at least 1"),
         (["--port", "taken"], "cannot listen, Address already in use"),
         (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt: there is no such file"),
         (["--token", "two words"], "--token or LIT_BERT_TOKEN: use letters, digits"),

@@ -28,8 +28,8 @@ BATCH_ROWS = Histogram("lit_bert_batch_rows", "Texts predicted together", bucket
 class Batcher:
     """Answers requests; while a batch is predicted, the next one gathers.
 
-    At most `max_queue` requests wait for their batch at a time; 0 sets no limit. `on_failure` is called in the model's
-    thread when the GPU has failed for good, and `failure` is why.
+    At most `max_queue` requests wait for their batch at a time. `on_failure` is called in the model's thread when
+    the GPU has failed for good, and `failure` is why.
     """
 
     def __init__(self, source: Path, max_queue: int, on_failure: Callable[[], None] = lambda: None) -> None:

@@ -118,6 +118,10 @@ async def read_request(request: Request) -> PredictRequest:
                 body += chunk
                 if len(body) > MAX_BODY:
                     raise HTTPException(413, f"the body is larger than {MAX_BODY:,} bytes; send fewer texts at a time")
+        if not request.headers.get("content-type", "").startswith("application/json"):
+            # A page of another site may make a browser send text here, but not JSON.
+            reason = "Send JSON, with the header Content-Type: application/json"
+            raise HTTPException(422, [{"loc": ["body"], "msg": reason, "type": "content_type"}])
         return PredictRequest.model_validate_json(body)
     except (TimeoutError, ClientDisconnect):
         reason = f"the body was not there within {BODY_SECONDS:g} seconds"

@@ -90,11 +90,18 @@ def test_requests_that_wait_are_predicted_together_and_their_answers_are_not_mix
 def test_what_is_not_a_request_is_answered_422_with_a_reason(
     client: httpx2.Client, body: Any, place: list[Any], message: str
 ) -> None:
-    reply = client.post("/predict", content=body if isinstance(body, bytes) else json.dumps(body))
+    content = body if isinstance(body, bytes) else json.dumps(body)
+    reply = client.post("/predict", content=content, headers={"content-type": "application/json"})
     [problem] = reply.json()["detail"]
     assert (reply.status_code, problem["loc"]) == (422, ["body", *place])
     assert message in problem["msg"]
     assert set(problem) == {"loc", "msg", "type"}  # nothing of what was sent
+
+
+def test_another_type_of_content_is_explained(client: httpx2.Client) -> None:
+    reply = client.post("/predict", content=b'{"text": "fun"}', headers={"content-type": "text/plain"})
+    [problem] = reply.json()["detail"]
+    assert (reply.status_code, problem["msg"]) == (422, "Send JSON, with the header Content-Type: application/json")
 
 
 def test_a_body_that_is_too_large_is_answered_413(client: httpx2.Client) -> None:
