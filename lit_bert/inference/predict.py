@@ -67,6 +67,8 @@ def _text_predictor(trainer: Trainer, settings: Namespace, run_dir: Path) -> Tex
     output, kind = _output(settings, run_dir)
     pair_column = data.text_pair_column or predictor.text_pair_column
     kept = tuple(name.strip() for name in (settings.keep or "").split(",") if name.strip())
+    if len(set(kept)) < len(kept):
+        raise UserError(f"--keep {settings.keep}: a column comes twice; leave out one")
     if settings.explain and kind == "csv":
         raise UserError("--explain true: CSV has no cell for a list of words; set --format jsonl")
     format = RowFormat(kind, pair_column is not None, kept, settings.explain)

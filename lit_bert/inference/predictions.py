@@ -151,6 +151,7 @@ def read_predictions(path: Path) -> list[LabelledRow]:
         where = f"{path}, row {number}"
         try:
             found = LabelledRow(int(row["row"]), row["label"], row["pred"])
+            "".join([found.label or "", found.pred or ""]).encode()  # neither numbers nor halves of characters
         except KeyError as error:
             raise UserError(f"{where}: no column {error}; give a file that `predict` wrote") from error
         except (ValueError, TypeError, OverflowError) as error:

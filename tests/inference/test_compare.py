@@ -73,6 +73,9 @@ def test_other_rows_are_refused(tmp_path: Path, labels: list[str], message: str)
         ("a.jsonl", b"[" * 100_000, "line 1: not JSON"),
         ("a.jsonl", b'{"row": ' + b"9" * 5000 + b', "label": "a", "pred": "a"}', "line 1: not JSON"),
         ("a.jsonl", b'{"row": 1e999, "label": "a", "pred": "a"}', "row 1: cannot be read"),
+        ("a.jsonl", b'{"row": 1, "label": 0, "pred": 1}', "row 1: cannot be read"),
+        ("a.jsonl", b'{"row": 1, "label": "\\ud800", "pred": "a"}', "row 1: cannot be read"),
+        ("a.jsonl", b'{"row": 1, "label": null, "pred": "a"}', "row 1: without label or prediction"),
         ("a.csv", b"row,label,pred\n" + b"9" * 5000 + b",a,a\n", "row 1: cannot be read"),
     ],
 )
