@@ -5,7 +5,6 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -115,7 +114,7 @@ class BertCLI(LightningCLI):
         """Fill in what depends on this machine, so that the saved config says what was done."""
         self.settings = self.config[self.subcommand]
         defaults.complete(self.settings)
-        self.start.complete(self.settings, yaml.safe_load(self._config_text()))
+        self.start.complete(self.settings, self._config_text)
         self.parser.add_instantiator(self.start.make_model, self.model_class, subclasses=True)
 
     def instantiate_classes(self) -> None:
@@ -134,13 +133,16 @@ class BertCLI(LightningCLI):
         if self.subcommand == "fit":
             defaults.complete_epochs(self.settings, self.datamodule)
             settings.trainer.max_epochs = kwargs["max_epochs"] = self.settings.trainer.max_epochs
-        self._open_run_dir()
-        return make_trainer(settings, self.start, self.run_dir, self._config_text(), **kwargs)
+        config = self._open_run_dir()
+        return make_trainer(settings, self.start, self.run_dir, config, **kwargs)
 
-    def _open_run_dir(self) -> None:
-        opened = open_run_dir(self.start.command, self.settings, self.start.recipe, self._config_text())
+    def _open_run_dir(self) -> str:
+        """Make the run's folder, and return the text of its config."""
+        config = self._config_text()
+        opened = open_run_dir(self.start.command, self.settings, self.start.recipe, config)
         self._folder = self._stack.enter_context(opened)
         self.run_dir = self._folder.path
+        return config
 
     def _config_text(self) -> str:
         return str(self._subparser.dump(self.settings, skip_none=False))

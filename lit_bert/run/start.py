@@ -1,7 +1,7 @@
 """What a command starts from: a checkpoint, an exported folder, or a recipe."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,11 +44,11 @@ class Start(NamedTuple):
         if self.config:
             parser.default_config_files = [str(self.config)]
 
-    def complete(self, settings: Namespace, content: dict[str, Any]) -> None:
-        """Fill in the checkpoint and its tokenizer; exit if the run is finished, by the settings' `content` as YAML."""
+    def complete(self, settings: Namespace, dump: Callable[[], str]) -> None:
+        """Fill in the checkpoint and its tokenizer; exit if the run is finished, by the YAML that `dump` returns."""
         settings.ckpt_path = str(self.checkpoint.path) if self.checkpoint else self.folder
         if self.checkpoint and self.command == "fit":
-            exit_if_finished(self.checkpoint, content)
+            exit_if_finished(self.checkpoint, yaml.safe_load(dump()))
         if self.checkpoint and self.checkpoint.tokenizer_files:
             settings.data.tokenizer = settings.ckpt_path
 
