@@ -17,7 +17,7 @@ from lit_bert.errors import is_out_of_memory
 from lit_bert.module import BertClassifier
 from lit_bert.run import commands, defaults, hardware, openmp, ranks
 from lit_bert.run.exit import exit_on_sigterm, explain_and_exit, explain_out_of_memory
-from lit_bert.run.help import check_command, program
+from lit_bert.run.help import call, check_command
 from lit_bert.run.options import option_groups
 from lit_bert.run.parser import Parser
 from lit_bert.run.run_dir import open_run_dir
@@ -75,7 +75,7 @@ class BertCLI(LightningCLI):
                 parser_class=Parser,
                 save_config_callback=None,  # `RunRecord` writes, once a resumption can no longer be refused
                 seed_everything_default=1,
-                parser_kwargs={"prog": program(), start.command: {"command": start.command}},
+                parser_kwargs={"prog": call(), start.command: {"command": start.command}},
                 trainer_defaults=defaults.TRAINER,
                 auto_configure_optimizers=False,  # those have no decay groups, and step once an epoch
                 load_from_checkpoint_support=False,  # checkpoints hold what __init__ got, and nothing that imports code

@@ -219,6 +219,20 @@ def test_help_is_short_and_its_options_exist(command: str, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
+    ("script", "call"),
+    [("train.py", "python train.py"), ("lit_bert/__main__.py", "python -m lit_bert"), ("bin/lit-bert", "lit-bert")],
+)
+def test_help_and_mistakes_name_the_program_as_it_was_called(
+    script: str, call: str, refused: Refused, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [script])
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: {call} fit [--config FILE]")
+    assert refused(["fit", "--modl=x"]).endswith(f"\nOptions and their meaning: {call} fit --help\n")
+
+
+@pytest.mark.parametrize(
     ("word", "option"),
     [("configs/packaged.yaml", "--config"), ("reviews.csv", "--data.dataset"), ("runs/a/last.ckpt", "--ckpt_path")],
 )

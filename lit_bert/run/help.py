@@ -44,16 +44,13 @@ OURS = {
 """Options of LightningCLI in the words of this project."""
 
 
-def program() -> str:
-    """Return the program as argparse names it: a script, or "-m lit_bert"."""
-    path = Path(sys.argv[0])
-    ours = path.name == "__main__.py" and path.parent.name in ("lit_bert", "study")  # a study calls `fit`, too
-    return "-m lit_bert" if ours else path.name
-
-
 def call() -> str:
-    """Return what a person types before a command, such as "python train.py"."""
-    return program() if Path(program()).stem == "lit-bert" else f"python {program()}"
+    """Return what a person types before a command: "python train.py", "python -m lit_bert" or "lit-bert"."""
+    path = Path(sys.argv[0])
+    if path.stem == "lit-bert":
+        return path.stem
+    ours = path.name == "__main__.py" and path.parent.name in ("lit_bert", "study")  # a study calls `fit`, too
+    return f"python {'-m lit_bert' if ours else path.name}"
 
 
 def overview() -> str:
@@ -94,10 +91,10 @@ def check_command(words: Sequence[str]) -> None:
 
 
 def short_help(program: str, options: Mapping[str, argparse.Action], defaults: Mapping[str, object]) -> str:
-    """Return the page of a command; `program` is how it is called, and options have names such as "data.dataset"."""
-    usage = f"usage: python {program} [--config FILE] [--OPTION VALUE ...]\n\n"
+    """Return the page of a command that is called as `program`, such as "python train.py fit"; options lack dashes."""
+    usage = f"usage: {program} [--config FILE] [--OPTION VALUE ...]\n\n"
     if program.endswith(" fit"):
-        usage += f"    python {program}\n    python {program} --data.dataset reviews.csv\n\n"
+        usage += f"    {program}\n    {program} --data.dataset reviews.csv\n\n"
     page = argparse.HelpFormatter("", max_help_position=28, width=100)
     for title, pattern in SECTIONS.items():
         page.start_section(title)
@@ -106,7 +103,7 @@ def short_help(program: str, options: Mapping[str, argparse.Action], defaults: M
                 meaning = _meaning(name, options[name], defaults.get(name))
                 page.add_argument(argparse.Action([f"--{name}"], name, nargs=0, help=meaning))
         page.end_section()
-    full = f"All of Lightning's options, too, optimizers and callbacks included: python {program} --help=full\n"
+    full = f"All of Lightning's options, too, optimizers and callbacks included: {program} --help=full\n"
     return f"{usage}{page.format_help()}\n{full}"
 
 

@@ -72,7 +72,7 @@ class Parser(LightningArgumentParser):
 
     @property
     def program(self) -> str:
-        """How the command is called, such as "train.py fit"."""
+        """How the command is called, such as "python train.py fit"."""
         return self.prog.replace(" [options]", "")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -95,5 +95,5 @@ class Parser(LightningArgumentParser):
         if re.match(r"Problems parsing|Unexpected config|Subcommand '\w+' does not accept", message):
             files = [name for parser in parsers for name in (*parser.config_files, *parser.default_config_files)]
             hint += f" (config file {', '.join(map(str, files))})"
-        sys.stderr.write(f"error: {message}{hint}\nOptions and their meaning: python {self.program} --help\n")
+        sys.stderr.write(f"error: {message}{hint}\nOptions and their meaning: {self.program} --help\n")
         raise SystemExit(2)
