@@ -27,8 +27,8 @@ def find_checkpoint(ckpt_path: str | None, command: str, root: Path) -> Checkpoi
     """
     newest, requeued = None, command == "fit" and int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
     if requeued:
-        job = f'"slurm_job": "{os.environ.get("SLURM_JOB_ID")}"'
-        records = [path for path in root.absolute().glob("*/provenance*.json") if job in path.read_text("utf-8")]
+        job = f'"slurm_job": "{os.environ.get("SLURM_JOB_ID")}"'.encode()
+        records = [path for path in root.absolute().glob("*/provenance*.json") if job in path.read_bytes()]
         newest = find_newest_checkpoint(path.parent / run_dir.CHECKPOINTS for path in records)
     if ckpt_path in ("best", "last") and newest is None:
         newest = find_named_checkpoint(ckpt_path, root)

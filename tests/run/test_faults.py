@@ -193,6 +193,9 @@ def test_a_slurm_job_put_back_in_the_queue_goes_on_in_its_folder(
     assert finish(start(words, log, 1, sabotage.signal_at(7, signal.SIGUSR1), **job)) == [128 + signal.SIGUSR1]
     assert Path("queued").read_text() == "requeue 17\n"
     run([*words, "--trainer.max_epochs=1", *NO_END], log, SLURM_JOB_ID="170")  # another job's, and newer
+    damaged = Path("runs/damaged/provenance.json")
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"\xff\xfe")
     run(words, log, SLURM_RESTART_COUNT="1", **job)
     [folder] = Path("runs").absolute().glob("*_job-17")
     equal_runs(whole(1), folder)
