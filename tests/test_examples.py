@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
 from lit_bert.callbacks.row_recorder import RowRecorder
 from lit_bert.cli import main
 
+Run = Callable[..., dict[str, Any]]
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
 
@@ -41,11 +43,22 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return calls
 
 
-def run(name: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Run a script as `python examples/NAME WORDS`, and return what it defines."""
-    [path] = [path for path in EXAMPLES if path.name == name]
-    monkeypatch.setattr(sys, "argv", [str(path), *words])
-    return runpy.run_path(str(path), run_name="__main__")
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a script as `python examples/NAME WORDS`, and returns what it defines."""
+
+    def run_script(name: str, *words: str) -> dict[str, Any]:
+        [path] = [path for path in EXAMPLES if path.name == name]
+        monkeypatch.setattr(sys, "argv", [str(path), *words])
+        return runpy.run_path(str(path), run_name="__main__")
+
+    return run_script
+
+
+@pytest.fixture
+def train(run: Run, tiny_bert: str, reviews: Path) -> Run:
+    """Runs a script that trains, on the reviews with the tiny BERT."""
+    return lambda name, *words: run(name, "--dataset", str(reviews), "--pretrained", tiny_bert, *words)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -55,13 +68,12 @@ def test_it_is_short_and_says_how_to_run_it(path: Path) -> None:
     assert f"\npython examples/{path.name}\n" in text.split('"""')[1]
 
 
-def test_a_loss_of_ones_own_trains_and_is_an_option(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_of_ones_own_trains_and_is_an_option(run: Run, recipe: str) -> None:
     fit = ["fit", "--config", recipe, "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1"]
     fit += ["--test_after_fit=false", "--export_after_fit=false"]
     runs = {}
     for smoothing in ("0.0", "0.5"):
-        words = [*fit, f"--model.smoothing={smoothing}", f"--trainer.default_root_dir={smoothing}"]
-        run("own_loss.py", words, monkeypatch)
+        run("own_loss.py", *fit, f"--model.smoothing={smoothing}", f"--trainer.default_root_dir={smoothing}")
         [runs[smoothing]] = Path(smoothing).iterdir()
     plain = main([*fit, "--trainer.default_root_dir=plain"]).run_dir
     assert events(runs["0.0"])["train/loss"] == events(plain)["train/loss"]
@@ -69,9 +81,9 @@ def test_a_loss_of_ones_own_trains_and_is_an_option(recipe: str, monkeypatch: py
     assert "smoothing: 0.5" in (runs["0.5"] / "config.yaml").read_text()
 
 
-def test_the_smoothed_loss(tiny_bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_smoothed_loss(run: Run, tiny_bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lit_bert.cli.main", lambda *args, **kwargs: None)
-    model = run("own_loss.py", [], monkeypatch)["SmoothedBertClassifier"](0.2, pretrained=tiny_bert)
+    model = run("own_loss.py")["SmoothedBertClassifier"](0.2, pretrained=tiny_bert)
     logits, labels = torch.tensor([[2.0, 0.0], [1.0, 3.0]]), torch.tensor([0, 0])
     targets = torch.tensor([[0.9, 0.1], [0.9, 0.1]])
     losses = model.compute_loss(logits, {"labels": labels})
@@ -80,14 +92,9 @@ def test_the_smoothed_loss(tiny_bert: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_callback_of_ones_own_prints_the_hardest_sentence(
-    tiny_bert: str,
-    reviews: Path,
-    fitted: list[Any],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    train: Run, fitted: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--dataset", str(reviews), "--pretrained", tiny_bert, "--train_rows=33"]
-    run("own_callback.py", words, monkeypatch)
+    train("own_callback.py", "--train_rows=33")
     trainer, _, data = fitted
     assert trainer.global_step == 4  # two steps an epoch, of up to 32 rows
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
@@ -100,12 +107,10 @@ def test_a_callback_of_ones_own_prints_the_hardest_sentence(
     assert lines[1].endswith(f": {text}")
 
 
-def test_data_of_ones_own_trains(
-    tiny_bert: str, reviews: Path, fitted: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run("own_data.py", ["--dataset", str(reviews), "--pretrained", tiny_bert], monkeypatch)
-    trainer, model, train, val = fitted
-    assert trainer.global_step == len(train) == 3  # 40 rows in batches of 16
+def test_data_of_ones_own_trains(train: Run, fitted: list[Any]) -> None:
+    train("own_data.py")
+    trainer, model, training, val = fitted
+    assert trainer.global_step == len(training) == 3  # 40 rows in batches of 16
     [batch, *_] = val
     assert set(batch) == {"input_ids", "token_type_ids", "attention_mask", "labels"}
     assert model.class_names == ["neg", "pos"]
@@ -116,13 +121,9 @@ def test_data_of_ones_own_trains(
 
 
 def test_lora_trains_little_and_saves_what_a_pipeline_loads(
-    tiny_bert: str,
-    reviews: Path,
-    fitted: list[Any],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    train: Run, tiny_bert: str, fitted: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("lora.py", ["--dataset", str(reviews), "--pretrained", tiny_bert, "--rows=32", "--to=merged"], monkeypatch)
+    train("lora.py", "--rows=32", "--to=merged")
     assert "test/acc" in capsys.readouterr().out
     trainer, model, data = fitted
     assert trainer.global_step == 3 * 2  # epochs, of 32 rows in batches of 16
