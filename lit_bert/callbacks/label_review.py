@@ -51,7 +51,7 @@ class LabelReview(Callback):
         if len(self._losses) and isinstance(pl_module, BertClassifier):
             counts = (batch["labels"] != IGNORED).float()
             self._losses.index_add_(0, batch["index"], torch.stack([outputs["losses"].float() * counts, counts], dim=1))
-            base = len(pl_module.class_names) * (trainer.current_epoch + 1)
+            base = pl_module.model.config.num_labels * (trainer.current_epoch + 1)
             self._last[batch["index"]] = base + outputs["preds"]
 
     def state_dict(self) -> dict[str, Any]:
