@@ -159,10 +159,11 @@ class TextClassificationDataModule(LightningDataModule):
 
     def _loader(self, name: str, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
         trainer, rows = self.trainer, self.rows(name)
-        ranks = (trainer.world_size, trainer.global_rank, trainer.accumulate_grad_batches) if trainer else (1, 0, 1)
+        ranks = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
+        steps = (trainer.accumulate_grad_batches, trainer.limit_train_batches) if trainer else (1, 1.0)
         order = (shuffle, self.group_by_length, position.seed())
         start = self._start if shuffle else (0, 0)
-        sampler = LengthGroupedSampler(tokenized.lengths(rows), batch_size, *order, *ranks, start)
+        sampler = LengthGroupedSampler(tokenized.lengths(rows), batch_size, *order, *ranks, *steps, start)
         on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
         padded_to = padded_lengths(self.padding, self.content.max_length, on_gpu)
         return make_loader(rows, sampler, self.content.pad_token_id, padded_to, self.num_workers)

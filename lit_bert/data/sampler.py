@@ -26,8 +26,9 @@ class LengthGroupedSampler(DistributedSampler[tuple[int, float]]):
 
     It is a `DistributedSampler` because Lightning tells only such a sampler the epoch, and leaves it in place.
 
-    `lengths` are the tokens of each row, and `accumulate` batches of each rank make an optimizer step. A resumed run
-    goes on at `start`: an epoch, and how many of its batches are done.
+    `lengths` are the tokens of each row, and `accumulate` batches of each rank make an optimizer step. Training ends an
+    epoch after `limit` batches, or that share of them: Lightning's `limit_train_batches`. A resumed run goes on at
+    `start`: an epoch, and how many of its batches are done.
     """
 
     def __init__(
@@ -40,11 +41,12 @@ class LengthGroupedSampler(DistributedSampler[tuple[int, float]]):
         num_replicas: int = 1,
         rank: int = 0,
         accumulate: int = 1,
+        limit: float = 1.0,
         start: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__(lengths, num_replicas=num_replicas, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
         self.lengths, self.batch_size = lengths, batch_size
-        self.group_by_length, self.accumulate, self.start = group_by_length, accumulate, start
+        self.group_by_length, self.accumulate, self.limit, self.start = group_by_length, accumulate, limit, start
         self.set_epoch(start[0])  # workers fetch their first batches before Lightning tells the epoch
 
     def __len__(self) -> int:
@@ -71,7 +73,9 @@ class LengthGroupedSampler(DistributedSampler[tuple[int, float]]):
         if not self.shuffle:
             return np.full(len(self), float(self.rank * self.batch_size < total))
         place = np.arange(self.rank, self.num_samples * self.num_replicas, self.num_replicas)  # among all ranks' rows
-        step = self.batch_size * self.num_replicas * self.accumulate
+        batch = self.batch_size * self.num_replicas
+        batches = int(-(-total // batch) * self.limit) if isinstance(self.limit, float) else self.limit
+        total, step = min(total, batches * batch), batch * self.accumulate
         rows_of_step = np.minimum(step, total - place // step * step)
         return np.where(place < total, self.num_replicas * self.accumulate / np.maximum(rows_of_step, 1), 0.0)
 

@@ -71,6 +71,13 @@ def test_a_step_has_the_same_rows_and_weights_however_they_are_spread(rows: int,
         assert list(step.values()) == pytest.approx([1 / len(step)] * len(step))
 
 
+@pytest.mark.parametrize("limit", [5, 0.5])
+def test_the_weights_of_an_epoch_that_is_cut_short_are_those_of_its_last_step(limit: float) -> None:
+    for rank in (0, 1):
+        sampler = LengthGroupedSampler(LENGTHS[:80], 4, True, num_replicas=2, rank=rank, accumulate=3, limit=limit)
+        assert sampler.weights()[:20].tolist() == pytest.approx([6 / 24] * 12 + [6 / 16] * 8)  # 3 batches, then 2
+
+
 def test_a_row_that_is_only_repeated_counts_nowhere() -> None:
     samplers = [LengthGroupedSampler(LENGTHS[:5], 4, False, num_replicas=3, rank=rank) for rank in range(3)]
     assert [[weight for _, weight in sampler] for sampler in samplers] == [[1.0] * 4, [1.0], [0.0]]
