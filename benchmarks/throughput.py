@@ -160,6 +160,7 @@ def ours(
     from lightning.pytorch import Callback
 
     from lit_bert import BertClassifier, Predictor, TextClassificationDataModule
+    from lit_bert.callbacks.cuda_graphs import CudaGraphs
 
     _prepare(seed=1)
     clock = StepClock(started)
@@ -176,13 +177,14 @@ def ours(
             clock.saved = time.perf_counter() - clock.ended
             clock.peak_memory = _peak_memory_mib()
 
-    model = BertClassifier(options.encoder, learning_rate=1e-4, cuda_graphs=cuda_graphs)
+    callbacks: list[Callback] = [Timed(), CudaGraphs()] if cuda_graphs else [Timed()]
+    model = BertClassifier(options.encoder, learning_rate=1e-4)
     padding: Any = None if cuda_graphs else "longest"
     data = TextClassificationDataModule("packaged", options.encoder, batch_size=options.batch, padding=padding)
     data.prepare_data()
     warm_up = _warm_up(TRAINING_ROWS, options.batch)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = _our_trainer(folder, [Timed()], resumable, max_steps=options.steps + warm_up, limit_val_batches=0)
+        trainer = _our_trainer(folder, callbacks, resumable, max_steps=options.steps + warm_up, limit_val_batches=0)
         trainer.fit(model, data)
         texts = list(data.splits["test"]["text"])
         tasks = {"evaluate": lambda: trainer.test(model, data)}
@@ -219,16 +221,22 @@ def _our_trainer(folder: str, callbacks: list[Any], resumable: bool = True, **se
     from lightning.pytorch import Trainer
     from lightning.pytorch.loggers import TensorBoardLogger
 
+    from lit_bert.callbacks.finite_guard import FiniteGuard
     from lit_bert.callbacks.preemption import PreemptionCheckpoint
+    from lit_bert.callbacks.row_recorder import RowRecorder
+    from lit_bert.callbacks.throughput import Throughput
     from lit_bert.run.checkpoint_io import AtomicCheckpointIO
     from lit_bert.run.hardware import has_fast_bf16
 
+    callbacks = [RowRecorder(), Throughput(), *callbacks]
+    if resumable:
+        callbacks += [FiniteGuard(), PreemptionCheckpoint(Path(folder) / "last.ckpt")]
     return Trainer(
         precision="bf16-mixed" if has_fast_bf16("auto") else "32-true",
         gradient_clip_val=1.0,
         logger=TensorBoardLogger(folder),
         log_every_n_steps=10,
-        callbacks=[*callbacks, *([PreemptionCheckpoint(Path(folder) / "last.ckpt")] if resumable else [])],
+        callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
         enable_checkpointing=resumable,
         enable_progress_bar=False,
@@ -243,6 +251,7 @@ def ours_until(options: argparse.Namespace, started: float) -> dict[str, float]:
     from lightning.pytorch import Callback
 
     from lit_bert import BertClassifier, TextClassificationDataModule
+    from lit_bert.callbacks.cuda_graphs import CudaGraphs
 
     _prepare(options.seed)
     reached: dict[str, float] = {}
@@ -258,7 +267,7 @@ def ours_until(options: argparse.Namespace, started: float) -> dict[str, float]:
     data = TextClassificationDataModule("packaged", options.encoder, batch_size=options.batch)
     data.prepare_data()
     with tempfile.TemporaryDirectory() as folder:
-        _our_trainer(folder, [Stop()], max_epochs=EPOCHS, val_check_interval=0.25).fit(model, data)
+        _our_trainer(folder, [CudaGraphs(), Stop()], max_epochs=EPOCHS, val_check_interval=0.25).fit(model, data)
     return reached
 
 
