@@ -66,6 +66,8 @@ def own_callbacks(
         has_bar = options.enable_progress_bar is False or any(isinstance(item, ProgressBar) for item in given)
         if not has_bar and not options.barebones:
             yield room.ProgressBar()
+    if real and options.enable_checkpointing is not False and (room := import_if_present("callbacks.preemption")):
+        yield room.PreemptionCheckpoint(Path(settings.checkpoint.dirpath) / run_dir.LAST, settings.checkpoint_minutes)
     if not fit:
         return
     if room := import_if_present("callbacks.finite_guard"):
@@ -84,8 +86,6 @@ def own_callbacks(
         yield room.RunRecord(folder / run_dir.CONFIG, config, folder / run_dir.PROVENANCE)
     if (room := import_if_present("callbacks.label_review")) and real:
         yield room.LabelReview(folder / run_dir.LABELS)
-    if real and options.enable_checkpointing is not False and (room := import_if_present("callbacks.preemption")):
-        yield room.PreemptionCheckpoint(Path(settings.checkpoint.dirpath) / run_dir.LAST, settings.checkpoint_minutes)
 
 
 def _as_list(value: object) -> list[Any]:

@@ -70,9 +70,12 @@ def test_a_signal_before_training_leaves_no_folder(words: list[str], log: Path) 
     assert not list(Path().glob("runs/*"))
 
 
-@pytest.mark.parametrize("receiver", [0, 1])
-def test_a_signal_to_any_rank_after_training_ends_all(words: list[str], log: Path, receiver: int) -> None:
+@pytest.mark.parametrize(("command", "receiver"), [("fit", 0), ("fit", 1), ("test", 1)])
+def test_a_signal_to_any_rank_outside_of_training_ends_all(
+    words: list[str], log: Path, whole: Whole, command: str, receiver: int
+) -> None:
     """Lightning's own handler would start a collective that the other rank takes for another: both would wait."""
+    words = words if command == "fit" else ["test", f"--ckpt_path={whole(2) / 'checkpoints' / 'last.ckpt'}"]
     codes = finish(start(words, log, 2, sabotage.signal_in("test_step", signal.SIGTERM, receiver)), 30, patience=5)
     assert codes[receiver] == 143, log.read_text()
     assert all(codes), log.read_text()
