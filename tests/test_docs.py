@@ -177,9 +177,9 @@ def tree_paths(block: str) -> list[str]:
     folders: list[str] = []
     paths = []
     for line in block.splitlines():
-        depth, name = (len(line) - len(line.lstrip())) // 4, line.split()[0]
-        folders = [*folders[:depth], name]
-        paths.append("".join(folders))
+        depth, names = (len(line) - len(line.lstrip())) // 4, line.strip().split("  ")[0].split(", ")
+        paths += ["".join([*folders[:depth], name]) for name in names]
+        folders = [*folders[:depth], names[0]]
     return paths
 
 
