@@ -111,9 +111,10 @@ class TextClassificationDataModule(LightningDataModule):
     @property
     def class_names(self) -> list[str]:
         """Names of the classes: as given, or the data's own, which are fetched and read for it."""
-        if self.options.class_names is None:
-            self.prepare_data()
-        return list(self.options.class_names or tokenized.read(self.fingerprint).class_names)
+        if names := self.options.class_names or self.content.class_names:
+            return list(names)
+        self.prepare_data()
+        return list(tokenized.read(self.fingerprint).class_names)
 
     @property
     def splits(self) -> dict[str, "Dataset"]:
@@ -172,15 +173,18 @@ class TextClassificationDataModule(LightningDataModule):
         """Return where training stands, for a checkpoint."""
         if self.trainer is None:
             return {}
-        return position.position(self.trainer, self.batch_size, self._order, self.content.held_out)
+        return position.position(self.trainer, self.batch_size, self._order(), self.content.held_out)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Let training go on from there. Lightning forgets it (Lightning-AI/pytorch-lightning#20550, #21938)."""
         position.check_held_out(state_dict, self.content.held_out, self.dataset)
         if self.trainer is not None and self.trainer.training:
-            self._start = position.resume(self.trainer, self.batch_size, self._order, state_dict)
+            self._start = position.resume(self.trainer, self.batch_size, self._order(), state_dict)
+
+    def _order(self) -> dict[str, Any]:
+        """Return what decides which training rows come when."""
+        return position.order(self._train_digest, self.group_by_length)
 
     @cached_property
-    def _order(self) -> dict[str, Any]:
-        """What decides which training rows come when."""
-        return position.order(tokenized.digest(self.splits["train"]), self.group_by_length)
+    def _train_digest(self) -> str:
+        return tokenized.digest(self.splits["train"])

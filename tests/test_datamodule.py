@@ -92,8 +92,8 @@ def changed(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
-        ("train/data-00000-of-00001.arrow", changed),
-        ("test/state.json", os.remove),
+        ("train.arrow", changed),
+        ("test.arrow", os.remove),
         ("manifest.json", truncated),
         ("checksums.json", truncated),
     ],

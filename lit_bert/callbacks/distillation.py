@@ -54,7 +54,7 @@ class Distillation(Callback, HyperparametersMixin):
         if not self.teachers or not isinstance(data, TextClassificationDataModule):
             return
         rows = data.rows("train")
-        index = torch.tensor(list(rows["index"]))
+        index = torch.tensor(rows["index"][:])
         probs = torch.stack([_probabilities(teacher, rows, data.class_names) for teacher in self.teachers]).mean(0)
         softened = F.softmax(probs.clamp_min(1e-12).log() / self.temperature, dim=-1)
         by_index = torch.zeros(int(index.max()) + 1, probs.shape[1]).index_copy_(0, index, softened)
@@ -81,13 +81,13 @@ class Distillation(Callback, HyperparametersMixin):
         divergences = F.kl_div(log_probs, self._probs[index], reduction="none").sum(dim=-1)
         divergence = self.temperature**2 * (divergences * weights).sum()
         scaler = trainer.precision_plugin.scaler if isinstance(trainer.precision_plugin, MixedPrecision) else None
-        scale = (scaler.get_scale() if scaler else 1.0) / trainer.accumulate_grad_batches
-        loss.mul_(1 - self.weight).add_(self.weight * scale * divergence)
+        divergence = scaler.scale(divergence) if scaler else divergence
+        loss.mul_(1 - self.weight).add_(self.weight / trainer.accumulate_grad_batches * divergence)
 
 
 def _probabilities(teacher: str, rows: Any, class_names: Sequence[str]) -> Tensor:
     """Return a teacher's probabilities of rows, shape (N, C), from the cache folder if they are there."""
-    columns = [list(rows[name]) for name in ("text", "text_pair") if name in rows.column_names]
+    columns = [rows[name][:] for name in ("text", "text_pair") if name in rows.column_names]
     digest = hashlib.sha256(json.dumps(columns).encode())
     path = Path(teacher)
     for file in sorted(file for file in (path, *path.rglob("*")) if file.is_file()):

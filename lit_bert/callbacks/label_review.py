@@ -39,7 +39,7 @@ class LabelReview(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, TextClassificationDataModule) or not isinstance(pl_module, BertClassifier):
             return
-        size = max(data.splits["train"]["index"]) + 1
+        size = max(data.splits["train"]["index"][:]) + 1
         # Rank 0 goes on with the sums of all ranks that a checkpoint brought.
         if len(self._losses) != size or not trainer.is_global_zero:
             self._losses, self._last = torch.zeros(size, 2), torch.zeros(size, dtype=torch.int64)
@@ -63,7 +63,7 @@ class LabelReview(Callback):
         return {"losses": losses.cpu(), "last": last.cpu()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if "last" in state_dict:  # checkpoints of before 0.2 have another state
+        if "last" in state_dict:  # checkpoints of before this callback was rewritten have another state
             self._losses, self._last = state_dict["losses"], state_dict["last"]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -50,7 +50,7 @@ def audit(splits: Mapping[str, "Dataset"]) -> dict[str, Any]:
     (rows that are alike to one with another label) and `tiny` (texts of fewer than two letters or digits).
     """
     exact, near = _codes(splits, fold=False), _codes(splits, fold=True)
-    labels = {split: np.array(rows["label"]) for split, rows in splits.items()}
+    labels = {split: np.array(rows["label"][:]) for split, rows in splits.items()}
     names = splits["train"].features["label"].names
     known = np.concatenate(list(labels.values())) >= 0
     alike, label = (np.concatenate(list(values.values()))[known] for values in (near, labels))

@@ -33,13 +33,13 @@ def padded_lengths(padding: str | list[int] | None, max_length: int, on_gpu: boo
 def collate(rows: list[dict[str, Any]], pad_token_id: int, lengths: Sequence[int] = ()) -> dict[str, Tensor]:
     """Stack tokenised rows into a batch, padded on the right.
 
-    Rows have `input_ids`, `label` and `index`; those of pairs may have `token_type_ids`, and training rows a `weight`.
-    T is the first of `lengths`, which rise, that holds the longest row, or else that row's length.
+    Rows have `input_ids`, `label` and `index`; those of pairs may have `token_type_ids`, and those that a sampler has
+    weighed a `weight`. T is the first of `lengths`, which rise, that holds the longest row, or else that row's length.
 
     Returns:
         `input_ids`, `attention_mask` and `token_type_ids`, shape (B, T); `labels` and `index`, shape (B,); all int64;
-        and `weights`, shape (B,), float32. There is no `attention_mask` if nothing is padded, unless `lengths` are
-        given: a mask costs time, and a GPU would have to be asked whether it masks anything.
+        and `weights`, shape (B,), float32, if rows have them. There is no `attention_mask` if nothing is padded, unless
+        `lengths` are given: a mask costs time, and a GPU would have to be asked whether it masks anything.
     """
     sizes = torch.tensor([len(row["input_ids"]) for row in rows])
     longest = int(sizes.max())

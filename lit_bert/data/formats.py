@@ -63,14 +63,15 @@ def suffix_of(path: Path) -> str:
 
 
 def read_rows(
-    path: Path, where: str, format: TableFormat, required: dict[str, str], keep: Sequence[str] = ()
+    path: Path, where: str, format: TableFormat, required: dict[str, str], keep: Sequence[str] = (), suffix: str = ""
 ) -> Iterator[RawRow]:
     """Yield the rows of a file, or of STDIN, which messages call `where`.
 
     A `.json` file has an object a line, or is one array of objects. `required` are columns, by option, that must be
-    there; those of JSON are not known before its rows. Of a Parquet file the columns to `keep` are read, too.
+    there; those of JSON are not known before its rows. Of a Parquet file the columns to `keep` are read, too. A
+    `suffix` says which format a file has whose name does not.
     """
-    suffix = suffix_of(path)
+    suffix = suffix or suffix_of(path)
     with open_file(path, where) as file:
         if suffix == ".parquet":
             yield from _read_parquet(file, where, [*format.columns.values(), *keep], required)
@@ -163,10 +164,11 @@ def _read_parquet(file: BinaryIO, where: str, wanted: list[str], required: dict[
     names = {*top, *(parquet.schema.column(i).path for i in range(len(parquet.schema)))}
     check_columns(where, sorted(names), **required)
     columns = [name for name in dict.fromkeys(wanted) if name in names]
+    nested = [name for name in columns if name not in top]
     for batch in parquet.iter_batches(batch_size=1024, columns=columns):
         batch.validate(full=True)  # that text is UTF-8
         for row in batch.to_pylist():
-            yield row if set(columns) <= set(top) else {**dict.fromkeys(columns), **dict(_flatten(row))}
+            yield row if not nested else {**dict.fromkeys(nested), **dict(_flatten(row))}
 
 
 def check_columns(where: str, names: Iterable[str], **columns: str) -> None:

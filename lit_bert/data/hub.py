@@ -115,7 +115,8 @@ def fetch_from_hub(repo_id: str, kind: str) -> Path:
 
 def has_weights(folder: Path) -> bool:
     """Return whether a folder holds a model's weights, all shards of them, in safetensors or PyTorch's format."""
-    for index in folder.glob("*.index.json"):
+    indices = (folder / f"{name}.index.json" for name in ("model.safetensors", "pytorch_model.bin"))
+    for index in filter(Path.is_file, indices):
         try:
             shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
             return bool(shards) and all((folder / shard).is_file() for shard in shards)

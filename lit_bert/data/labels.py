@@ -15,13 +15,14 @@ def plain_labels(labels: Sequence[Any], names: list[str] | None, where: str, col
     `names` of the data replace numbers; beside them -1 stands for no label, as in data sets of the Hugging Face Hub.
     """
     values = [_filled(label) for label in labels]
-    whole = [re.fullmatch(r"(-?[0-9]{1,18})(\.0*)?", str(value)) for value in values]
+    matches = (re.fullmatch(r"(-?[0-9]{1,18})(\.0*)?", str(value)) for value in values)
+    whole = [match and match[1] for match in matches]
     texts = {value for value in values if isinstance(value, str)}
     if texts and (not any(whole) or texts <= set(names or ())):
         return values
     problem = "of another type than it should be; labels are all whole numbers or all text"
-    _refuse((match is None for match in whole), values, where, column, problem)
-    numbers = [int(match[1]) if match else None for match in whole]
+    _refuse((digits is None for digits in whole), values, where, column, problem)
+    numbers = [int(digits) if digits else None for digits in whole]
     if names is None:
         return list(numbers)
     numbers = [None if number == -1 else number for number in numbers]

@@ -25,7 +25,7 @@ def hold_out(splits: dict[str, "Dataset"], needed: str, share: float, seed: int,
     if "validation" in splits or not missing:
         return ""
     train = splits["train"]
-    names, labels = train.features["label"].names, np.array(train["label"])
+    names, labels = train.features["label"].names, np.array(train["label"][:])
     counts = np.bincount(labels, minlength=len(names))
     for label in np.flatnonzero((counts > 0) & (counts <= len(missing))):
         raise UserError(
@@ -42,7 +42,7 @@ def hold_out(splits: dict[str, "Dataset"], needed: str, share: float, seed: int,
     for number, split in enumerate(missing):
         held = np.flatnonzero((number * taken <= place) & (place < (number + 1) * taken))
         splits[split] = train.select(held)
-        digest.update("\n".join([split, *splits[split]["text"]]).encode())
+        digest.update("\n".join([split, *splits[split]["text"][:]]).encode())
     splits["train"] = train.select(np.flatnonzero(place >= len(missing) * taken))
     return digest.hexdigest()[:20]
 
@@ -60,11 +60,11 @@ def take_fold(
 
     train, val = splits["train"], splits.get("validation")
     if val is not None:
-        place = 0 if from_train else max(train["index"]) + 1
-        places = np.array(val["index"]) + place
+        place = 0 if from_train else max(train["index"][:]) + 1
+        places = np.array(val["index"][:]) + place
         val = val.remove_columns("index").add_column("index", places)
         train = concatenate_datasets([train, val.select_columns(train.column_names)])
-    names, labels = train.features["label"].names, np.array(train["label"])
+    names, labels = train.features["label"].names, np.array(train["label"][:])
     train = train.select(np.flatnonzero(labels >= 0))
     labels = labels[labels >= 0]
     counts = np.bincount(labels, minlength=len(names))

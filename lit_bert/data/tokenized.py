@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 7
+FORMAT = 8
 """Version of the rows in the cache. It is part of their key, so that older ones are left alone."""
 
 _FOLDER, _MANIFEST = "tokenised", "manifest.json"
@@ -62,7 +62,7 @@ def prepare(options: DataOptions, tokenizer: "PreTrainedTokenizerBase") -> str:
     location, digest = dataset.fetch(options.dataset)
     # A data set counts by its content, wherever it is.
     rows = asdict(replace(options, dataset=digest, max_length=max_length))
-    content = [FORMAT, rows, tokenizer.backend_tokenizer.to_str()]
+    content = [FORMAT, rows, tokenizer.backend_tokenizer.to_str(), tokenizer.model_input_names, tokenizer.pad_token_id]
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
     with cached_dir(cache_dir() / _FOLDER / key) as folder:
         if folder is None:
@@ -73,16 +73,18 @@ def prepare(options: DataOptions, tokenizer: "PreTrainedTokenizerBase") -> str:
             datasets.disable_progress_bars()
         splits, held_out, counts = _choose(options, location)
         encode = TextEncoder(tokenizer, max_length, options.long_text)
-        tokenised = datasets.DatasetDict()
         for split, chosen in splits.items():
-            tokenised[split] = chosen.map(
+            chosen.map(
                 encode,
                 batched=True,
                 input_columns=[column for column in ("text", "text_pair") if column in chosen.column_names],
+                cache_file_name=str(folder / f"{split}.arrow"),  # or they would stand in memory first
+                writer_batch_size=10_000,
                 desc=f"Tokenising {split} rows",
                 new_fingerprint=f"{key}-{split}",  # without it, `datasets` pickles the tokenizer to make one
             )
         manifest = {
+            "splits": list(splits),
             "class_names": splits["train"].features["label"].names,
             "max_length": max_length,
             "pad_token_id": tokenizer.pad_token_id,
@@ -90,7 +92,6 @@ def prepare(options: DataOptions, tokenizer: "PreTrainedTokenizerBase") -> str:
             "audit": audit(splits) | {"held_out": counts} | encode.counts(),
             "held_out": held_out,
         }
-        tokenised.save_to_disk(folder)
         (folder / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     return key
 
@@ -115,7 +116,7 @@ def _choose(options: DataOptions, location: str | dict[str, str]) -> tuple[dict[
             where = f"--data.{split}_rows {wanted[split]}: the {source} split of {options.dataset}"
             splits[split] = sample(found[source], wanted[split], seed, where)
     if "test" in splits:
-        known = np.array(splits["test"]["label"]) >= 0
+        known = np.array(splits["test"]["label"][:]) >= 0
         splits["unlabelled"] = splits["test"].select(np.flatnonzero(~known))
         splits["test"] = splits["test"].select(np.flatnonzero(known))
     splits = {split: rows for split, rows in splits.items() if len(rows)}
@@ -127,10 +128,12 @@ def _choose(options: DataOptions, location: str | dict[str, str]) -> tuple[dict[
 
 def read(key: str) -> TokenizedSplits:
     """Map the rows of a key from the cache."""
-    from datasets import load_from_disk
+    from datasets import Dataset
 
     folder = cache_dir() / _FOLDER / key
-    return TokenizedSplits(dict(load_from_disk(folder)), **json.loads((folder / _MANIFEST).read_text("utf-8")))
+    manifest = json.loads((folder / _MANIFEST).read_text("utf-8"))
+    splits = {split: Dataset.from_file(str(folder / f"{split}.arrow")) for split in manifest.pop("splits")}
+    return TokenizedSplits(splits, **manifest)
 
 
 def rows(splits: Mapping[str, "Dataset"], name: str, with_unlabelled: bool) -> "Dataset":

@@ -42,7 +42,8 @@ class LossWeights(nn.Module):
         """Balance the weights by the training rows of a data module, which `training` cannot do without."""
         splits = getattr(data, "splits", {})
         if self.balanced and "train" in splits:
-            counts = torch.bincount(torch.tensor(splits["train"]["label"]), minlength=len(self.values))
+            labels = splits["train"]["label"][:]  # without the slice, a column is read row by row
+            counts = torch.bincount(torch.tensor(labels), minlength=len(self.values))
             self.values.copy_(counts.sum() / (len(counts) * counts.clamp_min(1)))
         elif self.balanced and training:
             raise UserError("--model.class_weights balanced: this data module does not tell its rows; give a list")

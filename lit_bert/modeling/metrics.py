@@ -27,7 +27,6 @@ class PresentClassAUROC(MulticlassAUROC):
 
     def compute(self) -> Tensor:  # type: ignore[override]
         probs, labels = dim_zero_cat(self.preds), dim_zero_cat(self.target)
-        probs, labels = probs[labels != IGNORED], labels[labels != IGNORED]
         present = torch.unique(labels)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # classes without rows
@@ -55,35 +54,38 @@ class MeanLoss(Metric):
         return self.total / self.count
 
 
-class _ConfusionMetric(Metric):
-    """Counts rows by true and predicted class; torchmetrics' own would wait for a GPU at each training step."""
+class _ClassCounts(Metric):
+    """Counts each class's rows that are right, true, and predicted; torchmetrics waits for a GPU at each update."""
 
     counts: Tensor
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.num_classes = num_classes
-        self.add_state("counts", torch.zeros(num_classes**2, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(3, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        known = target != IGNORED
-        self.counts.index_add_(0, target.clamp_min(0) * self.num_classes + preds, known.long())
+        right, true, predicted = self.counts.unbind()
+        known = (target != IGNORED).long()
+        right.index_add_(0, preds, known * (preds == target))
+        true.index_add_(0, target.clamp_min(0), known)
+        predicted.index_add_(0, preds, known)
 
 
-class TrainingAccuracy(_ConfusionMetric):
+class TrainingAccuracy(_ClassCounts):
     """The share of rows whose class is predicted."""
 
     def compute(self) -> Tensor:
-        return self.counts.view(self.num_classes, -1).trace() / self.counts.sum()
+        right, true, _ = self.counts.unbind()
+        return right.sum() / true.sum()
 
 
-class TrainingF1(_ConfusionMetric):
+class TrainingF1(_ClassCounts):
     """The mean F1 of the classes that are true or predicted somewhere."""
 
     def compute(self) -> Tensor:
-        matrix = self.counts.view(self.num_classes, -1)
-        rows = matrix.sum(dim=0) + matrix.sum(dim=1)
-        return (2 * matrix.diag() / rows)[rows > 0].mean()
+        right, true, predicted = self.counts.unbind()
+        rows = true + predicted
+        return (2 * right / rows)[rows > 0].mean()
 
 
 def training_metrics(num_classes: int) -> MetricCollection:
