@@ -123,6 +123,8 @@ class BertClassifier(LightningModule):
         return F.cross_entropy(logits, batch["labels"], weights, ignore_index=IGNORED, reduction="none")
 
     def setup(self, stage: str) -> None:
+        for metrics in (self.train_metrics, self.val_metrics, self.test_metrics):
+            metrics.reset()  # another Trainer may have been stopped within an epoch
         with suppress(UserError):  # a checkpoint that is loaded later may bring other classes
             self._match_data()
 

@@ -196,6 +196,11 @@ def test_the_rows_of_the_table_are_those_evaluated_which_may_be_none(
     assert records["calibration"] == {}
 
 
+def test_nothing_is_evaluated_from_what_a_checkpoint_stored(best: Path, refused: Refused) -> None:
+    said = refused(["validate", f"--ckpt_path={best}", "--trainer.limit_val_batches=0"])
+    assert "--trainer.limit_val_batches: nothing was evaluated" in said
+
+
 def test_predictions_of_the_data_go_where_they_are_wanted(best: Path, capfd: pytest.CaptureFixture[str]) -> None:
     main(["predict", f"--ckpt_path={best}", "--output=-", "--format=jsonl", "--trainer.enable_progress_bar=false"])
     rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]

@@ -1,5 +1,6 @@
 """The parts taken out and recombined, as in scripts and projects of one's own."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from transformers import (
 from lit_bert import BertClassifier, RottenTomatoesDataModule, TextClassificationDataModule
 from lit_bert.callbacks.row_recorder import RowRecorder
 from lit_bert.errors import UserError
+from lit_bert.evaluation.finish import evaluate
 
 
 @pytest.fixture
@@ -212,6 +214,34 @@ def test_what_a_broken_off_epoch_left_is_forgotten(tiny_bert: str, data: Any) ->
     [metrics] = trainer.validate(model, data, verbose=False)
     assert len(recorder.rows["val"]["labels"]) == 20
     assert metrics["val/loss"] == pytest.approx(recorder.rows["val"]["loss"].mean().item())
+
+
+def test_evaluation_needs_no_recorder(best: Path) -> None:
+    model = BertClassifier.load_from_checkpoint(best)
+    data = TextClassificationDataModule(**torch.load(best)["datamodule_hyper_parameters"])
+    results = evaluate(Trainer(**QUIET), model, data, "test", None, None)
+    wanted = json.loads((best.parents[1] / "metrics.json").read_text())["test"]
+    assert results["test/acc"] == pytest.approx(wanted["acc"])
+
+
+def test_metrics_begin_anew_with_another_trainer(tiny_bert: str, data: Any) -> None:
+    class StopsWithin(BertClassifier):
+        steps = 3
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            if batch_idx == self.steps:
+                raise ZeroDivisionError
+            return super().training_step(batch, batch_idx)
+
+    model = StopsWithin(tiny_bert)
+    with pytest.raises(ZeroDivisionError):
+        Trainer(max_epochs=1, **QUIET).fit(model, data)
+    model.steps = 5  # batches of 8 rows, of 40
+    trainer = Trainer(max_epochs=1, callbacks=[recorder := RowRecorder()], **QUIET)
+    trainer.fit(model, data)
+    rows = recorder.rows["train"]
+    accuracy = (rows["preds"] == rows["labels"]).float().mean()
+    assert trainer.callback_metrics["train/acc"].item() == pytest.approx(accuracy.item())
 
 
 class Workers(RottenTomatoesDataModule):  # its old name, which still works

@@ -1,5 +1,6 @@
 """A run whose loss is no longer a number is stopped, and never overwrites a good checkpoint."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ class FiniteGuard(Callback):
 
     def __init__(self) -> None:
         self._finite = torch.tensor(True)
+        self._step = 0  # looked at last
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finite = torch.tensor(True, device=pl_module.device)
@@ -31,20 +33,20 @@ class FiniteGuard(Callback):
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         if isinstance(loss, Tensor):
             self._finite = self._finite & loss.detach().isfinite()
-        if trainer.global_step % CHECK_STEPS == 0:
+        if trainer.global_step % CHECK_STEPS == 0 and trainer.global_step != self._step:
             self._check(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._check(trainer)
+            self._check(trainer, pl_module.parameters())
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Look at the weights as well: an infinite gradient shows in the next loss only."""
-        weights = [value for value in checkpoint["state_dict"].values() if value.is_floating_point()]
-        self._check(trainer, all(bool(value.isfinite().all()) for value in weights))
+        self._check(trainer, checkpoint["state_dict"].values())
 
-    def _check(self, trainer: Trainer, weights_are_finite: bool = True) -> None:
-        finite = bool(self._finite) and weights_are_finite
+    def _check(self, trainer: Trainer, weights: Iterable[Tensor] = ()) -> None:
+        """Look at the losses, and at weights as well: an infinite gradient shows in the next loss only."""
+        self._step = trainer.global_step
+        finite = bool(self._finite) and all(bool(value.isfinite().all()) for value in weights)
         if not trainer.strategy.reduce_boolean_decision(finite, all=True):
             raise UserError(
                 f"the loss or its gradient is not a finite number, at step {trainer.global_step} or up to {CHECK_STEPS}"

@@ -72,6 +72,8 @@ class RowRecorder(Callback):
         checkpoint["train_outputs"] = gather_outputs(self._batches["train"])
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if not trainer.training:
+            return
         self.rows["val"], self._validated_step = checkpoint.get("val_outputs", {}), checkpoint["global_step"]
         rows = checkpoint.get("train_outputs", {})
         self._batches["train"] = [rows] if rows and trainer.is_global_zero else []

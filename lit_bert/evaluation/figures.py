@@ -145,7 +145,7 @@ def coverage(probs: Tensor, labels: Tensor, title: str) -> Figure:
     figure, axes = _new_figure()
     confidence, preds = probs.max(dim=1)
     correct = (preds == labels)[confidence.argsort(descending=True, stable=True)].numpy().cumsum()
-    kept = np.unique(np.linspace(1, len(correct), min(len(correct), 1000)).astype(int))
+    kept = np.unique(np.linspace(1, len(correct), min(len(correct), 200)).astype(int))
     accuracy = correct[kept - 1] / kept
     ends = np.array([wilson_interval(int(correct[rows - 1]), int(rows)) for rows in kept])
     axes.plot(kept / len(correct), accuracy, label=f"accuracy of all rows {accuracy[-1]:.3f}")

@@ -125,17 +125,18 @@ def _draw(
 ) -> None:
     """Log errors, figures and confused pairs to TensorBoard."""
     step, names = trainer.global_step, module.class_names
-    tensorboard, figures = import_if_present("callbacks.tensorboard"), import_if_present("evaluation.figures")
-    loggers = tensorboard.tensorboard_loggers(trainer) if figures else []
+    tensorboard = import_if_present("callbacks.tensorboard")
+    loggers = tensorboard.tensorboard_loggers(trainer)
+    figures = import_if_present("evaluation.figures") if loggers else None
     for split, rows in outputs.items():
         if split != "val":  # TensorBoardCallback has logged these
             tensorboard.log_errors(trainer, split, rows, data, names, step)
-        if loggers:
+        if figures:
             temperature = results["calibration"].get("temperature")
             for name, figure in figures.draw(split, rows, results[split]["slices"], names, temperature):
                 for logger in loggers:
                     logger.experiment.add_figure(f"{split}/{name}", figure, step, close=False)
-        if loggers and len(names) > 2:
+        if figures and len(names) > 2:
             pairs = figures.confused_pairs(rows["preds"], rows["labels"], names)
             columns = ["truth", "prediction", "rows", "share"]
             tensorboard.log_table(trainer, f"{split}/most confused pairs", columns, pairs, step)
@@ -153,12 +154,12 @@ def evaluate(
     model = display_path(ckpt_path) if ckpt_path else f"--model.pretrained {module.pretrained}"
     status(split, f"{model} on the {split} rows of {data.options.dataset}")
     run = trainer.test if split == "test" else trainer.validate
-    run(module, datamodule=data, ckpt_path=ckpt_path, verbose=False)
-    outputs = _recorded_rows(trainer).get(split)
-    if not outputs:
+    [metrics] = run(module, datamodule=data, ckpt_path=ckpt_path, verbose=False) or [{}]
+    if not metrics:
         raise UserError(f"--trainer.limit_{split}_batches: nothing was evaluated")
-    if not trainer.is_global_zero:
-        return {}
+    outputs = _recorded_rows(trainer).get(split)
+    if not trainer.is_global_zero or not outputs:
+        return dict(metrics)
     results = evaluate_splits(module.class_names, data, {split: outputs})
     report.print_results(results)
     if folder is not None:
