@@ -3,8 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from shutil import rmtree
@@ -12,11 +12,12 @@ from subprocess import DEVNULL, Popen, TimeoutExpired
 from typing import Any
 
 import yaml
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from optuna import TrialPruned
 from optuna.trial import Trial
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lit_bert.errors import reason
 from lit_bert.run.run_dir import CHECKPOINTS, CONFIG, LAST, LOCK, METRICS
 from lit_bert.study.space import Run, as_options
 
@@ -56,8 +57,7 @@ class Runner:
         target = self.folder / run.name
         last = target / CHECKPOINTS / LAST
         if target.is_dir():
-            with FileLock(target / LOCK):  # until a process ends that a killed study left
-                pass
+            self._wait_for(target)
         if not (target / METRICS).is_file():
             words = [f"--ckpt_path={last}"]
             if not last.is_file():
@@ -68,6 +68,13 @@ class Runner:
         if "val" not in self.results(run):
             raise RunFailed("nothing was validated")
         return float(self.results(run)["val"]["acc"])
+
+    def _wait_for(self, target: Path) -> None:
+        """Wait until a process ends that a killed study left in a run's folder, or a signal comes."""
+        while not self.stopped_by:
+            with suppress(Timeout), FileLock(target / LOCK, timeout=1):
+                return
+        raise RunFailed(f"another process works in {target}")
 
     def test(self, run: Run) -> float:
         """Test a run's best checkpoint, once, and return the accuracy."""
@@ -83,8 +90,11 @@ class Runner:
         """Run a command with the best checkpoint, on the device that the run was trained on."""
         target = self.folder / run.name
         if not (target / output).is_file():
-            trainer = yaml.safe_load((target / CONFIG).read_text("utf-8"))["trainer"]
-            device = as_options({f"trainer.{name}": trainer[name] for name in ("accelerator", "devices")})
+            try:
+                trainer = yaml.safe_load((target / CONFIG).read_text("utf-8"))["trainer"]
+                device = as_options({f"trainer.{name}": trainer[name] for name in ("accelerator", "devices")})
+            except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+                raise RunFailed(f"{target / CONFIG} cannot be used ({reason(error)})") from error
             best = target / (self.results(run)["checkpoint"] or f"{CHECKPOINTS}/{LAST}")
             self._call([*words, f"--ckpt_path={best}", *device], target / output)
         return target / output
@@ -92,20 +102,18 @@ class Runner:
     def _call(self, words: Sequence[str], output: Path, should_prune: Callable[[], bool] = lambda: False) -> None:
         """Run a command that writes a file; SIGTERM lets it save first if it is to end before."""
         pruned = False
-        environment = self._environments.get()
-        variables = {**os.environ, "SLURM_RESTART_COUNT": "0", **environment}  # or a requeued job's runs go on as one
         command: list[str] = [sys.executable, "-m", "lit_bert", *words]
         with output.parent.with_name(f"{output.parent.name}.log").open("a+", encoding="utf-8", errors="replace") as log:
             start = log.tell()
-            options: dict[str, Any] = {"stdin": DEVNULL, "stdout": log, "stderr": log, "env": variables}
-            with Popen(command, **options, start_new_session=True) as process:  # out of reach of the terminal's Ctrl-C
-                try:
-                    while process.poll() is None and not self.stopped_by and not (pruned := should_prune()):
-                        with suppress(TimeoutExpired):
-                            process.wait(1)
-                finally:
-                    process.terminate()
-                    self._environments.put(environment)
+            with self._environment() as variables:
+                options: dict[str, Any] = {"stdin": DEVNULL, "stdout": log, "stderr": log, "env": variables}
+                with Popen(command, **options, start_new_session=True) as process:  # the terminal's Ctrl-C is ours
+                    try:
+                        while process.poll() is None and not self.stopped_by and not (pruned := should_prune()):
+                            with suppress(TimeoutExpired):
+                                process.wait(1)
+                    finally:
+                        process.terminate()
             log.seek(start)
             lines = [line for line in log.read().splitlines() if line.strip()]
         if output.is_file():
@@ -115,6 +123,15 @@ class Runner:
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         said = [*lines[-1:], *errors] if process.returncode > 0 else []
         raise RunFailed([f"its process ended with status {process.returncode}", *said][-1])
+
+    @contextmanager
+    def _environment(self) -> Iterator[dict[str, str]]:
+        """Lend the environment variables of a process, so that no two processes share a GPU."""
+        environment = self._environments.get()
+        try:
+            yield {**os.environ, "SLURM_RESTART_COUNT": "0", **environment}  # or a requeued job's runs go on as one
+        finally:
+            self._environments.put(environment)
 
 
 def _pruner(trial: Trial, folder: Path) -> Callable[[], bool]:

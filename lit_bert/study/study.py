@@ -86,6 +86,8 @@ def check(plan: Plan) -> str:
                 main(["fit", *plan.arguments(run), "--print_config"])
         except SystemExit as stop:
             if stop.code:
+                source = "--search" if plan.space else f"--variant {run.candidate}" if run.options else "all runs"
+                sys.stderr.write(f"the mistake is in the options of {source}: {shlex.join(plan.arguments(run))}\n")
                 raise
         configs += config.getvalue()
         if (plan.space or plan.variants) and yaml.safe_load(config.getvalue())["data"].get("val_split") == "test":
@@ -134,16 +136,23 @@ def _conclude(trials: dict[int, FrozenTrial], plan: Plan, runner: Runner, worker
         tested = zip(chosen, pool.map(test, chosen), strict=True)
         accuracies = {run.name: accuracy for run, accuracy in tested if accuracy is not None}
     candidates = summarise(runs, val, accuracies)
-    content = {"command": shlex.join(sys.argv), "best": best, "candidates": candidates, "failed": failed}
+    pruned = [number for number, trial in trials.items() if trial.state == TrialState.PRUNED]
+    content: dict[str, Any] = {"command": shlex.join(sys.argv), "best": best, "candidates": candidates}
+    content |= {"failed": failed, "pruned": pruned}
     write_json(runner.folder / "study.json", content)
     print_table(candidates, Console(highlight=False, soft_wrap=True))
+    status("best", f"{best}: {shlex.join(candidates[best]['options']) or 'without other options'}")
     for line in failed:
         status("failed", line)
     for name, seed in {(run.candidate, run.seed): None for listed in runs.values() for run in listed}:
         folds = [run for run in runs[name] if run.seed == seed]
         if len(folds) == plan.folds:
             output = runner.folder / f"out_of_fold-{name}-seed{seed}.csv"
-            join_folds([runner.predict_fold(run) for run in folds], output)
+            try:
+                join_folds([runner.predict_fold(run) for run in folds], output)
+            except RunFailed as error:
+                status("failed", f"{output.name}: {error}")
+                continue
             status("folds", f"each row as predicted by the run not trained on it: {display_path(output)}")
     return content
 

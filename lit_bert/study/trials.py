@@ -21,6 +21,9 @@ from lit_bert.study.runner import RunFailed, Runner
 from lit_bert.study.space import Plan, suggest
 
 JOURNAL = "optuna.log"
+GIVEN_UP_AFTER = 3
+"""The study ends if so many trials, the first ones, failed."""
+
 PLACE, REASON, SETTINGS = "place", "reason", "settings"
 """Attributes of a trial, its place in the plan and why it failed, and of a study, what it was begun with."""
 
@@ -88,6 +91,10 @@ def run_trials(study: optuna.Study, plan: Plan, runner: Runner, workers: int) ->
         runner.stopped_by = number
         signal.signal(number, signal.SIG_DFL)  # another one ends the study at once, but not its runs
 
+    def stop_early(study: optuna.Study, trial: FrozenTrial) -> None:
+        if runner.stopped_by or _first_failed(study):
+            study.stop()
+
     waiting = plan.size - sum(trial.state != TrialState.WAITING for trial in latest_trials(study).values())
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
@@ -96,7 +103,7 @@ def run_trials(study: optuna.Study, plan: Plan, runner: Runner, workers: int) ->
             n_trials=max(0, waiting),
             n_jobs=workers,
             catch=(RunFailed,),
-            callbacks=[lambda study, _: study.stop() if runner.stopped_by else None],
+            callbacks=[stop_early],
             show_progress_bar=True,
         )
     finally:
@@ -105,6 +112,15 @@ def run_trials(study: optuna.Study, plan: Plan, runner: Runner, workers: int) ->
     if runner.stopped_by:
         sys.stderr.write(f"stopped by {signal.Signals(runner.stopped_by).name}; the same command goes on\n")
         raise SystemExit(128 + runner.stopped_by)
+    if failed := _first_failed(study):
+        raise UserError(f"the first {GIVEN_UP_AFTER} trials failed: {failed}; the same command tries them again")
+
+
+def _first_failed(study: optuna.Study) -> str | None:
+    """Return why the first trial failed if those after it did, too: the others would be as hopeless."""
+    first = list(latest_trials(study).values())[:GIVEN_UP_AFTER]
+    hopeless = len(first) == GIVEN_UP_AFTER and all(trial.state == TrialState.FAIL for trial in first)
+    return str(first[0].user_attrs.get(REASON, "its process was lost")) if hopeless else None
 
 
 def _run_trial(trial: Trial, plan: Plan, runner: Runner) -> float:

@@ -134,13 +134,31 @@ def test_a_run_that_fails_is_listed_and_the_others_count(
     assert (list(again["candidates"]), again["failed"]) == (["baseline", "explodes"], [])
 
 
+def test_a_study_whose_first_runs_fail_ends(
+    recipe: str, processes: Processes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    processes.before = {f"baseline-seed{seed}": fail for seed in (1, 2, 3)}
+    words = ["--config", recipe, "--seeds=9"]
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "error: the first 3 trials failed: baseline-seed1: the loss is not a finite" in capsys.readouterr().err
+    assert len(processes.calls) == 3
+    assert main(words)["failed"] == []
+
+
+def test_a_mistake_is_told_with_the_variant_it_is_in(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--config", recipe, "--variant", "typo", "--data.batch_sise=8"])
+    assert "the mistake is in the options of --variant typo: " in capsys.readouterr().err
+
+
 def test_a_trial_that_falls_behind_is_given_up(
     search: list[str], processes: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lit_bert.study.runner._val_accuracies", lambda run: [0.2 if "trial006" in run.name else 0.5])
     found = main([*search, "--trials=8"])
     assert sorted(found["candidates"]) == [f"trial{number:03}" for number in (0, 1, 2, 3, 4, 5, 7)]
-    assert found["failed"] == []
+    assert (found["failed"], found["pruned"]) == ([], [6])
 
 
 @pytest.mark.parametrize("options", [[], ["--workers=2"], ["--storage=sqlite:///shared.db"]])
