@@ -25,12 +25,15 @@ class Interrupted(Exception):
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Print a `UserError` on standard error, and exit with status 2."""
+    """Print a `UserError` on standard error, and exit with status 2; after Ctrl-C with 130."""
     try:
         yield
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped by SIGINT\n")
+        raise SystemExit(130) from None
 
 
 def reason(error: BaseException) -> str:

@@ -23,6 +23,8 @@ def main(args: Sequence[str] | None = None) -> None:
         try:
             from lit_bert.inference.server import serve  # imports torch, which takes seconds
         except ModuleNotFoundError as error:
+            if error.name not in ("fastapi", "prometheus_client", "uvicorn"):
+                raise
             raise UserError(f"a server needs {error.name}: pip install -e '.[serve]' -c constraints.txt") from error
         serve(options.ckpt_path, listener, options.token, options.max_queue)
 

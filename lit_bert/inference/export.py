@@ -50,8 +50,12 @@ def export(
     """
     from safetensors import SafetensorError
 
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"--to {folder}: it is not empty; give a folder that is new or empty")
+    target = folder.absolute()
+    try:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise UserError(f"--to {folder}: it is not empty; give a folder that is new or empty")
+    except OSError as error:
+        raise UserError(f"--to {folder}: cannot be read ({error.strerror})") from error
     checkpoint = Checkpoint.read(path)
     model = restore_model(checkpoint)
     model.config.architectures = [type(model).__name__]
@@ -60,7 +64,7 @@ def export(
     if data.get("text_pair_column") or data.get("long_text", "head") != "head":
         names = ("max_length", "long_text", "text_pair_column")  # for `Predictor`; transformers passes them over
         model.config.update({SETTINGS: {name: data.get(name) for name in names}})
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = target.with_name(f".{target.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)  # left by an export that was killed
         partial.mkdir(parents=True)
@@ -78,7 +82,7 @@ def export(
         (partial / "README.md").write_text(card, encoding="utf-8")
         for weights in partial.glob("*.safetensors"):  # safetensors makes them readable for their owner alone
             shutil.copymode(partial / "README.md", weights)
-        partial.replace(folder)
+        partial.replace(target)
     except (OSError, SafetensorError) as error:
         cause = error.strerror if isinstance(error, OSError) else None
         raise UserError(f"--to {folder}: cannot be written ({cause or reason(error)})") from error

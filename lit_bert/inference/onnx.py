@@ -51,12 +51,12 @@ def write_onnx(model: Any, path: Path, max_positions: int, pairs: bool) -> float
             torch.onnx.export(model, (), str(path), kwargs=inputs, **options)
         except Exception as error:  # the exporter raises many things at what it does not know
             raise UserError(f"--onnx: a {model.config.model_type} model cannot be exported: {reason(error)}") from error
-    difference = 0.0
+    session, difference = _open(path), 0.0
     for rows, tokens in ((3, 7), (1, 4)):
         batch = {name: value[:rows, :tokens] for name, value in inputs.items()}
         with torch.inference_mode():
             expected = model(**batch).logits.softmax(dim=-1)
-        difference = max(difference, float((_run(_open(path), batch).softmax(dim=-1) - expected).abs().max()))
+        difference = max(difference, float((_run(session, batch).softmax(dim=-1) - expected).abs().max()))
     if difference > TOLERANCE:
         raise UserError(f"--onnx: its probabilities differ by {difference:.1e} from PyTorch's; nothing was written")
     return difference

@@ -47,7 +47,10 @@ def predict_texts(trainer: Trainer, settings: Namespace, run_dir: Path) -> None:
     ranks.check_launched_processes(trainer.world_size)
     with ranks.rank_zero_first():
         module = _text_predictor(trainer, settings, run_dir)
-    trainer.predict(module, dataloaders=range(1), return_predictions=False)
+    try:
+        trainer.predict(module, dataloaders=range(1), return_predictions=False)
+    except SystemExit as stop:  # Lightning makes status 1 of Ctrl-C
+        raise module.fault or stop from None
     if trainer.is_global_zero:
         module.print_summary()
     if module.fault:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from lit_bert.data.formats import DEFAULT_FORMAT, read_rows
+from lit_bert.data.formats import DEFAULT_FORMAT, TABLE_SUFFIXES, read_rows, suffix_of
 from lit_bert.errors import UserError, reason
 from lit_bert.files import atomic_write
 
@@ -104,7 +104,7 @@ def open_output(output: str) -> Iterator[TextIO]:
         UserError: It cannot be written.
     """
     path, is_stdout = Path(output), output == STDOUT
-    is_open = is_stdout or str(path.absolute()).startswith(("/dev/", "/proc/"))
+    is_open = is_stdout or str(path.absolute()).startswith(("/dev/std", "/dev/fd/", "/proc/"))
     if not is_open and (path.is_file() or not path.exists()):
         path = path.resolve() if path.is_symlink() else path
         with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
@@ -123,8 +123,8 @@ def open_output(output: str) -> Iterator[TextIO]:
 def write_predictions(output: str, kind: str, outputs: "Mapping[str, Tensor]", rows: "Dataset") -> None:
     """Write the predictions of a split: `outputs` has `index` (N,) and `probs` (N, C), the rows `text` and `label`."""
     class_names, pairs = rows.features["label"].names, "text_pair" in rows.column_names
-    texts = zip(rows["text"], rows["text_pair"], strict=True) if pairs else rows["text"]
-    labelled = dict(zip(rows["index"], zip(texts, rows["label"], strict=True), strict=True))
+    texts = zip(rows["text"][:], rows["text_pair"][:], strict=True) if pairs else rows["text"][:]
+    labelled = dict(zip(rows["index"][:], zip(texts, rows["label"][:], strict=True), strict=True))
     with open_output(output) as file:
         writer = PredictionWriter(file, class_names, RowFormat(kind, pairs))
         for index, probs in zip(outputs["index"].tolist(), outputs["probs"].tolist(), strict=True):
@@ -141,13 +141,14 @@ class LabelledRow(NamedTuple):
 
 
 def read_predictions(path: Path) -> list[LabelledRow]:
-    """Read a predictions file that has labels: JSONL if its name ends in `.jsonl`, else CSV.
+    """Read a predictions file that has labels; it is CSV if its name does not say another format.
 
     Raises:
         UserError: It cannot be read, has no rows, or is no file that `predict` writes for rows with labels.
     """
     rows = []
-    for number, row in enumerate(filter(None, read_rows(path, str(path), DEFAULT_FORMAT, {})), 1):
+    suffix = suffix_of(path) if suffix_of(path) in TABLE_SUFFIXES else ".csv"
+    for number, row in enumerate(filter(None, read_rows(path, str(path), DEFAULT_FORMAT, {}, suffix=suffix)), 1):
         where = f"{path}, row {number}"
         try:
             found = LabelledRow(int(row["row"]), row["label"], row["pred"])

@@ -103,9 +103,9 @@ class TextPredictor(LightningModule):
                         self.unknown = sorted({*self.unknown, *unknown})[:5]
                         progress.advance(task, outcomes.total())
             except (UserError, KeyboardInterrupt, RuntimeError) as error:  # the last for want of memory
+                self.fault = error
                 if self.rows or not self.outcomes:
                     raise
-                self.fault = error
             if not self.outcomes:
                 raise UserError("--input -: standard input has no lines")
         return self.outcomes

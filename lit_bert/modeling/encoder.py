@@ -99,7 +99,7 @@ def find_tokenizer(source: str | Checkpoint) -> "PreTrainedTokenizerBase":
 
     It neither truncates nor pads on its own, and its `model_max_length` is how many tokens the encoder takes at most.
     """
-    if isinstance(source, str) and not source.endswith(".ckpt"):
+    if isinstance(source, str) and not Path(source).is_file():
         return load_tokenizer(find_encoder(source), f"--model.pretrained {source}")
     checkpoint = Checkpoint.read(source) if isinstance(source, str) else source
     where = f"--ckpt_path {checkpoint.path}"

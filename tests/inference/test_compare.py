@@ -91,5 +91,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_what_predict_writes_can_be_read(tmp_path: Path) -> None:
-    result = read_predictions(write(tmp_path / "a.jsonl", {0}))
-    assert result[:2] == [(1, "pos", "neg"), (2, "pos", "pos")]
+    for name in ("a.jsonl", "a.csv"):
+        path = write(tmp_path / name, {0})
+        assert read_predictions(path)[:2] == [(1, "pos", "neg"), (2, "pos", "pos")]
+    for name in ("a", "a.txt", "a.2026"):  # `predict` writes CSV to a file of any other name
+        assert read_predictions(path.rename(path := tmp_path / name))[:2] == [(1, "pos", "neg"), (2, "pos", "pos")]

@@ -157,6 +157,8 @@ def without_bias(content: dict[str, Any]) -> dict[str, Any]:
         ("other", "out", {}, "its weights are not those of the model that it describes (1 differ)"),
         ("best", "out", {"onnx": True}, "--onnx: install what it needs with pip install '.[onnx]'"),
         ("best", "file/out", {}, "--to file/out: cannot be written (Not a directory)"),
+        ("best", "file", {}, "--to file: it is not empty; give a folder that is new or empty"),
+        ("best", ".", {}, "--to .: it is not empty; give a folder that is new or empty"),
     ],
 )
 def test_a_mistake_leaves_everything_as_it_was(

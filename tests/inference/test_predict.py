@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,20 @@ def test_a_lack_of_memory_is_explained(
     assert stop.value.code == 2
     assert not Path("out.csv").exists()
     assert "error: out of memory predicting texts; lower --data.max_length" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_with_its_status_and_leaves_no_file(
+    best: Path, lines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Predictor, "_predict_window", interrupt)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):  # the front door makes status 130 of it
+        main(["predict", f"--ckpt_path={best}", f"--input={lines}", "--output=out.csv"])
+    signal.signal(signal.SIGINT, before)  # Lightning ignores it from now on
+    assert not Path("out.csv").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import contextlib
 import csv
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,6 +50,14 @@ def test_a_file_is_replaced_when_all_is_written(tmp_path: Path) -> None:
     write(path)
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_in_memory_is_replaced_like_any_other() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        path = Path(folder) / "out.csv"
+        for text in ("first", "second"):
+            write(path, text)
+            assert path.read_text() == text
 
 
 def test_of_a_symbolic_link_the_target_is_replaced(tmp_path: Path) -> None:

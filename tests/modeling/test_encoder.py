@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 
 from lit_bert import BertClassifier, TextClassificationDataModule
 from lit_bert.errors import UserError
-from lit_bert.modeling.encoder import find_encoder, load_tokenizer
+from lit_bert.modeling.encoder import find_encoder, find_tokenizer, load_tokenizer
 
 
 def test_folders_that_hold_no_encoder(tmp_path: Path) -> None:
@@ -30,6 +30,11 @@ def test_token_ids_beyond_the_encoders_are_refused(tiny_bert: str, tmp_path: Pat
     (folder / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"beyond: its tokenizer has 5001 tokens, its encoder \d+; they do not belong"):
         load_tokenizer(folder, "beyond")
+
+
+def test_the_tokenizer_of_a_checkpoint_with_any_name(best: Path, tmp_path: Path) -> None:
+    copy = shutil.copy(best, tmp_path / "model.pt")
+    assert find_tokenizer(str(copy)).get_vocab() == find_tokenizer(str(best)).get_vocab()
 
 
 def test_frozen_layers_stay_as_they_are_and_the_others_learn(tiny_bert: str, reviews: Path) -> None:
