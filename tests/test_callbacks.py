@@ -21,6 +21,7 @@ from lightning.pytorch.tuner import Tuner
 from processes import run
 
 from lit_bert import BertClassifier, TextClassificationDataModule
+from lit_bert.callbacks.cuda_graphs import CudaGraphs
 from lit_bert.cli import main
 from lit_bert.modeling.checkpoint import Checkpoint, read_safely
 
@@ -259,6 +260,13 @@ def test_another_optimizer_has_decay_groups_and_the_linear_schedule(recipe: str)
     again = main(["fit", "--ckpt_path=last", "--trainer.max_epochs=3"])
     assert type(again.trainer.optimizers[0]) is torch.optim.SGD
     assert again.trainer.global_step == 15
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_option_for_cuda_graphs_adds_their_callback(recipe: str, wanted: bool) -> None:
+    words = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--checkpoint.monitor=null"]
+    cli = main(["fit", "--config", recipe, f"--model.cuda_graphs={str(wanted).lower()}", *words, *NO_END])
+    assert any(isinstance(callback, CudaGraphs) for callback in cli.trainer.callbacks) == wanted
 
 
 def test_another_schedule_is_stepped_with_the_optimizer(recipe: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_recipe, make_reviews
+from conftest import events, make_recipe, make_reviews
 from processes import finish, run, start
 
 from lit_bert.cli import main
@@ -45,6 +45,13 @@ def weights(root: Path) -> dict[str, torch.Tensor]:
     return {k: v for k, v in read_safely(path)["state_dict"].items() if "key.bias" not in k}
 
 
+def logged(root: Path) -> dict[str, list[float]]:
+    """What is logged of the rows of each epoch; a rank's mean of its own batches would differ."""
+    [run] = root.iterdir()
+    tags = ("train/acc", "train/f1", "val/acc", "val/f1", "val/loss")
+    return {tag: values for tag, values in events(run).items() if tag in tags}
+
+
 def evaluated(root: Path) -> tuple[Any, str]:
     [metrics] = root.glob("test/*/metrics-test.json")
     [predictions] = root.glob("predict/*/predictions.csv")
@@ -75,9 +82,13 @@ def test_ranks_and_accumulation_give_the_same(
     for fit in FITS:
         expected = weights(alone / f"{fit}-18x1")
         for size, accumulate in layouts:
-            for name, value in weights(tmp_path / f"{fit}-{size}x{accumulate}").items():
+            folder = tmp_path / f"{fit}-{size}x{accumulate}"
+            for name, value in weights(folder).items():
                 torch.testing.assert_close(value, expected[name], atol=2e-5, rtol=1e-4, msg=f"{fit} {name}")
+            for name, value in logged(folder).items():
+                assert value == pytest.approx(logged(alone / f"{fit}-18x1")[name], abs=1e-5), f"{fit} {name}"
     metrics, predictions = evaluated(tmp_path)
+    assert len(logged(folder)) == 5
     assert (metrics, predictions) == evaluated(alone)
     assert metrics["rows"] == 30
     assert len(predictions.splitlines()) == 31
