@@ -9,8 +9,6 @@ from torch.utils.data import DataLoader
 
 from lit_bert.data import position, tokenized
 from lit_bert.data.collate import make_loader, padded_lengths
-from lit_bert.data.encoding import LongText
-from lit_bert.data.formats import TableFormat
 from lit_bert.data.options import DataOptions, check_batching
 from lit_bert.data.sampler import LengthGroupedSampler
 from lit_bert.modeling.encoder import find_tokenizer
@@ -30,33 +28,15 @@ class TextClassificationDataModule(LightningDataModule):
             revision), "packaged" (Rotten Tomatoes from the Python package index), or a file for each split:
             `--data.dataset.train FILE`, `.validation` and `.test`.
         tokenizer: Hub model id, local folder, checkpoint file, "packaged" or "packaged-base".
-        text_column: Column of the texts.
-        label_column: Column of the labels: names of classes, or whole numbers.
-        text_pair_column: Column of each row's second text, if rows are pairs of texts.
-        delimiter: What separates the columns of a CSV file; null is a comma, or in a .tsv file a tab.
-        class_names: Names of the classes, in the order of their numbers; null takes the data's own.
-        holdout: Share of the training rows that are held out, class by class, for each split that is missing.
-        folds: Number of folds of the training and validation rows, for cross-validation; null keeps the splits.
-        fold: The fold to validate on, from 1; the others are trained on.
-        drop_unlabelled: Whether training and validation rows without a label are left out; otherwise they are an error.
-        drop_leaked: Whether training rows whose text is among the validation or test rows are left out.
-        train_rows: Training rows, drawn by `shuffle(sample_seed).select(range(n))`; null takes all.
-        val_rows: Validation rows, drawn the same way; null takes all.
-        test_rows: Test rows, drawn the same way; null takes all.
-        sample_seed: Seed of these draws.
-        val_split: Split that `fit` and `validate` evaluate on. Choosing the best checkpoint on "test" makes its score
-            there too high.
-        predict_split: Which rows `predict` reads: those drawn for "train", "val" or "test".
         batch_size: Training rows per batch, on each device.
         eval_batch_size: Rows per batch of validation, test and prediction, on each device.
-        max_length: Tokens of a sequence at most, special tokens included; null is what the encoder can take.
-        long_text: What is read of longer texts: their "head", or "head_tail" (a quarter of the tokens from the
-            beginning, the rest from the end).
         padding: "longest" pads to the longest row of each batch, "max_length" pads every row to `max_length`; a rising
             list such as [16, 24, 32, 48, 80] pads to the first length that fits, so that batches have few shapes. Null
             takes such a list on a GPU, and "longest" elsewhere.
         group_by_length: Whether rows of about equal length share a batch, which saves padding.
         num_workers: Processes that assemble batches, per device; 0 uses the training process.
+        predict_split: Which rows `predict` reads: those drawn for "train", "val" or "test".
+        rows: Other options of `DataOptions`, such as `text_column`, `train_rows` and `max_length`.
 
     Raises:
         UserError: A value is out of range; later, a fault in the data, named by file and row.
@@ -64,46 +44,23 @@ class TextClassificationDataModule(LightningDataModule):
 
     def __init__(
         self,
-        dataset: str | dict[str, str] = "cornell-movie-review-data/rotten_tomatoes",
+        dataset: str | dict[str, str] = DataOptions.dataset,
         tokenizer: str = "google-bert/bert-base-cased",
-        text_column: str = "text",
-        label_column: str = "label",
-        text_pair_column: str | None = None,
-        delimiter: str | None = None,
-        class_names: list[str] | None = None,
-        train_rows: int | None = None,
-        val_rows: int | None = None,
-        test_rows: int | None = None,
-        sample_seed: int = 123,
-        holdout: float = 0.1,
-        folds: int | None = None,
-        fold: int = 1,
-        drop_unlabelled: bool = False,
-        drop_leaked: bool = False,
-        val_split: Literal["validation", "test"] = "validation",
-        predict_split: Literal["train", "val", "test"] = "test",
         batch_size: int = 32,
         eval_batch_size: int = 64,
-        max_length: int | None = None,
-        long_text: LongText = "head",
         padding: Literal["longest", "max_length"] | list[int] | None = None,
         group_by_length: bool = True,
         num_workers: int = 0,
+        predict_split: Literal["train", "val", "test"] = "test",
+        **rows: Any,
     ) -> None:
         super().__init__()
         check_batching(batch_size, eval_batch_size, num_workers, padding)
         self.save_hyperparameters(logger=False)  # names shared with the module's would clash there
-        format = TableFormat(text_column, label_column, text_pair_column, delimiter)
-        rows = (train_rows, val_rows, test_rows, sample_seed, holdout, folds, fold, drop_unlabelled, drop_leaked)
-        self.options = DataOptions(dataset, format, class_names, *rows, val_split, max_length, long_text)
-        self.dataset = dataset
-        self.tokenizer = tokenizer
-        self.predict_split = predict_split
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.padding = padding
-        self.group_by_length = group_by_length
-        self.num_workers = num_workers
+        self.options = DataOptions(dataset, **rows)
+        self.dataset, self.tokenizer, self.predict_split = dataset, tokenizer, predict_split
+        self.batch_size, self.eval_batch_size, self.padding = batch_size, eval_batch_size, padding
+        self.group_by_length, self.num_workers = group_by_length, num_workers
         self.fingerprint = ""  # a key of everything that the tokenised rows depend on, after `prepare_data`
         self.content = tokenized.TokenizedSplits({}, [], 0, 0, {}, {}, "")  # what it says after `setup`
         self._start = (0, 0)  # epoch and batch that training goes on from

@@ -73,9 +73,7 @@ class BertClassifier(LightningModule):
         self.save_hyperparameters(ignore=["encoder_config"])
         self.pretrained = pretrained
         self.learning_rate = learning_rate  # tuners set it
-        self._clipped: list[
-            nn.Parameter
-        ] = []  # as the Hugging Face Trainer has them: a norm's last digit is of an order
+        self._clipped: list[nn.Parameter] = []  # in the order of `parameters`, on which a norm's last digit depends
         self.tokenizer_files: dict[str, str] = {}  # texts by name, from the checkpoint that was loaded
         model, self.head_is_new = encoder.make_classifier(pretrained, class_names, pooling, encoder_config)
         self._attach(model)
@@ -133,10 +131,9 @@ class BertClassifier(LightningModule):
         self._match_data()
         self.head_is_new = False
         self._clipped = list(self.parameters())
-        schedule = self.lr_schedulers()
-        if isinstance(schedule, optim.LinearSchedule) and not self.hparams["optimizer"]:
-            options = (self.learning_rate, self.hparams["warmup_ratio"], self.hparams["weight_decay"])
-            schedule.refresh(*options, optim.total_steps(self.trainer))
+        if not self.hparams["optimizer"] and isinstance(schedule := self.lr_schedulers(), optim.LinearSchedule):
+            options = (self.hparams["warmup_ratio"], self.hparams["weight_decay"])
+            schedule.refresh(self.learning_rate, *options, optim.total_steps(self.trainer))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Batch:
         """Return the `loss`, and `labels`, `preds` and `losses` of each row, all of shape (B,).

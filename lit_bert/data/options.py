@@ -10,23 +10,57 @@ from lit_bert.errors import UserError
 
 @dataclass(frozen=True)
 class DataOptions:
-    """The data module's options of the same names; those of a table's columns are in `format`."""
+    """Which rows a run has, apart from the tokenizer: where they come from, how they are split, sampled and cut.
 
-    dataset: str | dict[str, str]
-    format: TableFormat
-    class_names: list[str] | None
-    train_rows: int | None
-    val_rows: int | None
-    test_rows: int | None
-    sample_seed: int
-    holdout: float
-    folds: int | None
-    fold: int
-    drop_unlabelled: bool
-    drop_leaked: bool
-    val_split: Literal["validation", "test"]
-    max_length: int | None
-    long_text: LongText
+    Args:
+        dataset: As the data module has it.
+        text_column: Column of the texts.
+        label_column: Column of the labels: names of classes, or whole numbers.
+        text_pair_column: Column of each row's second text, if rows are pairs of texts.
+        delimiter: What separates the columns of a CSV file; null is a comma, or in a .tsv file a tab.
+        class_names: Names of the classes, in the order of their numbers; null takes the data's own.
+        holdout: Share of the training rows that are held out, class by class, for each split that is missing.
+        folds: Number of folds of the training and validation rows, for cross-validation; null keeps the splits.
+        fold: The fold to validate on, from 1; the others are trained on.
+        drop_unlabelled: Whether training and validation rows without a label are left out; otherwise they are an error.
+        drop_leaked: Whether training rows whose text is among the validation or test rows are left out.
+        train_rows: Training rows, drawn by `shuffle(sample_seed).select(range(n))`; null takes all.
+        val_rows: Validation rows, drawn the same way; null takes all.
+        test_rows: Test rows, drawn the same way; null takes all.
+        sample_seed: Seed of these draws.
+        val_split: Split that `fit` and `validate` evaluate on. Choosing the best checkpoint on "test" makes its score
+            there too high.
+        max_length: Tokens of a sequence at most, special tokens included; null is what the encoder can take.
+        long_text: What is read of longer texts: their "head", or "head_tail" (a quarter of the tokens from the
+            beginning, the rest from the end).
+
+    Raises:
+        UserError: A value is out of range.
+    """
+
+    dataset: str | dict[str, str] = "cornell-movie-review-data/rotten_tomatoes"
+    text_column: str = "text"
+    label_column: str = "label"
+    text_pair_column: str | None = None
+    delimiter: str | None = None
+    class_names: list[str] | None = None
+    train_rows: int | None = None
+    val_rows: int | None = None
+    test_rows: int | None = None
+    sample_seed: int = 123
+    holdout: float = 0.1
+    folds: int | None = None
+    fold: int = 1
+    drop_unlabelled: bool = False
+    drop_leaked: bool = False
+    val_split: Literal["validation", "test"] = "validation"
+    max_length: int | None = None
+    long_text: LongText = "head"
+
+    @property
+    def format(self) -> TableFormat:
+        """The columns of a table that are read."""
+        return TableFormat(self.text_column, self.label_column, self.text_pair_column, self.delimiter)
 
     def __post_init__(self) -> None:
         counts = {"train_rows": self.train_rows, "val_rows": self.val_rows, "test_rows": self.test_rows}
@@ -34,7 +68,7 @@ class DataOptions:
         _check_least(0, sample_seed=self.sample_seed)
         _check_least(3, max_length=self.max_length)
         _check_least(2, folds=self.folds)
-        names, delimiter = self.class_names, self.format.delimiter
+        names, delimiter = self.class_names, self.delimiter
         if names is not None and (len(names) < 2 or len(set(names)) < len(names)):
             raise UserError(f"--data.class_names {names}: at least two different names are needed")
         if self.folds and self.val_split == "test":
@@ -45,7 +79,7 @@ class DataOptions:
             raise UserError(f"--data.holdout {self.holdout}: it must be between 0 and 0.5")
         if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
             raise UserError(f"--data.delimiter {delimiter!r}: give one character, such as ';'")
-        if self.long_text != "head" and self.format.text_pair_column:
+        if self.long_text != "head" and self.text_pair_column:
             raise UserError(f"--data.long_text {self.long_text}: of pairs (--data.text_pair_column), heads are read")
 
 

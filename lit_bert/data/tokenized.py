@@ -71,6 +71,7 @@ def prepare(options: DataOptions, tokenizer: "PreTrainedTokenizerBase") -> str:
 
         if not sys.stderr.isatty():
             datasets.disable_progress_bars()
+        files = tokenizer_files(tokenizer)  # which fails at once, if at all
         splits, held_out, counts = _choose(options, location)
         encode = TextEncoder(tokenizer, max_length, options.long_text)
         for split, chosen in splits.items():
@@ -88,7 +89,7 @@ def prepare(options: DataOptions, tokenizer: "PreTrainedTokenizerBase") -> str:
             "class_names": splits["train"].features["label"].names,
             "max_length": max_length,
             "pad_token_id": tokenizer.pad_token_id,
-            "tokenizer_files": tokenizer_files(tokenizer),
+            "tokenizer_files": files,
             "audit": audit(splits) | {"held_out": counts} | encode.counts(),
             "held_out": held_out,
         }

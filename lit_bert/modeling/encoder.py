@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,7 +100,7 @@ def find_tokenizer(source: str | Checkpoint) -> "PreTrainedTokenizerBase":
 
     It neither truncates nor pads on its own, and its `model_max_length` is how many tokens the encoder takes at most.
     """
-    if isinstance(source, str) and not Path(source).is_file():
+    if isinstance(source, str) and not (source.endswith(".ckpt") or zipfile.is_zipfile(source)):
         return load_tokenizer(find_encoder(source), f"--model.pretrained {source}")
     checkpoint = Checkpoint.read(source) if isinstance(source, str) else source
     where = f"--ckpt_path {checkpoint.path}"

@@ -20,7 +20,9 @@ COMMANDS = {
 """What runs a command: a module of this package, imported only then; and what the command does."""
 
 SECTIONS = {
-    "What to train on": r"data\.(?!tokenizer$)\w+",
+    "What to train on": r"data\.(dataset|delimiter|\w+_column|class_names|\w+_rows|sample_seed|holdout|folds?"
+    r"|drop_\w+|\w+_split|max_length|long_text)",
+    "Its batches": r"data\.(\w*batch_size|padding|group_by_length|num_workers)",
     "The model and its training": r"model\.(?!optimizer|lr_scheduler)\w+|trainer\.max_(epochs|time)"
     r"|checkpoint\.monitor|distillation\.\w+",
     "The machine": r"trainer\.(accelerator|devices|num_nodes|precision|accumulate_grad_batches)",

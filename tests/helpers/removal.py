@@ -34,8 +34,15 @@ def run(recipe: str, folder: Path, piece: str) -> None:
 
 
 if __name__ == "__main__":
+    # What takes long to import is shared by all children.
     import datasets  # noqa: F401
+    import lightning.pytorch.cli  # noqa: F401
+    import matplotlib.figure  # noqa: F401
+    import sklearn.feature_extraction.text
+    import sklearn.linear_model
+    import sklearn.metrics  # noqa: F401
     import torch
+    import torch.utils.tensorboard
     import transformers.models.bert.modeling_bert  # noqa: F401
 
     torch.set_num_threads(1)
