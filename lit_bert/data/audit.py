@@ -74,8 +74,13 @@ def audit(splits: Mapping[str, "Dataset"]) -> dict[str, Any]:
 def describe(audit: Mapping[str, Any]) -> list[str]:
     """Return what is wrong by an audit, as lines for people; it has the `counts` of a `TextEncoder`, too."""
     near = sum(audit["near_duplicates"].values())
+    spellings: dict[str, list[str]] = {}
+    for name in audit["classes"]["train"]:
+        spellings.setdefault(" ".join(name.casefold().split()), []).append(name)
+    alike = ", ".join(repr(name) for names in spellings.values() if len(names) > 1 for name in names)
     unknown = audit["unknown_tokens"] if audit["unknown_tokens"] >= 0.01 else 0
     found = {
+        f"labels that differ in upper and lower case or blanks alone are classes of their own: {alike}": alike,
         f"{near:,} rows repeat the text of another row of their split": near,
         f"{audit['contradicting']:,} rows share their text with a row of another label": audit["contradicting"],
         f"{audit['tiny']:,} texts have fewer than two letters": audit["tiny"],
@@ -85,4 +90,4 @@ def describe(audit: Mapping[str, Any]) -> list[str]:
         f"{audit['leaked']:,} training rows are validation or test rows, too, which flatters the scores: "
         "--data.drop_leaked true leaves them out": audit["leaked"],
     }
-    return [line for line, count in found.items() if count]
+    return [line for line, is_found in found.items() if is_found]

@@ -6,8 +6,6 @@ from 1 without a header.
 """
 
 import hashlib
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from lit_bert.console import status
 from lit_bert.data import hub, packaged
 from lit_bert.data.cache import sha256_of
 from lit_bert.data.formats import DEFAULT_FORMAT, TABLE_SUFFIXES, TableFormat, check_columns, suffix_of
@@ -39,8 +38,8 @@ def fetch(dataset: str | dict[str, str]) -> tuple[str | dict[str, str], str]:
         return _check_files(dataset, "--data.dataset.{}")
     path = Path(dataset).expanduser()
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        return str(path.absolute()), _digest({file: str(file.relative_to(path)) for file in files})
+        readme = [path / "README.md"] if (path / "README.md").is_file() else []
+        return str(path.absolute()), _digest({file: str(file.relative_to(path)) for file in [*readme, *_tables(path)]})
     if path.exists() or suffix_of(path) in TABLE_SUFFIXES:
         return _check_files({"train": dataset}, "--data.dataset")
     if not hub.is_hub_id(dataset):
@@ -62,6 +61,16 @@ def _check_files(names: dict[str, str], option: str) -> tuple[dict[str, str], st
             endings = ", ".join(TABLE_SUFFIXES)
             raise UserError(f"{where}: its name must end in one of {endings}, or in that and .gz, .bz2 or .xz")
     return {split: str(file) for split, file in files.items()}, _digest({file: file.name for file in files.values()})
+
+
+def _tables(folder: Path) -> list[Path]:
+    """Return the tables below a folder; those of runs, and of hidden folders, are no data."""
+    files = [file for file in folder.rglob("*") if file.is_file() and suffix_of(file) in TABLE_SUFFIXES]
+    return sorted(file for file in files if not any(_is_no_data(part) for part in file.relative_to(folder).parts))
+
+
+def _is_no_data(name: str) -> bool:
+    return name.startswith(".") or name == "runs"
 
 
 def _digest(names: dict[Path, str]) -> str:
@@ -130,23 +139,34 @@ def _find_files(location: str) -> tuple[dict[str, list[Path]], dict[str, Any]]:
     import yaml
     from datasets import load_dataset_builder
 
-    where = f"--data.dataset {location}"
-    # `datasets` takes [ and * in a folder's path for a pattern: it gets to see links to the files instead.
+    where, folder = f"--data.dataset {location}", Path(location)
+    tables = _tables(folder)
+    readme = [file for file in folder.glob("README.md") if file.read_bytes().startswith(b"---")]
+    if not tables:
+        raise UserError(f"{where}: a folder of {', '.join(TABLE_SUFFIXES)} files is needed")
+    # `datasets` takes [ and * in a folder's path for a pattern, Train.csv for no name of a split, and one format of
+    # several: it gets to see links to the files instead, whose names are alike unless a README names the files.
+    names = {file: str(file.relative_to(folder)) for file in [*readme, *tables]}
+    names = names if readme else {file: f"{name.lower()}.csv" for file, name in names.items()}
     with tempfile.TemporaryDirectory() as links, tempfile.TemporaryDirectory() as cache:
         try:
-            shutil.copytree(location, links, copy_function=os.symlink, dirs_exist_ok=True)
+            for file, name in names.items():
+                Path(links, name).parent.mkdir(parents=True, exist_ok=True)
+                Path(links, name).symlink_to(file)
             builder = load_dataset_builder(links, cache_dir=cache)
         except (OSError, ValueError, yaml.YAMLError) as error:  # the last for the header of a README.md
             raise UserError(f"{where}: {reason(error).replace(links, location)}") from error
-    files = {
-        str(split): [Path(location, Path(path).relative_to(links)) for path in paths]
-        for split, paths in (builder.config.data_files or {}).items()
-    }
-    if any(suffix_of(file) not in TABLE_SUFFIXES for paths in files.values() for file in paths):
-        raise UserError(f"{where}: a folder of {', '.join(TABLE_SUFFIXES)} files is needed")
+    file_of = {str(Path(links, name)): file for file, name in names.items()}
+    found = builder.config.data_files or {}
+    files = {str(split): [file_of[str(path)] for path in paths] for split, paths in found.items()}
+    if "train" not in files and not any(file.name.partition(".")[0].lower() in SPLITS for file in tables):
+        files = {"train": tables}  # a name such as product-test-2024.csv tells no split
     if "train" not in files:
         raise UserError(
             f"{where}: no split train there, only {', '.join(sorted(files))}; "
             "the files of a folder are told apart by train, validation and test in their names"
         )
+    used = {file for paths in files.values() for file in paths}
+    if unused := ", ".join(str(file.relative_to(location)) for file in tables if file not in used):
+        status("data", f"left out, because their names tell no split: {unused}", err=True)
     return files, builder.info.features or {}

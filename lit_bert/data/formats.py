@@ -4,11 +4,12 @@ What cannot be read is a UserError that names the file and the line, or the row,
 """
 
 import bz2
-import csv
 import gzip
+import io
 import itertools
 import json
 import lzma
+import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import pyarrow as pa
 
+from lit_bert.data.delimited import TABS, split_values
 from lit_bert.errors import UserError, reason
 
 STDIN = "-"
@@ -59,7 +61,7 @@ def suffix_of(path: Path) -> str:
     """Return the suffix that tells a file's format, which is that before `.gz`, `.bz2` or `.xz`; `.txt` for STDIN."""
     if str(path) == STDIN:
         return ".txt"
-    return path.with_suffix("").suffix if path.suffix in _COMPRESSED else path.suffix
+    return (path.with_suffix("") if path.suffix.lower() in _COMPRESSED else path).suffix.lower()
 
 
 def read_rows(
@@ -89,7 +91,11 @@ def open_file(path: Path, where: str) -> Iterator[BinaryIO]:
     try:
         if str(path) == STDIN and sys.stdin is None:
             raise UserError(f"{where}: it is closed; name a file")
-        opened = nullcontext(sys.stdin.buffer) if str(path) == STDIN else _COMPRESSED.get(path.suffix, open)(path, "rb")
+        opened = (
+            nullcontext(sys.stdin.buffer)
+            if str(path) == STDIN
+            else _COMPRESSED.get(path.suffix.lower(), open)(path, "rb")
+        )
         with opened as file:
             yield cast(BinaryIO, file)
     except pa.ArrowException as error:
@@ -100,33 +106,40 @@ def open_file(path: Path, where: str) -> Iterator[BinaryIO]:
 
 
 def _read_lines(lines: Iterable[bytes], where: str) -> Iterator[str]:
-    """Yield lines as text."""
+    """Yield lines as text; they may end with a carriage return alone, if all do."""
     for number, line in enumerate(lines, 1):
         try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            alone = number == 1 and not text.endswith("\n") and "\r" in text
+            yield from io.StringIO(text, newline=None) if alone else [text]
         except UnicodeDecodeError as bad:
             fault = f"byte {bad.object[bad.start]:#04x} at column {bad.start + 1}"
             raise UserError(f"{where}, line {number}: not UTF-8 ({fault}); save the file as UTF-8") from bad
 
 
 def _read_csv(file: BinaryIO, where: str, delimiter: str, required: dict[str, str]) -> Iterator[RawRow]:
-    csv.field_size_limit(2**31 - 1)
-    lines = csv.reader(_read_lines(file, where), strict=True, delimiter=delimiter)
-    try:
-        header = next(filter(None, lines), [])
-        text = required.get("text_column")  # a predictions file needs none
-        for mark in ",;\t|" if len(header) == 1 and header != [text] else "":
-            if text in header[0].split(mark):
-                raise UserError(f"{where}: its columns are separated by {mark!r}; set --data.delimiter {mark!r}")
-        _check_unique(header, where)
-        check_columns(where, header, **required if header else {})
-        for values in lines:
-            if len(values) > len(header):
-                fault = f"{len(values)} values, but the header names {len(header)}"
-                raise UserError(f"{where}, line {lines.line_num}: {fault}; quote a text that has a {delimiter!r} in it")
-            yield dict(itertools.zip_longest(header, values)) if values else None
-    except csv.Error as error:
-        raise UserError(f"{where}, line {lines.line_num}: not CSV ({error})") from error
+    lines = _read_lines(file, where)
+    first = next(lines, "")
+    if told := re.fullmatch(r'"?sep=(.)"?\s*', first):  # Excel's
+        delimiter, first = told[1], "\n"
+    rows = split_values(itertools.chain([first], lines), where, delimiter)
+    header = next((values for _, values in rows if values), [])
+    text = required.get("text_column")  # a predictions file needs none
+    for mark in ",;\t|" if len(header) == 1 and header != [text] else "":
+        if text in header[0].split(mark):
+            raise UserError(f"{where}: its columns are separated by {mark!r}; set --data.delimiter {mark!r}")
+    _check_unique(header, where)
+    check_columns(where, header, **required if header else {})
+    for number, values in rows:
+        if len(values) > len(header):
+            fault = f"{len(values)} values, but the header names {len(header)}"
+            advice = (
+                "in place of a tab in a text, write a space"
+                if delimiter in TABS
+                else f"quote a text that has a {delimiter!r} in it"
+            )
+            raise UserError(f"{where}, line {number}: {fault}; {advice}")
+        yield dict(itertools.zip_longest(header, values)) if values else None
 
 
 def _read_json(file: BinaryIO, where: str, may_be_array: bool) -> Iterator[RawRow]:
@@ -139,11 +152,21 @@ def _read_json(file: BinaryIO, where: str, may_be_array: bool) -> Iterator[RawRo
         except (ValueError, RecursionError) as error:
             place = error.lineno if whole and isinstance(error, json.JSONDecodeError) else number
             raise UserError(f"{where}, line {place}: not JSON ({reason(error)})") from error
+        if may_be_array and number == 1 and (columns := _rows_of_columns(content)):
+            whole, content = True, columns
         for place, row in enumerate(content if whole else [content], number):
             if not isinstance(row, dict | None):
                 fault = "not a JSON object with a column for the text"
                 raise UserError(f"{where}, {'row' if whole else 'line'} {place}: {fault}")
             yield row and dict(_flatten(row))
+
+
+def _rows_of_columns(content: object) -> list[dict[str, Any]]:
+    """Return the rows of an object of columns, which have their values by the rows' numbers, as pandas writes it."""
+    columns = content if isinstance(content, dict) else {}
+    numbers = {tuple(cells) if isinstance(cells, dict) else () for cells in columns.values()}
+    rows = next(iter(numbers)) if len(numbers) == 1 else ()
+    return [{name: columns[name][row] for name in columns} for row in rows] if all(map(str.isdigit, rows)) else []
 
 
 def _flatten(row: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -8,6 +8,14 @@ from lit_bert.errors import UserError
 
 Label = str | int | None
 
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,17}))(?:\.0*)?")
+"""A whole number as programs write it, also as a float; 007 and +1 are text."""
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(?:[.,][05]?0*)?[+-]?")
+"""What may stand among whole numbers: half stars, 3+, 007."""
+
+_TRUTH = ("true", "false")
+
 
 def plain_labels(labels: Sequence[Any], names: list[str] | None, where: str, column: str) -> list[Label]:
     """Return labels as text or whole numbers, one kind for the whole column, None where there is none.
@@ -15,11 +23,15 @@ def plain_labels(labels: Sequence[Any], names: list[str] | None, where: str, col
     `names` of the data replace numbers; beside them -1 stands for no label, as in data sets of the Hugging Face Hub.
     """
     values = [_filled(label) for label in labels]
-    matches = (re.fullmatch(r"(-?[0-9]{1,18})(\.0*)?", str(value)) for value in values)
-    whole = [match and match[1] for match in matches]
+    if len({value for value in values if str(value).lower() in _TRUTH}) > 2:  # JSON's spelling beside another
+        values = [value and value.lower() for value in values]
+    whole = [_digits(value) for value in values]
     texts = {value for value in values if isinstance(value, str)}
     if texts and (not any(whole) or texts <= set(names or ())):
         return values
+    others = [value for value, digits in zip(values, whole, strict=True) if value is not None and digits is None]
+    if others and names is None and all(is_number(str(value)) for value in others):
+        return [None if value is None else digits or str(value) for value, digits in zip(values, whole, strict=True)]
     problem = "of another type than it should be; labels are all whole numbers or all text"
     _refuse((digits is None for digits in whole), values, where, column, problem)
     numbers = [int(digits) if digits else None for digits in whole]
@@ -31,11 +43,38 @@ def plain_labels(labels: Sequence[Any], names: list[str] | None, where: str, col
     return [None if number is None else names[number] for number in numbers]
 
 
+def plain_label(label: Any) -> str | None:
+    """Return one label as `plain_labels` reads it, as text."""
+    value = _filled(label)
+    return None if value is None else _digits(value) or str(value)
+
+
+def is_number(label: str) -> bool:
+    """Tell whether a label or the name of a class is a number, if only somewhat: half stars, 3+, 007."""
+    return _NUMBER.fullmatch(label) is not None
+
+
+def classes_by_label(class_names: Sequence[str]) -> dict[str, str]:
+    """Return the classes by what may stand for them: their names, or their numbers from 0 if no name is a number."""
+    counted = not any(map(is_number, class_names))
+    classes = {str(number): name for number, name in enumerate(class_names)} if counted else {}
+    for name in class_names:
+        if name.lower() in _TRUTH:  # spelt otherwise in JSON than by Python
+            classes |= dict.fromkeys((name.lower(), name.title()), name)
+    return classes | {name: name for name in class_names}
+
+
 def _filled(label: Any) -> Any:
-    """Return a label, or None for one that is blank or not a number; a truth value becomes its name."""
+    """Return a label without blanks around it, None for one that is blank or not a number; truth values are alike."""
     if isinstance(label, bool):
         return str(label).lower()
-    return None if label != label or (isinstance(label, str) and not label.strip()) else label
+    text = label.strip() if isinstance(label, str) else label
+    return None if text != text or text == "" else text
+
+
+def _digits(value: Any) -> str | None:
+    match = _WHOLE.fullmatch(str(value))
+    return match and match[1]
 
 
 def class_names_of(feature: object) -> list[str] | None:
@@ -63,16 +102,16 @@ def _natural_order(name: str) -> tuple[Any, str]:
 def encode_labels(labels: Sequence[Label], class_names: list[str], where: str, column: str) -> list[int]:
     """Return plain labels as class numbers, -1 where there is none.
 
-    Text is matched with the names of the classes. So are whole numbers, if all names are such; else they count the
+    Text is matched with the names of the classes. So are whole numbers, if a name is a number; else they count the
     classes from 0.
     """
-    keys, known = class_names, ", ".join(class_names)
-    if any(isinstance(label, int) for label in labels) and not all(re.fullmatch(r"-?[0-9]+", key) for key in keys):
-        keys, known = [str(number) for number in range(len(keys))], f"0 to {len(keys) - 1} ({known})"
-    numbers = {key: number for number, key in enumerate(keys)}
+    classes, number_of = classes_by_label(class_names), {name: number for number, name in enumerate(class_names)}
+    known = ", ".join(class_names)
+    if any(isinstance(label, int) for label in labels) and len(classes) > len(class_names):
+        known = f"0 to {len(class_names) - 1} ({known})"
     problem = f"not one of {known}; correct it, or give the classes with --data.class_names"
-    _refuse((str(label) not in numbers for label in labels), labels, where, column, problem)
-    return [-1 if label is None else numbers[str(label)] for label in labels]
+    _refuse((str(label) not in classes for label in labels), labels, where, column, problem)
+    return [-1 if label is None else number_of[classes[str(label)]] for label in labels]
 
 
 def _refuse(bad: Iterable[bool], labels: Sequence[Any], where: str, column: str, problem: str) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from lit_bert.data.delimited import TABS
 from lit_bert.data.encoding import LongText
 from lit_bert.data.formats import TableFormat
 from lit_bert.errors import UserError
@@ -77,7 +78,7 @@ class DataOptions:
             raise UserError(f"--data.fold {self.fold}: it must be one of 1 to --data.folds {self.folds}")
         if not 0 < self.holdout < 0.5:
             raise UserError(f"--data.holdout {self.holdout}: it must be between 0 and 0.5")
-        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+        if delimiter not in (None, *TABS) and (len(delimiter) != 1 or delimiter in '"\r\n'):
             raise UserError(f"--data.delimiter {delimiter!r}: give one character, such as ';'")
         if self.long_text != "head" and self.text_pair_column:
             raise UserError(f"--data.long_text {self.long_text}: of pairs (--data.text_pair_column), heads are read")

@@ -18,7 +18,7 @@ from lit_bert.data.formats import (
     read_rows,
     suffix_of,
 )
-from lit_bert.data.labels import class_names_of
+from lit_bert.data.labels import class_names_of, plain_label
 from lit_bert.errors import UserError
 
 
@@ -66,8 +66,7 @@ def _to_row(row: dict[str, Any], where: str, format: TableFormat, keep: Sequence
             fault = f"{text!r} in column {column!r} is not text"
             raise UserError(f"{where}: {fault}; name another column with --data.{option}")
         _check_characters(text or "", where, column)
-    label = row.get(format.label_column)
-    label = None if label in (None, "") else str(label).lower() if isinstance(label, bool) else str(label)
+    label = plain_label(row.get(format.label_column))
     _check_characters(label or "", where, format.label_column)
     pair = row[format.text_pair_column] or "" if format.text_pair_column else None
     return Row(row[format.text_column] or "", label, pair, tuple(_kept(row, column, where) for column in keep))

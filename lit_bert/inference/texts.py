@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import distributed
 
 from lit_bert.data.formats import DEFAULT_FORMAT, STDIN, TableFormat
+from lit_bert.data.labels import classes_by_label, is_number
 from lit_bert.data.readers import Row, read_texts
 from lit_bert.errors import UserError
 from lit_bert.evaluation.metrics import wilson_interval
@@ -114,18 +115,18 @@ class TextPredictor(LightningModule):
         """Return what is to be written of a window, how many of its rows are right and so on, and unknown labels."""
         start, rows = window
         class_names = self.predictor.class_names
-        names = {str(number): name for number, name in enumerate(class_names)} | {name: name for name in class_names}
+        classes = classes_by_label(class_names)
         texts = [row.content for row in rows if row.is_filled]
         answers = iter(list(self.predictor.stream(texts)))
         explanations = iter(self.predictor.explain(texts) if self.format.explained else [])
         file, outcomes, unknown = StringIO(newline=""), Counter[str](), set()
         writer = PredictionWriter(file, class_names, self.format, header=start == 0)
         for index, row in enumerate(rows, start):
-            label = row.label and names.get(row.label, row.label)
+            label = row.label and classes.get(row.label, row.label)
             probs = next(answers).tolist() if row.is_filled else None
             explanation = next(explanations, None) if row.is_filled else None
             pred = writer.write(index, row.content, label, probs, row.kept, explanation)
-            if pred is None or label not in names:
+            if pred is None or label not in class_names:
                 outcomes["empty" if pred is None else "without a class"] += 1
                 unknown |= {label} if pred and label else set()
             else:
@@ -139,12 +140,15 @@ class TextPredictor(LightningModule):
         say(f"{outcomes.total():,} predictions{place}", markup=False)
         if empty := outcomes["empty"]:
             say(f"without a prediction, because they are empty: {empty:,}")
-        if labelled := outcomes["right"] + outcomes["wrong"]:
+        # Numbers that are no class may count otherwise than the classes do: the others would be matched wrongly, too.
+        miscounted = any(map(is_number, self.unknown)) and any(map(is_number, self.predictor.class_names))
+        if (labelled := outcomes["right"] + outcomes["wrong"]) and not miscounted:
             interval = "95 % interval {:.4f} to {:.4f}".format(*wilson_interval(outcomes["right"], labelled))
             say(f"accuracy {outcomes['right'] / labelled:.4f} on {labelled:,} labelled rows, {interval}")
         if self.unknown:
             names, labels = ", ".join(self.predictor.class_names), ", ".join(self.unknown)
-            say(f"some labels are none of {names}: {labels}", markup=False)
+            then = "; there is no accuracy of labels that count otherwise" if miscounted else ""
+            say(f"some labels are none of {names}: {labels}{then}", markup=False)
 
 
 def _waiting(rows: Iterator[Row], size: int) -> Iterator[Window]:

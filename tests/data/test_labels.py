@@ -12,7 +12,7 @@ def plain(labels: list[Any], names: list[str] | None = None) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "bad", [math.inf, -math.inf, 1e30, 0.5, 10**18, "9" * 30, "x", "0.5", "1e3", b"a", [0], True], ids=str
+    "bad", [math.inf, -math.inf, 1e30, 0.3, 10**18, "9" * 30, "x", "0.3", "1e3", b"a", [0], True], ids=str
 )
 def test_a_label_that_is_no_class_number_like_the_others(bad: Any) -> None:
     with pytest.raises(UserError, match=r"test.csv, row 3: label .* in column 'label' is of another type than it"):
@@ -24,7 +24,12 @@ def test_a_label_that_is_no_class_number_like_the_others(bad: Any) -> None:
     [
         ([0, 1.0, 2], None, [0, 1, 2]),
         (["0", "1.00"], None, [0, 1]),
-        (["a", "b "], None, ["a", "b "]),
+        (["a", "b ", "\u00a0a"], None, ["a", "b", "a"]),
+        (["007", "010"], None, ["007", "010"]),
+        (["7", "010", "+1", ""], None, ["7", "010", "+1", None]),
+        (["4.5", "5", "0.5", "3+"], None, ["4.5", "5", "0.5", "3+"]),
+        ([4.5, 5.0, 0, None], None, ["4.5", "5", "0", None]),
+        ([True, "False", "True"], None, ["true", "false", "true"]),
         ([True, False, None], None, ["true", "false", None]),
         ([1, 0], ["neg", "pos"], ["pos", "neg"]),
         (["1", "0"], ["neg", "pos"], ["pos", "neg"]),
@@ -58,8 +63,10 @@ def test_names_that_are_given_are_those_of_the_data_or_count_from_0() -> None:
 
     assert encode([1, 0, 1], ["bad", "good"]) == [1, 0, 1]
     assert encode([1, 5, None], ["5", "1"]) == [1, 0, -1]
+    assert encode(["TRUE", "true", "True"], ["false", "TRUE"]) == [1, 1, 1]
     for labels, names, message in (
         (["pos", "neg"], ["pos", "good"], r"row 2: label 'neg' in column 'label' is not one of pos, good; correct it"),
+        ([0, 1], ["1", "3+"], "row 1: label 0 in column 'label' is not one of 1, 3+"),
         ([0, 1], ["1", "2"], "row 1: label 0 in column 'label' is not one of 1, 2"),
         ([0, 2], ["a", "b"], r"row 2: label 2 in column 'label' is not one of 0 to 1 \(a, b\)"),
     ):

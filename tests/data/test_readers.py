@@ -19,7 +19,7 @@ def write(path: Path) -> str:
     elif path.suffix in (".csv", ".tsv"):
         lines = ["label,text", 'pos,"one, two"', "neg,", ',"a ""quoted"" line\u2028of two"', "", "0,  last"]
         if path.suffix == ".tsv":
-            lines = [line.replace(",", "\t").replace("one\t", "one,") for line in lines]
+            lines = [line.replace(",", "\t").replace('"one\t two"', "one, two") for line in lines]
         path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
     elif path.suffix in (".json", ".jsonl"):
         lines = [json.dumps({"text": text, "label": label}) if text or label else "" for text, label in ROWS]

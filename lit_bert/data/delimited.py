@@ -1,0 +1,53 @@
+"""Values of lines that a character separates: CSV, and lines with tabs, in which quotes are text."""
+
+import csv
+from collections.abc import Iterable, Iterator
+
+from lit_bert.errors import UserError
+
+TABS = ("\t", "\\t")
+"""A tab, and how people type it."""
+
+
+def split_values(lines: Iterable[str], where: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the values of each row, and the number of its last line; a blank line has none.
+
+    Raises:
+        UserError: They are not CSV, or a quoted text goes on in another line where tabs separate.
+    """
+    return _split_tabs(lines, where) if delimiter in TABS else _split_csv(lines, where, delimiter)
+
+
+def _split_csv(lines: Iterable[str], where: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the values of each row, and the number of its last line."""
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader(lines, strict=True, delimiter=delimiter)
+    try:
+        for values in reader:
+            yield reader.line_num, values
+    except csv.Error as error:
+        raise UserError(f"{where}, line {reader.line_num}: not CSV ({error})") from error
+
+
+def _split_tabs(lines: Iterable[str], where: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the values of each line, and its number.
+
+    A line is a row. Quotes are text, unless a program has quoted as in CSV: doubled quotes in a value, or all values.
+    """
+    header: list[str] = []
+    for number, line in enumerate(lines, 1):
+        values = line.rstrip("\r\n").split("\t") if line.strip("\r\n") else []
+        header = header or values
+        if 0 < len(values) < len(header) and line.count('"') % 2:
+            fault = "a quoted text goes on in another line, but between tabs a line is a row"
+            raise UserError(f"{where}, line {number}: {fault}; replace its line breaks, or save the file as CSV")
+        all_quoted = any(map(_is_quoted, header))
+        yield number, [_unquote(value) if all_quoted or '""' in value[1:-1] else value for value in values]
+
+
+def _is_quoted(value: str) -> bool:
+    return len(value) > 1 and value[0] == value[-1] == '"' and '"' not in value[1:-1].replace('""', "")
+
+
+def _unquote(value: str) -> str:
+    return value[1:-1].replace('""', '"') if _is_quoted(value) else value
