@@ -11,7 +11,7 @@ from peft import LoraConfig, LoraModel
 from torch import nn
 
 from lit_bert import BertClassifier, TextClassificationDataModule
-from lit_bert.modeling.encoder import find_tokenizer
+from lit_bert.modeling.tokenizer import find_tokenizer
 
 
 def main(dataset: str = "packaged", pretrained: str = "packaged", rows: int | None = None, to: str = "merged") -> None:

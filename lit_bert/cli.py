@@ -121,6 +121,7 @@ class BertCLI(LightningCLI):
         """Make data module, module and trainer; to predict texts, a trainer alone, for its devices."""
         if self.settings.get("input") is None:
             with ranks.rank_zero_first():
+                self.start.limit_length(self.settings)
                 super().instantiate_classes()
         else:
             self.config_init, self.model, self.datamodule = self.config, None, None

@@ -11,7 +11,7 @@ from lit_bert.data import position, tokenized
 from lit_bert.data.collate import make_loader, padded_lengths
 from lit_bert.data.options import DataOptions, check_batching
 from lit_bert.data.sampler import LengthGroupedSampler
-from lit_bert.modeling.encoder import find_tokenizer
+from lit_bert.modeling.tokenizer import find_tokenizer
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -19,6 +19,7 @@ from lit_bert.errors import UserError
 from lit_bert.modeling import classes, dropout, encoder
 from lit_bert.modeling import optimizer as optim
 from lit_bert.modeling.forward import logits_of
+from lit_bert.modeling.freezing import freeze_layers
 from lit_bert.modeling.loss import ClassWeights, LossWeights, check_losses
 from lit_bert.modeling.metrics import evaluation_metrics, training_metrics
 
@@ -88,7 +89,7 @@ class BertClassifier(LightningModule):
         self.test_metrics = evaluation_metrics(model.config.num_labels, "test/")
         dropout.install(model)
         if self.hparams["frozen_layers"]:
-            encoder.freeze_layers(model, self.hparams["frozen_layers"])
+            freeze_layers(model, self.hparams["frozen_layers"])
 
     @property
     def class_names(self) -> list[str]:

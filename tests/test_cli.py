@@ -196,6 +196,20 @@ def test_the_rows_of_the_table_are_those_evaluated_which_may_be_none(
     assert records["calibration"] == {}
 
 
+def test_the_length_of_a_config_gives_way_to_the_encoders(
+    recipe: str, refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = yaml.safe_load(Path(recipe).read_text())
+    content["data"]["max_length"] = 33
+    Path(recipe).write_text(yaml.safe_dump(content))
+    run = main(["fit", "--config", recipe, "--trainer.max_epochs=1", *NO_END]).run_dir
+    assert (
+        "length   --data.max_length 33 of the config is lowered to the encoder's 32 tokens" in capsys.readouterr().out
+    )
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["max_length"] == 32
+    assert "--data.max_length 34: " in refused(["fit", "--config", recipe, "--data.max_length=34"])
+
+
 def test_nothing_is_evaluated_from_what_a_checkpoint_stored(best: Path, refused: Refused) -> None:
     said = refused(["validate", f"--ckpt_path={best}", "--trainer.limit_val_batches=0"])
     assert "--trainer.limit_val_batches: nothing was evaluated" in said

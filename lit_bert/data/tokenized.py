@@ -50,7 +50,7 @@ class TokenizedSplits(NamedTuple):
 def prepare(options: DataOptions, tokenizer: "PreTrainedTokenizerBase") -> str:
     """Fetch, check, sample and tokenise a data set into the cache, unless it has it; shows progress; returns its key.
 
-    `tokenizer` is one of `modeling.encoder.find_tokenizer`.
+    `tokenizer` is one of `modeling.tokenizer.find_tokenizer`.
 
     Raises:
         UserError: The data set has a fault, or not what the options ask for; or the cache cannot be written.

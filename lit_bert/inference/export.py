@@ -19,7 +19,8 @@ from lit_bert.inference.onnx import INT8, ONNX, compare_accuracy, quantize, writ
 from lit_bert.inference.predictor import SETTINGS, restore_model
 from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.modeling.classes import class_names, name_classes
-from lit_bert.modeling.encoder import load_tokenizer, quiet_transformers
+from lit_bert.modeling.encoder import quiet_transformers
+from lit_bert.modeling.tokenizer import load_tokenizer
 from lit_bert.module import BertClassifier
 from lit_bert.run import run_dir
 from lit_bert.run.checkpoint_io import find_named_checkpoint

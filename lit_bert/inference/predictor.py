@@ -19,6 +19,7 @@ from lit_bert.inference.explain import Explanation, explain
 from lit_bert.modeling import classes, encoder
 from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.modeling.forward import logits_of
+from lit_bert.modeling.tokenizer import find_tokenizer, load_tokenizer
 from lit_bert.run.hardware import has_fast_bf16
 
 if TYPE_CHECKING:
@@ -149,13 +150,13 @@ def _load(source: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase, dict
     """Return the model of a checkpoint or folder, its tokenizer, and how texts are read."""
     if not source.is_dir():
         checkpoint = Checkpoint.read(source)
-        return restore_model(checkpoint), encoder.find_tokenizer(checkpoint), checkpoint.data_hyper_parameters
+        return restore_model(checkpoint), find_tokenizer(checkpoint), checkpoint.data_hyper_parameters
     model, head_is_new = encoder.load_classifier(source, str(source))
     if head_is_new:
         raise classes.untrained(str(source), model.config)
     if not has_tokenizer(source):
         raise UserError(f"{source}: the folder has a model but no tokenizer (tokenizer.json or vocab.txt)")
-    return model, encoder.load_tokenizer(source, str(source)), model.config.to_dict().get(SETTINGS) or {}
+    return model, load_tokenizer(source, str(source)), model.config.to_dict().get(SETTINGS) or {}
 
 
 def restore_model(checkpoint: Checkpoint) -> "PreTrainedModel":

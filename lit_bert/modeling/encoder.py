@@ -1,8 +1,6 @@
 """Encoders of `transformers`: found by name, checked, and loaded without ever running code that comes with them."""
 
 import json
-import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,25 +11,27 @@ from torch import Tensor
 
 from lit_bert.data import hub, packaged
 from lit_bert.errors import UserError, reason
-from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.modeling.classes import set_class_names
 from lit_bert.modeling.pooling import add_mean_layer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel
 
-_OFFSET_POSITIONS = {
-    *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"),
-    *("xlm-roberta", "xlm-roberta-xl", "xmod"),
-}
-"""Types of encoders that count positions from after the padding token's number, and so take fewer tokens."""
+_PADDING_COUNTS = ("convbert", "fnet", "mobilebert", "nystromformer", "yoso")
+"""Types of encoders that answer a text otherwise when it is padded: they mix neighbours, or have no mask."""
+
+_NOT_FOR_TEXTS = ("modernvbert", "mra", "perceiver", "tapas", "ultravbert")
+"""Types of models that take images, tables or bytes, or that compute nothing without kernels of their own."""
+
+_HEAD = ("auto_map", "function_to_apply", "problem_type")
+"""Entries of a config for code, and for heads of another kind: a pipeline would not take the softmax."""
 
 _LARGEST = {"num_hidden_layers": 1_000, "hidden_size": 100_000, "vocab_size": 10_000_000, "num_labels": 100_000}
 """Sizes beyond which a config is taken for damaged: to build such an encoder would take minutes, or all memory."""
 
 
-def find_encoder(name: str) -> Path:
-    """Return a folder with an encoder's config, tokenizer and weights, downloaded if need be.
+def find_encoder(name: str, for_tokenizer: bool = False) -> Path:
+    """Return a folder with an encoder's config, tokenizer and weights, downloaded if need be; or its tokenizer alone.
 
     `name` is "packaged", "packaged-base", a local folder, or a Hub model id, with "@" and a revision if it is pinned.
     """
@@ -46,6 +46,8 @@ def find_encoder(name: str) -> Path:
         if hub.is_hub_id(name):
             return hub.fetch_from_hub(name, "model")
         problem = "there is no such folder"
+    elif for_tokenizer and hub.has_tokenizer(path):
+        return path
     elif not (path / "config.json").is_file():
         problem = "the folder has no config.json, so it holds no transformers model"
     elif not hub.has_weights(path):
@@ -79,7 +81,12 @@ def make_config(content: Mapping[str, Any], source: str) -> "PreTrainedConfig":
     for name, most in _LARGEST.items():
         if isinstance(value := content.get(name), int) and value > most:
             raise UserError(f"{source}: its config.json says {name} {value:,}; no encoder has more than {most:,}")
-    config = AutoConfig.for_model(**{name: value for name, value in content.items() if name != "auto_map"})
+    if model_type in _PADDING_COUNTS:
+        problem = f"a {model_type} model answers otherwise when a text is padded"
+        raise UserError(f"{source}: {problem}, so that its predictions depend on their batch; take another encoder")
+    if model_type in _NOT_FOR_TEXTS:
+        raise UserError(f"{source}: a {model_type} model is not for texts alone; give a BERT-like one")
+    config = AutoConfig.for_model(**{name: value for name, value in content.items() if name not in _HEAD})
     if config._attn_implementation not in (None, "eager", "sdpa"):
         config._attn_implementation = None
     masked_lm = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
@@ -93,47 +100,6 @@ def config_content(config: "PreTrainedConfig") -> dict[str, Any]:
     """Return a config as plain values, as config.json has them."""
     content: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
     return content
-
-
-def find_tokenizer(source: str | Checkpoint) -> "PreTrainedTokenizerBase":
-    """Return the tokenizer of an encoder, named as for `find_encoder`, or of a checkpoint or its file.
-
-    It neither truncates nor pads on its own, and its `model_max_length` is how many tokens the encoder takes at most.
-    """
-    if isinstance(source, str) and not (source.endswith(".ckpt") or zipfile.is_zipfile(source)):
-        return load_tokenizer(find_encoder(source), f"--model.pretrained {source}")
-    checkpoint = Checkpoint.read(source) if isinstance(source, str) else source
-    where = f"--ckpt_path {checkpoint.path}"
-    if not checkpoint.tokenizer_files:
-        raise UserError(f"{where}: it was trained on another data module, without a tokenizer; set --data.tokenizer")
-    with tempfile.TemporaryDirectory() as folder:  # transformers reads nothing but files
-        for name, text in checkpoint.tokenizer_files.items():
-            (Path(folder) / name).write_text(text, encoding="utf-8")
-        return load_tokenizer(Path(folder), where, make_config(checkpoint.encoder_config, where))
-
-
-def load_tokenizer(folder: Path, source: str, config: "PreTrainedConfig | None" = None) -> "PreTrainedTokenizerBase":
-    """Return a folder's tokenizer as `find_tokenizer` does; `config` is the encoder's, if it is not in the folder."""
-    from transformers import AutoTokenizer
-
-    config = config or load_config(folder, source)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True, trust_remote_code=False)
-        tokenizer.backend_tokenizer.no_truncation()
-        tokenizer.backend_tokenizer.no_padding()
-    except Exception as error:
-        raise UserError(f"{source}: its tokenizer cannot be used: {reason(error)}") from error
-    if tokenizer.pad_token_id is None:
-        raise UserError(f"{source}: its tokenizer has no padding token; set one with save_pretrained")
-    tokens = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))  # ids may have gaps
-    if tokens > config.vocab_size:
-        sizes = f"its tokenizer has {tokens} tokens, its encoder {config.vocab_size}"
-        raise UserError(f"{source}: {sizes}; they do not belong together")
-    positions = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
-    if config.model_type in _OFFSET_POSITIONS:
-        positions -= config.pad_token_id + 1
-    tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
-    return tokenizer
 
 
 def make_classifier(
@@ -192,19 +158,6 @@ def build_classifier(config: Mapping[str, Any], source: str) -> "PreTrainedModel
 
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         return AutoModelForSequenceClassification.from_config(make_config(config, source), dtype=torch.float32)
-
-
-def freeze_layers(model: "PreTrainedModel", number: int) -> None:
-    """Leave the embeddings and the first layers of a classifier as they are in training."""
-    base, most = model.base_model, model.config.num_hidden_layers
-    if not 0 <= number <= most:
-        raise UserError(f"--model.frozen_layers {number}: it must be between 0 and the encoder's {most}")
-    lists = (part for part in base.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == most)
-    layers, embeddings = next(lists, None), dict(base.named_children()).get("embeddings")
-    if layers is None or embeddings is None:
-        raise UserError(f"--model.frozen_layers {number}: a {model.config.model_type} encoder has no layers of its own")
-    for part in (embeddings, *layers[:number]):
-        part.requires_grad_(False)
 
 
 @contextmanager

@@ -24,12 +24,14 @@ def logits_of(model: "PreTrainedModel", inputs: dict[str, Tensor | None]) -> Ten
         given["attention_mask"] = given["attention_mask"][:, None, None, :].bool()
     try:
         return cast(Tensor, model(**given).logits)
-    except (IndexError, RuntimeError) as error:
+    except (IndexError, RuntimeError, ValueError) as error:
         if "without overflow" in str(error):  # the mask is float32's lowest number, cast to a smaller type
             problem = f"cannot run in half precision ({reason(error)}); use --trainer.precision 32-true"
         elif isinstance(error, IndexError) or "must match the size" in str(error):
             tokens = next(iter(given.values())).shape[1]
             problem = f"failed with sentences of {tokens} tokens ({reason(error)}); lower --data.max_length"
+        elif isinstance(error, ValueError):  # of an encoder that has to be told more than a text
+            problem = f"cannot be used for texts alone ({reason(error)}); take another encoder"
         else:
             raise
         raise UserError(f"a {model.config.model_type} encoder {problem}") from error

@@ -14,19 +14,20 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lit_bert.console import status
 from lit_bert.errors import UserError
 from lit_bert.modeling.checkpoint import Checkpoint
+from lit_bert.modeling.tokenizer import find_tokenizer
 from lit_bert.run import run_dir
 from lit_bert.run.help import COMMANDS
 from lit_bert.run.recipe import default_recipe
 from lit_bert.run.resume import exit_if_finished, find_checkpoint, stored_settings
 
-_OPTIONS = ("ckpt_path", "input", "data.dataset", "model.pretrained", "trainer.default_root_dir")
+_OPTIONS = ("ckpt_path", "input", "data.dataset", "model.pretrained", "trainer.default_root_dir", "data.max_length")
 
 
 class Start(NamedTuple):
     """What a command starts from: a `checkpoint`, or for predictions an exported `folder`.
 
     `config` is a config file that the command line does not name: that of the checkpoint's run, or a recipe. A new run
-    is called by `recipe`.
+    is called by `recipe`. `max_length` is that of the command line.
     """
 
     command: str
@@ -34,6 +35,7 @@ class Start(NamedTuple):
     folder: str | None = None
     config: Path | None = None
     recipe: str = "run"
+    max_length: str | None = None
 
     def set_defaults(self, parser: LightningArgumentParser) -> None:
         """Let a parser take its defaults from the checkpoint and the config file."""
@@ -52,6 +54,13 @@ class Start(NamedTuple):
         if self.checkpoint and self.checkpoint.tokenizer_files:
             settings.data.tokenizer = settings.ckpt_path
 
+    def limit_length(self, settings: Namespace) -> None:
+        """Let a config's `max_length` give way to what the encoder takes; one that was typed is refused later."""
+        length, name = settings.data.get("max_length"), settings.data.get("tokenizer")
+        if length and name and not self.max_length and (limit := find_tokenizer(name).model_max_length) < length:
+            status("length", f"--data.max_length {length} of the config is lowered to the encoder's {limit} tokens")
+            settings.data.max_length = limit
+
     def make_model(self, kind: type[LightningModule], *args: Any, **kwargs: Any) -> LightningModule:
         """Make a module; from a checkpoint with the encoder that it describes, so that no other one is fetched."""
         encoder = {"encoder_config": self.checkpoint.encoder_config} if self.checkpoint else {}
@@ -63,8 +72,10 @@ def find_start(words: Sequence[str]) -> Start:
     command = next((word for word in words if word in COMMANDS), "fit")
     if any(word in ("-h", "--help") or word.startswith("--help=") for word in words):
         return Start(command)
-    given, configs = _first_look(words)
-    ckpt_path, source, dataset, pretrained, root = (given.get(option) for option in _OPTIONS)
+    typed, stored, configs = _first_look(words)
+    given = stored | typed
+    ckpt_path, source, dataset, pretrained, root, _ = (given.get(option) for option in _OPTIONS)
+    max_length = typed.get("data.max_length")
     if command != "fit" and not ckpt_path and (source or not (configs or pretrained)):
         what = f"{command} --input {source}" if source else command
         raise UserError(f"{what}: give a checkpoint with --ckpt_path (best is that of the newest run in runs/)")
@@ -73,16 +84,17 @@ def find_start(words: Sequence[str]) -> Start:
     checkpoint = find_checkpoint(ckpt_path, command, Path(root or "runs"))
     run = run_dir.run_dir_of(checkpoint.path) if checkpoint else None
     if configs:
-        return Start(command, checkpoint, recipe=Path(configs[-1]).stem)
+        return Start(command, checkpoint, recipe=Path(configs[-1]).stem, max_length=max_length)
     if checkpoint:
-        return Start(command, checkpoint, config=run / run_dir.CONFIG if run and command == "fit" else None)
+        config = run / run_dir.CONFIG if run and command == "fit" else None
+        return Start(command, checkpoint, config=config, max_length=max_length)
     config, why = default_recipe(dataset, pretrained)
     status("recipe", f"{config.name}: {why}; choose with --config configs/NAME.yaml", err=True)
-    return Start(command, config=config, recipe=config.stem)
+    return Start(command, config=config, recipe=config.stem, max_length=max_length)
 
 
-def _first_look(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return those of `_OPTIONS` that the command line or its config files set, and these files."""
+def _first_look(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Return those of `_OPTIONS` that the command line sets, those that its config files set, and these files."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     parser.add_argument("--config", action="append", default=[])
     for option in _OPTIONS:
@@ -96,7 +108,7 @@ def _first_look(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):  # the parser explains it
             content = yaml.safe_load(Path(config).read_text("utf-8"))
             stored |= {option: value for option in _OPTIONS if (value := _lookup(content, option)) is not None}
-    return stored | found, configs
+    return found, stored, configs
 
 
 def _lookup(content: object, option: str) -> object:

@@ -16,7 +16,7 @@ from lit_bert.export import main as run_export
 from lit_bert.inference import export
 from lit_bert.inference.onnx import INT8, ONNX
 from lit_bert.modeling.checkpoint import read_safely
-from lit_bert.modeling.encoder import load_tokenizer
+from lit_bert.modeling.tokenizer import load_tokenizer
 
 TEXTS = [*GOOD, *BAD, "great fun " * 12]
 """Of lengths that the exporter has not seen."""

@@ -11,7 +11,7 @@ from lit_bert import BertClassifier, Predictor
 from lit_bert.errors import UserError
 from lit_bert.inference import export, predictor
 from lit_bert.modeling.checkpoint import Checkpoint, read_safely
-from lit_bert.modeling.encoder import find_tokenizer
+from lit_bert.modeling.tokenizer import find_tokenizer
 
 
 def expected(path: Path, text: str) -> torch.Tensor:
