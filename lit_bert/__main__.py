@@ -1,9 +1,33 @@
 """`python -m lit_bert COMMAND`: the one front door, which is also `lit-bert` and `train.py`."""
 
+import io
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
 from lit_bert.run.help import COMMANDS, check_command
+
+
+class Output(io.TextIOWrapper):
+    """Standard output that cannot cost a result: where its reader has left, what is printed is dropped."""
+
+    def write(self, text: str) -> int:
+        with self._forgiving():
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._forgiving():
+            super().flush()
+
+    @contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
 
 
 def main() -> None:
@@ -13,6 +37,10 @@ def main() -> None:
         SystemExit: With the command's status.
     """
     words = sys.argv[1:]
+    if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = Output(
+            sys.stdout.detach(), sys.stdout.encoding, "replace", line_buffering=sys.stdout.line_buffering
+        )
     try:
         check_command(words)
         command = next((word for word in words if word in COMMANDS), "fit")

@@ -113,6 +113,7 @@ class BertCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Fill in what depends on this machine, so that the saved config says what was done."""
         self.settings = self.config[self.subcommand]
+        defaults.follow_metrics(self.settings, self.start.mode_is_given)
         defaults.complete(self.settings)
         self.start.complete(self.settings, self._config_text)
         self.parser.add_instantiator(self.start.make_model, self.model_class, subclasses=True)

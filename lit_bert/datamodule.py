@@ -1,6 +1,5 @@
 """The LightningDataModule: fetches, samples, tokenises and batches labelled sentences."""
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch import LightningDataModule
@@ -64,6 +63,7 @@ class TextClassificationDataModule(LightningDataModule):
         self.fingerprint = ""  # a key of everything that the tokenised rows depend on, after `prepare_data`
         self.content = tokenized.TokenizedSplits({}, [], 0, 0, {}, {}, "")  # what it says after `setup`
         self._start = (0, 0)  # epoch and batch that training goes on from
+        self._digests: dict[str, str] = {}
 
     @property
     def class_names(self) -> list[str]:
@@ -130,18 +130,22 @@ class TextClassificationDataModule(LightningDataModule):
         """Return where training stands, for a checkpoint."""
         if self.trainer is None:
             return {}
-        return position.position(self.trainer, self.batch_size, self._order(), self.content.held_out)
+        return position.position(
+            self.trainer, self.batch_size, self._order(), self.content.held_out, self._digest("val")
+        )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Let training go on from there. Lightning forgets it (Lightning-AI/pytorch-lightning#20550, #21938)."""
         position.check_held_out(state_dict, self.content.held_out, self.dataset)
         if self.trainer is not None and self.trainer.training:
-            self._start = position.resume(self.trainer, self.batch_size, self._order(), state_dict)
+            order, val = self._order(), self._digest("val")
+            self._start = position.resume(self.trainer, self.batch_size, order, val, state_dict)
 
     def _order(self) -> dict[str, Any]:
         """Return what decides which training rows come when."""
-        return position.order(self._train_digest, self.group_by_length)
+        return position.order(self._digest("train"), self.group_by_length)
 
-    @cached_property
-    def _train_digest(self) -> str:
-        return tokenized.digest(self.splits["train"])
+    def _digest(self, split: str) -> str:
+        if split not in self._digests:
+            self._digests[split] = tokenized.digest(self.splits[split]) if split in self.splits else ""
+        return self._digests[split]

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,6 +13,7 @@ from equality import equal_runs, same
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import (
     BackboneFinetuning,
+    EarlyStopping,
     EMAWeightAveraging,
     LearningRateFinder,
     ModelPruning,
@@ -267,6 +269,42 @@ def test_the_option_for_cuda_graphs_adds_their_callback(recipe: str, wanted: boo
     words = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--checkpoint.monitor=null"]
     cli = main(["fit", "--config", recipe, f"--model.cuda_graphs={str(wanted).lower()}", *words, *NO_END])
     assert any(isinstance(callback, CudaGraphs) for callback in cli.trainer.callbacks) == wanted
+
+
+@pytest.mark.parametrize(
+    ("words", "modes"),
+    [
+        (["--checkpoint.monitor=val/loss"], ("min", None, None)),
+        (["--checkpoint.monitor=val/auroc"], ("max", None, None)),
+        (["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/acc"], ("max", "max", None)),
+        (["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss"], ("max", "min", None)),
+        (["--lr_scheduler=ReduceLROnPlateau", "--lr_scheduler.monitor=val/f1"], ("max", None, "max")),
+        (["--checkpoint.monitor=train/own", "--checkpoint.mode=min"], ("min", None, None)),
+    ],
+)
+def test_the_best_is_where_the_watched_metric_has_it(
+    recipe: str, words: list[str], modes: tuple[str | None, ...]
+) -> None:
+    cli = main(["fit", "--config", recipe, *words, "--trainer.fast_dev_run=true"])
+    stopping = next((callback for callback in cli.trainer.callbacks if isinstance(callback, EarlyStopping)), None)
+    schedule = cli.trainer.lr_scheduler_configs[0].scheduler
+    assert (cli.settings.checkpoint.mode, stopping and stopping.mode, getattr(schedule, "mode", None)) == modes
+
+
+def test_with_a_time_alone_the_rate_is_constant_and_more_time_is_advised(
+    recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:02", "--trainer.log_every_n_steps=1", *NO_END]
+    cli = main(["fit", "--config", recipe, *words])
+    assert (
+        "rate     the learning rate is constant, because --trainer.max_time tells no last step"
+        in capsys.readouterr().out
+    )
+    assert set(events(cli.run_dir)["train/lr/pg1"]) == {float(np.float32(0.003))}
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", f"--ckpt_path={cli.run_dir}/checkpoints/last.ckpt"])
+    assert stop.value.code == 0
+    assert "to train on, raise --trainer.max_time above 00:00:00:02\n" in capsys.readouterr().out
 
 
 def test_another_schedule_is_stepped_with_the_optimizer(recipe: str) -> None:

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lit_bert.data.splits import take
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -39,7 +41,7 @@ def _leaked(codes: Mapping[str, Codes]) -> NDArray[np.bool_]:
 
 def drop_leaked(splits: dict[str, "Dataset"]) -> None:
     """Leave out training rows that are alike to a row of another split."""
-    splits["train"] = splits["train"].select(np.flatnonzero(~_leaked(_codes(splits, fold=True))))
+    splits["train"] = take(splits["train"], np.flatnonzero(~_leaked(_codes(splits, fold=True))))
 
 
 def audit(splits: Mapping[str, "Dataset"]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from lit_bert.errors import UserError, reason
 STDIN = "-"
 TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 INPUT_SUFFIXES = (".txt", *TABLE_SUFFIXES)
-_COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 RawRow = dict[str, Any] | None
 """The values of a row by column, those within objects by names with dots; None for a blank line."""
@@ -61,7 +61,7 @@ def suffix_of(path: Path) -> str:
     """Return the suffix that tells a file's format, which is that before `.gz`, `.bz2` or `.xz`; `.txt` for STDIN."""
     if str(path) == STDIN:
         return ".txt"
-    return (path.with_suffix("") if path.suffix.lower() in _COMPRESSED else path).suffix.lower()
+    return (path.with_suffix("") if path.suffix.lower() in COMPRESSED else path).suffix.lower()
 
 
 def read_rows(
@@ -94,7 +94,7 @@ def open_file(path: Path, where: str) -> Iterator[BinaryIO]:
         opened = (
             nullcontext(sys.stdin.buffer)
             if str(path) == STDIN
-            else _COMPRESSED.get(path.suffix.lower(), open)(path, "rb")
+            else COMPRESSED.get(path.suffix.lower(), open)(path, "rb")
         )
         with opened as file:
             yield cast(BinaryIO, file)

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
 
+from lit_bert.data.formats import COMPRESSED, TABLE_SUFFIXES
 from lit_bert.errors import UserError, reason
 
 HUB_SECONDS = 2.5
@@ -19,7 +20,7 @@ HUB_SECONDS = 2.5
 
 _ENCODER_FILES = ["config.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model"]
 _FILES = {
-    "dataset": [["README.md", "*.parquet", "*.csv", "*.json", "*.jsonl"]],
+    "dataset": [["README.md", *(f"*{suffix}{packed}" for suffix in TABLE_SUFFIXES for packed in ("", *COMPRESSED))]],
     "model": [
         [*_ENCODER_FILES, "model*.safetensors", "model.safetensors.index.json"],
         [*_ENCODER_FILES, "pytorch_model*.bin", "pytorch_model.bin.index.json"],

@@ -18,10 +18,11 @@ def order(digest: str, grouping: bool) -> dict[str, Any]:
     return {"rows": digest, "seed": seed(), "grouping": grouping}
 
 
-def position(trainer: Trainer, batch_size: int, order: dict[str, Any], held_out: str) -> dict[str, Any]:
+def position(trainer: Trainer, batch_size: int, order: dict[str, Any], held_out: str, val: str) -> dict[str, Any]:
     """Return where training stands, as a checkpoint holds it: the `epoch` to go on with, and its `batches` done.
 
-    `order` is what decides on the order of rows, and `held_out` a digest of the rows held out of the training rows. An
+    `order` is what decides on the order of rows, `held_out` and `val` are digests of the rows held out of the
+    training rows and of the validation rows. An
     epoch is `broken_off` if Lightning counts it as ended, though not all of its batches were trained on.
     """
     loop = trainer.fit_loop
@@ -32,7 +33,7 @@ def position(trainer: Trainer, batch_size: int, order: dict[str, Any], held_out:
         epoch, done = epoch + 1, 0
     step = [batch_size * trainer.world_size, trainer.accumulate_grad_batches]
     progress = {"epoch": epoch, "batches": done, "step": step, "broken_off": broken_off}
-    return {**progress, "order": order, "held_out": held_out}
+    return {**progress, "order": order, "held_out": held_out, "val": val}
 
 
 def check_held_out(state: dict[str, Any], held_out: str, dataset: str | dict[str, str]) -> None:
@@ -45,12 +46,20 @@ def check_held_out(state: dict[str, Any], held_out: str, dataset: str | dict[str
         )
 
 
-def resume(trainer: Trainer, batch_size: int, order: dict[str, Any], state: dict[str, Any]) -> tuple[int, int]:
+def resume(
+    trainer: Trainer, batch_size: int, order: dict[str, Any], val: str, state: dict[str, Any]
+) -> tuple[int, int]:
     """Return the epoch to go on with and how many of its batches are done, from what `position` returned.
 
     Raises:
-        UserError: The checkpoint was written within an epoch, of which the steps have other rows now.
+        UserError: The checkpoint was written within an epoch, of which the steps have other rows now; or what is best
+            so far was chosen on other validation rows.
     """
+    if state.get("val", val) != val:
+        raise UserError(
+            "--ckpt_path: there are other validation rows than those by which the run's best checkpoint was chosen; go "
+            "on with the same, or begin a new run with --model.pretrained and the folder that `export` makes of it"
+        )
     rows, accumulate = state["step"]
     ranks, own_accumulate = trainer.world_size, trainer.accumulate_grad_batches
     if state["broken_off"]:

@@ -18,7 +18,7 @@ from lit_bert.data.audit import audit, drop_leaked
 from lit_bert.data.cache import cache_dir, cached_dir
 from lit_bert.data.encoding import TextEncoder, tokenizer_files
 from lit_bert.data.options import DataOptions
-from lit_bert.data.splits import hold_out, sample, take_fold
+from lit_bert.data.splits import hold_out, sample, take, take_fold
 from lit_bert.errors import UserError
 
 if TYPE_CHECKING:
@@ -118,8 +118,8 @@ def _choose(options: DataOptions, location: str | dict[str, str]) -> tuple[dict[
             splits[split] = sample(found[source], wanted[split], seed, where)
     if "test" in splits:
         known = np.array(splits["test"]["label"][:]) >= 0
-        splits["unlabelled"] = splits["test"].select(np.flatnonzero(~known))
-        splits["test"] = splits["test"].select(np.flatnonzero(known))
+        splits["unlabelled"] = take(splits["test"], np.flatnonzero(~known))
+        splits["test"] = take(splits["test"], np.flatnonzero(known))
     splits = {split: rows for split, rows in splits.items() if len(rows)}
     for split in ("train", "val"):
         if split not in splits:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
+from torchmetrics.functional.classification import multiclass_auroc, multiclass_average_precision
 
 from lit_bert.evaluation.calibration import apply_temperature, expected_calibration_error
 from lit_bert.evaluation.metrics import wilson_interval
@@ -47,11 +48,16 @@ def _label(name: str) -> str:
 
 def confusion_matrix(preds: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
     """Draw which share of each class's rows is predicted as which; `preds` and `labels` have shape (N,)."""
-    from sklearn.metrics import ConfusionMatrixDisplay
+    from sklearn import metrics
 
     figure, axes = _new_figure()
     names = [_label(name) for name in class_names]
-    display = ConfusionMatrixDisplay.from_predictions(
+    if len(names) > MAX_NAMED:
+        shares = metrics.confusion_matrix(labels.numpy(), preds.numpy(), labels=range(len(names)), normalize="true")
+        figure.colorbar(axes.imshow(shares, cmap="Blues", vmin=0, vmax=1))
+        axes.set(title=title, xlabel="predicted class", ylabel="true class", xticks=[], yticks=[])
+        return figure
+    display = metrics.ConfusionMatrixDisplay.from_predictions(
         labels.numpy(),
         preds.numpy(),
         labels=range(len(names)),
@@ -69,9 +75,7 @@ def confusion_matrix(preds: Tensor, labels: Tensor, class_names: Sequence[str], 
         for pair, count in Counter(zip(labels.tolist(), preds.tolist(), strict=True)).items():
             text = display.text_[pair]
             text.set_text(f"{text.get_text()}\n{count:,} rows")
-    if len(names) > MAX_NAMED:
-        axes.set(xticks=[], yticks=[])
-    elif len(names) > MAX_NUMBERED:
+    if len(names) > MAX_NUMBERED:
         axes.tick_params(labelsize=5)
     axes.set(title=title, xlabel="predicted class", ylabel="true class")
     return figure
@@ -96,10 +100,10 @@ def curves(kind: str, probs: Tensor, labels: Tensor, class_names: Sequence[str],
 
     figure, axes = _new_figure()
     if kind == "ROC":
-        display, score = metrics.RocCurveDisplay, metrics.roc_auc_score
+        display, score = metrics.RocCurveDisplay, multiclass_auroc
         x, y = "false positive rate", "true positive rate"
     else:
-        display, score = metrics.PrecisionRecallDisplay, metrics.average_precision_score
+        display, score = metrics.PrecisionRecallDisplay, multiclass_average_precision
         x, y = "recall (share of the class's rows found)", "precision (share of found rows right)"
     chance = {"color": "gray", "linestyle": ":", "linewidth": 1, "label": "_"}  # "_": not in the legend
     style = {"drop_intermediate": True, "plot_chance_level": True, "chance_level_kw": chance}
@@ -107,7 +111,8 @@ def curves(kind: str, probs: Tensor, labels: Tensor, class_names: Sequence[str],
     numbers = [number for number, size in enumerate(sizes) if 0 < size < len(labels)]
     if len(numbers) > MAX_CURVES:
         title += f"\nthe worst {MAX_CURVES} of {len(numbers)} classes"
-        numbers = sorted(numbers, key=lambda number: score(labels == number, probs[:, number]))[:MAX_CURVES]
+        scores = score(probs, labels, num_classes=len(class_names), average=None, validate_args=False)
+        numbers = sorted(numbers, key=scores.__getitem__)[:MAX_CURVES]
     for number in numbers[-1:] if len(sizes) == 2 else numbers:
         true, name = (labels == number).long().numpy(), _label(class_names[number])
         display.from_predictions(true, probs[:, number].numpy(), name=name, ax=axes, **style)

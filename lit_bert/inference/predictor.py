@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 WINDOW = 4096
 """Sentences that are read, sorted by length and predicted together: so many are in memory at a time."""
 
-PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""Dtypes of autocast, by the names that the Trainer has for them."""
+PRECISIONS = {"32-true": None} | dict.fromkeys(("bf16-mixed", "bf16-true"), torch.bfloat16)
+PRECISIONS |= dict.fromkeys(("16-mixed", "16-true"), torch.float16)
+"""Dtypes of autocast, by the names that the Trainer has for them; weights stay as they are."""
 
 CPU_TOKENS, GPU_TOKENS = 2048, 32768
 """Tokens per batch, padding included, at most."""
@@ -117,6 +118,9 @@ class Predictor:
     @torch.inference_mode()
     def _predict_window(self, texts: list[Text]) -> Probabilities:
         """Return the probabilities of texts, shape (N, C); those of about equal length share a batch."""
+        for text in texts:
+            if not isinstance(text, str | tuple):
+                raise UserError(f"Predictor: {text!r} is not text; leave it out, or give an empty text")
         if self.text_pair_column and any(isinstance(text, str) for text in texts):
             raise UserError(f"{self.source}: it was trained on pairs of texts; give a tuple of two in place of each")
         first, second = zip(*texts, strict=True) if not isinstance(texts[0], str) else (texts, None)

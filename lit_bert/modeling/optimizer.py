@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import instantiate_class
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from lit_bert.console import status
 from lit_bert.errors import UserError
 
 OWN_GROUPS = 2
@@ -37,17 +39,20 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
 class LinearSchedule(LambdaLR):
     """The schedule of the Hugging Face Trainer: the learning rate rises linearly from 0, then falls to 0.
 
-    It rises for a fraction of all steps, rounded up. Groups that a callback adds to the optimizer follow it too;
+    It rises for a fraction of all steps, rounded up; where their number is infinite, it is constant. Groups that a
+    callback adds to the optimizer follow it too;
     PyTorch's schedulers refuse an optimizer with more groups than they know.
     """
 
-    def __init__(self, optimizer: Optimizer, warmup_ratio: float, total_steps: int) -> None:
+    def __init__(self, optimizer: Optimizer, warmup_ratio: float, total_steps: float) -> None:
         self.shape = warmup_ratio, total_steps
         super().__init__(optimizer, self.factor)
 
     def factor(self, step: int) -> float:
         """Return the learning rate after so many steps, as a fraction of its peak."""
         ratio, total = self.shape
+        if total == math.inf:
+            return 1.0
         warmup = math.ceil(ratio * total)
         return step / max(1, warmup) if step < warmup else max(0.0, (total - step) / max(1, total - warmup))
 
@@ -57,7 +62,7 @@ class LinearSchedule(LambdaLR):
         self.lr_lambdas = [self.factor] * len(self.base_lrs)
         super().step(epoch)
 
-    def refresh(self, learning_rate: float, warmup_ratio: float, weight_decay: float, total_steps: int) -> None:
+    def refresh(self, learning_rate: float, warmup_ratio: float, weight_decay: float, total_steps: float) -> None:
         """Go on from where the schedule stands with these options, in place of those that a checkpoint brought."""
         self.shape = warmup_ratio, total_steps
         self.base_lrs[:OWN_GROUPS] = [learning_rate] * OWN_GROUPS
@@ -82,6 +87,10 @@ def make_schedule(
     """
     if spec is None:
         linear = LinearSchedule(optimizer, warmup_ratio, total_steps(trainer))
+        if linear.shape[1] == math.inf:
+            status(
+                "rate", "the learning rate is constant, because --trainer.max_time tells no last step; see max_epochs"
+            )
         return {"scheduler": linear, "name": "train/lr", "interval": "step"}
     scheduler = _instantiate(LRScheduler, spec, optimizer)
     interval = "epoch" if isinstance(scheduler, ReduceLROnPlateau) else "step"
@@ -99,12 +108,12 @@ def _instantiate(kind: type, spec: Mapping[str, Any], argument: Any) -> Any:
     return made
 
 
-def total_steps(trainer: Trainer) -> int:
-    """Return the optimizer steps of a whole run."""
+def total_steps(trainer: Trainer) -> float:
+    """Return the optimizer steps of a whole run; infinity if its time alone is limited."""
     steps = trainer.estimated_stepping_batches
-    if not math.isfinite(steps):
+    if not math.isfinite(steps) and not any(isinstance(callback, Timer) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         raise UserError("--trainer.max_epochs -1: the learning rate falls to 0 at a last step; give a number")
-    return int(steps)
+    return steps
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:

@@ -7,6 +7,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule
 
 from lit_bert.datamodule import TextClassificationDataModule
+from lit_bert.errors import UserError
 from lit_bert.run import hardware, ranks
 
 TRAINER: dict[str, Any] = {
@@ -25,6 +26,32 @@ CHECKPOINT: dict[str, Any] = {
 }
 
 
+LOWEST, HIGHEST = ("loss", "ece"), ("acc", "f1", "auroc")
+"""Metrics of this project of which the lowest value is the best, or the highest."""
+
+
+def follow_metrics(settings: Namespace, given: bool) -> None:
+    """Let checkpoints, early stopping and schedules take the lowest or highest value, as the metric they watch has it.
+
+    Raises:
+        UserError: A mode that was `given` contradicts a metric.
+    """
+    callbacks = settings.trainer.callbacks or []
+    for name, watcher in (
+        ("checkpoint", settings.checkpoint),
+        *(("trainer.callbacks", item.get("init_args")) for item in callbacks if isinstance(item, Namespace)),
+        *(("lr_scheduler", (part.get("lr_scheduler") or {}).get("init_args")) for part in (settings, settings.model)),
+    ):
+        metric = str(watcher.get("monitor")) if watcher and watcher.get("mode") else ""
+        kind = metric.rpartition("/")[2]
+        mode = "min" if kind in LOWEST else "max" if kind in HIGHEST else None
+        if mode and watcher["mode"] != mode:
+            if given:
+                what = f"--{name}.mode {watcher['mode']}: of {metric} the {'lowest' if mode == 'min' else 'highest'}"
+                raise UserError(f"{what} is the best; set --{name}.mode {mode}")
+            watcher["mode"] = mode
+
+
 def complete_epochs(settings: Namespace, data: LightningDataModule) -> None:
     """Let training see 3,000 rows, in 3 to 20 epochs, where nothing limits it.
 
@@ -32,6 +59,9 @@ def complete_epochs(settings: Namespace, data: LightningDataModule) -> None:
     fine-tuning BERT").
     """
     trainer = settings.trainer
+    for limit in ("max_epochs", "max_steps"):
+        if trainer[limit] == 0:
+            raise UserError(f"--trainer.{limit} 0: nothing would be trained; give at least 1, or evaluate with `test`")
     if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
         epochs = 3
         if isinstance(data, TextClassificationDataModule):

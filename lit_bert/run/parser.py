@@ -90,6 +90,8 @@ class Parser(LightningArgumentParser):
         elif word := re.search(r"unrecognized arguments: ([^\s-]\S*)", message):
             option = _FILES.get(word[1].removesuffix(".gz").rpartition(".")[2])
             hint = f"; did you mean {option} {word[1]}?" if option else ""
+        if "class_names" in message and re.search("Got value: (True|False)", message):
+            hint = """; write names that YAML takes for truth values in quotes: '["no", "yes"]'"""
         if "long_text" in message and "windows" in message:
             hint = "; windows are gone: use head_tail"
         if re.match(r"Problems parsing|Unexpected config|Subcommand '\w+' does not accept", message):

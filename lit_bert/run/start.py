@@ -1,6 +1,7 @@
 """What a command starts from: a checkpoint, an exported folder, or a recipe."""
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +28,8 @@ class Start(NamedTuple):
     """What a command starts from: a `checkpoint`, or for predictions an exported `folder`.
 
     `config` is a config file that the command line does not name: that of the checkpoint's run, or a recipe. A new run
-    is called by `recipe`. `max_length` is that of the command line.
+    is called by `recipe`. `max_length` is that of the command line, and
+    `mode_is_given` is whether it, or a config, says if the lowest or highest value of a metric is the best.
     """
 
     command: str
@@ -36,6 +38,7 @@ class Start(NamedTuple):
     config: Path | None = None
     recipe: str = "run"
     max_length: str | None = None
+    mode_is_given: bool = False
 
     def set_defaults(self, parser: LightningArgumentParser) -> None:
         """Let a parser take its defaults from the checkpoint and the config file."""
@@ -75,26 +78,29 @@ def find_start(words: Sequence[str]) -> Start:
     typed, stored, configs = _first_look(words)
     given = stored | typed
     ckpt_path, source, dataset, pretrained, root, _ = (given.get(option) for option in _OPTIONS)
-    max_length = typed.get("data.max_length")
+    start = Start(command, max_length=typed.get("data.max_length"), mode_is_given="mode" in given)
     if command != "fit" and not ckpt_path and (source or not (configs or pretrained)):
         what = f"{command} --input {source}" if source else command
         raise UserError(f"{what}: give a checkpoint with --ckpt_path (best is that of the newest run in runs/)")
     if command == "predict" and source and Path(ckpt_path or "").is_dir():
-        return Start(command, folder=ckpt_path, recipe="export")
+        return start._replace(folder=ckpt_path, recipe="export")
     checkpoint = find_checkpoint(ckpt_path, command, Path(root or "runs"))
     run = run_dir.run_dir_of(checkpoint.path) if checkpoint else None
     if configs:
-        return Start(command, checkpoint, recipe=Path(configs[-1]).stem, max_length=max_length)
+        return start._replace(checkpoint=checkpoint, recipe=Path(configs[-1]).stem)
     if checkpoint:
         config = run / run_dir.CONFIG if run and command == "fit" else None
-        return Start(command, checkpoint, config=config, max_length=max_length)
+        return start._replace(checkpoint=checkpoint, config=config)
     config, why = default_recipe(dataset, pretrained)
     status("recipe", f"{config.name}: {why}; choose with --config configs/NAME.yaml", err=True)
-    return Start(command, config=config, recipe=config.stem, max_length=max_length)
+    return start._replace(config=config, recipe=config.stem)
 
 
 def _first_look(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """Return those of `_OPTIONS` that the command line sets, those that its config files set, and these files."""
+    """Return those of `_OPTIONS` that the command line sets, those that its config files set, and these files.
+
+    Among them is "mode" if the direction of a metric is set anywhere.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     parser.add_argument("--config", action="append", default=[])
     for option in _OPTIONS:
@@ -103,10 +109,14 @@ def _first_look(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], l
         parser.add_argument(f"--data.dataset.{split}", nargs="?", dest="data.dataset", action="append")
     found = vars(parser.parse_known_args([word for word in words if not word.startswith("--print_config")])[0])
     configs = found.pop("config")
+    if any(re.search(r"\.mode(=|$)", word) for word in words):
+        found["mode"] = True
     stored: dict[str, Any] = {}
     for config in configs:
         with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):  # the parser explains it
-            content = yaml.safe_load(Path(config).read_text("utf-8"))
+            text = Path(config).read_text("utf-8")
+            content = yaml.safe_load(text)
+            stored |= {"mode": True} if re.search(r"^\s*mode:", text, re.MULTILINE) else {}
             stored |= {option: value for option in _OPTIONS if (value := _lookup(content, option)) is not None}
     return found, stored, configs
 

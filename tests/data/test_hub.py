@@ -4,6 +4,7 @@ import json
 import threading
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hub import Hub
 
@@ -22,6 +23,22 @@ def test_a_data_set_is_fetched_once(hub: Hub, reviews: Path) -> None:
     hub.asked.clear()
     assert dataset.fetch("some/reviews") == (location, digest)
     assert hub.asked == []
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv.gz", ".jsonl.xz"])
+def test_data_sets_of_all_formats_are_fetched(hub: Hub, tmp_path: Path, suffix: str) -> None:
+    for split in COUNTS:
+        frame = pd.DataFrame({"text": ["fine", "dull"], "label": ["pos", "neg"]})
+        path = tmp_path / "repo" / f"{split}{suffix}"
+        path.parent.mkdir(exist_ok=True)
+        if "json" in suffix:
+            frame.to_json(path, orient="records", lines=True)
+        else:
+            frame.to_csv(path, index=False, sep="\t" if "tsv" in suffix else ",")
+    name = f"some/{suffix[1:]}"  # the client remembers what a commit of a repository has
+    hub.repos[f"datasets/{name}"] = tmp_path / "repo"
+    location, _ = dataset.fetch(name)
+    assert {split: len(rows) for split, rows in dataset.load(location).items()} == dict.fromkeys(COUNTS, 2)
 
 
 def test_pickled_weights_are_fetched_only_where_there_are_no_others(hub: Hub, tiny_bert: str) -> None:

@@ -54,6 +54,17 @@ def test_a_text_longer_than_the_encoder_takes_is_cut(best: Path) -> None:
     assert long.probs == pytest.approx(cut.probs, rel=1e-6)  # rows of a batch differ in the last bit on some CPUs
 
 
+@pytest.mark.parametrize("texts", [["a", float("nan")], [None, "a"], [7]])
+def test_what_is_not_text_is_named(best: Path, texts: list[Any]) -> None:
+    with pytest.raises(UserError, match=r"Predictor: (nan|None|7) is not text; leave it out, or give an empty text"):
+        Predictor(best)(texts)
+
+
+def test_a_run_in_bfloat16_throughout_is_predicted_with(best: Path) -> None:
+    [expected] = Predictor(best, precision="bf16-mixed")(["great fun"])
+    assert Predictor(best, precision="bf16-true")(["great fun"]) == [expected]
+
+
 def test_no_texts_are_no_predictions(best: Path) -> None:
     assert Predictor(best)([]) == []
 

@@ -1,5 +1,6 @@
 """What a command answers before torch and Lightning are imported, which takes seconds."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,30 @@ def test_a_mistake_is_told_at_once(module: str, words: list[str], message: str) 
     status, page, errors = answered(module, *words)
     assert (status, page) == (2, "")
     assert errors.splitlines()[-1].startswith(message)
+
+
+@pytest.mark.slow
+def test_no_print_can_cost_a_result(recipe: str, tmp_path: Path) -> None:
+    """Standard output that has neither a reader nor an alphabet for what is printed."""
+    (tmp_path / "reviews").rename(tmp_path / "\u00e9t\u00e9")
+    words = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "fit",
+        "--config",
+        recipe,
+        f"--data.dataset={tmp_path}/\u00e9t\u00e9",
+    ]
+    reading, writing = os.pipe()
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    process = subprocess.Popen(words, stdout=writing, env=environment)
+    os.close(writing)
+    assert os.read(reading, 4) == b"data"
+    os.close(reading)
+    assert process.wait(120) == 0
+    [run] = (tmp_path / "runs").iterdir()
+    assert (run / "metrics.json").is_file()
+    assert (run / "export").is_dir()
 
 
 @pytest.mark.parametrize("program", ["train.py", "lit_bert"])

@@ -66,6 +66,15 @@ def test_it_goes_on_from_the_best_checkpoint_too(recipe: str, rows: Rows, interv
         same(cli.trainer.optimizers[0].state_dict(), whole.trainer.optimizers[0].state_dict())
 
 
+@pytest.mark.parametrize("other", ["--data.val_rows=10", "--data.val_split=test", "--data.folds=2"])
+def test_other_validation_rows_are_refused(recipe: str, other: str, refused: Refused) -> None:
+    run = main(["fit", "--config", recipe, "--trainer.max_epochs=1", *NO_END]).run_dir
+    before = (run / "config.yaml").read_text()
+    said = refused(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", "--trainer.max_epochs=2", other])
+    assert "--ckpt_path: there are other validation rows than those by which the run's best checkpoint was" in said
+    assert (run / "config.yaml").read_text() == before
+
+
 def test_a_run_that_max_steps_ended_goes_on(recipe: str, rows: Rows) -> None:
     """It ends within an epoch, of which a best checkpoint does not tell what is left, then at an epoch's end."""
     words = ["--config", recipe, "--trainer.max_epochs=-1", "--model.learning_rate=0", *NO_END]
