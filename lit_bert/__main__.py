@@ -3,8 +3,6 @@
 import io
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 
 from lit_bert.run.help import COMMANDS, check_command
@@ -14,20 +12,20 @@ class Output(io.TextIOWrapper):
     """Standard output that cannot cost a result: where its reader has left, what is printed is dropped."""
 
     def write(self, text: str) -> int:
-        with self._forgiving():
-            super().write(text)
-        return len(text)
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            return self._drop(len(text))
 
     def flush(self) -> None:
-        with self._forgiving():
-            super().flush()
-
-    @contextmanager
-    def _forgiving(self) -> Iterator[None]:
         try:
-            yield
+            super().flush()
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            self._drop(0)
+
+    def _drop(self, size: int) -> int:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+        return size
 
 
 def main() -> None:

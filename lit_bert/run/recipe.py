@@ -6,7 +6,10 @@ from pathlib import Path
 from lit_bert.data import hub, packaged
 from lit_bert.run.ranks import from_rank_zero
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+_PACKAGE = Path(__file__).resolve().parents[1]
+CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
+"""The folder of the recipes: within an installed package, beside it in a clone."""
+
 ROTTEN_TOMATOES = "cornell-movie-review-data/rotten_tomatoes"
 
 

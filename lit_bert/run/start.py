@@ -4,8 +4,9 @@ import argparse
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 from jsonargparse import Namespace
@@ -24,7 +25,8 @@ from lit_bert.run.resume import exit_if_finished, find_checkpoint, stored_settin
 _OPTIONS = ("ckpt_path", "input", "data.dataset", "model.pretrained", "trainer.default_root_dir", "data.max_length")
 
 
-class Start(NamedTuple):
+@dataclass(frozen=True)
+class Start:
     """What a command starts from: a `checkpoint`, or for predictions an exported `folder`.
 
     `config` is a config file that the command line does not name: that of the checkpoint's run, or a recipe. A new run
@@ -83,17 +85,17 @@ def find_start(words: Sequence[str]) -> Start:
         what = f"{command} --input {source}" if source else command
         raise UserError(f"{what}: give a checkpoint with --ckpt_path (best is that of the newest run in runs/)")
     if command == "predict" and source and Path(ckpt_path or "").is_dir():
-        return start._replace(folder=ckpt_path, recipe="export")
+        return replace(start, folder=ckpt_path, recipe="export")
     checkpoint = find_checkpoint(ckpt_path, command, Path(root or "runs"))
     run = run_dir.run_dir_of(checkpoint.path) if checkpoint else None
     if configs:
-        return start._replace(checkpoint=checkpoint, recipe=Path(configs[-1]).stem)
+        return replace(start, checkpoint=checkpoint, recipe=Path(configs[-1]).stem)
     if checkpoint:
         config = run / run_dir.CONFIG if run and command == "fit" else None
-        return start._replace(checkpoint=checkpoint, config=config)
+        return replace(start, checkpoint=checkpoint, config=config)
     config, why = default_recipe(dataset, pretrained)
     status("recipe", f"{config.name}: {why}; choose with --config configs/NAME.yaml", err=True)
-    return start._replace(config=config, recipe=config.stem)
+    return replace(start, config=config, recipe=config.stem)
 
 
 def _first_look(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:

@@ -10,7 +10,7 @@ from lit_bert import BertClassifier, Predictor, TextClassificationDataModule
 from lit_bert.callbacks.distillation import Distillation
 from lit_bert.cli import main
 from lit_bert.errors import UserError
-from lit_bert.evaluation.hparams import hyperparameters
+from lit_bert.evaluation.hparams import FIRST, hyperparameters
 
 
 @pytest.fixture
@@ -69,9 +69,8 @@ def test_fit_asks_a_teacher_once(
     assert f"teacher: {teacher}" in (cli.run_dir / "config.yaml").read_text()
     compared = hyperparameters(cli.trainer, cli.model, cli.datamodule, 1)
     assert (compared["teacher"], compared["temperature"], compared["teacher_weight"]) == (teacher, 2.0, 0.9)
-    assert "teacher" not in hyperparameters(
-        main([*words[:3], "--test_after_fit=false"]).trainer, cli.model, cli.datamodule, 1
-    )
+    plain = main([*words[:3], "--test_after_fit=false"]).trainer
+    assert set(hyperparameters(plain, cli.model, cli.datamodule, 1)) <= set(FIRST)
     main(words)
     assert "teacher  " not in capsys.readouterr().out
 
