@@ -11,6 +11,7 @@ from lit_bert.data.hub import is_hub_id
 from lit_bert.data.packaged import PACKAGED, PACKAGED_BASE
 from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.module import BertClassifier
+from lit_bert.run.recipe import ROTTEN_TOMATOES
 from lit_bert.run.versions import package_version
 
 _ENCODERS = {
@@ -18,7 +19,7 @@ _ENCODERS = {
     PACKAGED_BASE: "sentence-transformers/all-mpnet-base-v2",
 }
 _APACHE = ("google-bert/bert-base-cased", "google-bert/bert-base-uncased", *_ENCODERS.values())
-"""Encoders that are often started from, with the Apache licence; for others a card names none."""
+"""Encoders that are often started from, with the Apache licence; for others, and other data, a card names none."""
 
 _RECIPE = ("learning_rate", "warmup_ratio", "weight_decay", "batch_size", "max_length", "train_rows", "optimizer")
 _OPTIONS = ("class_weights", "pooling", "frozen_layers")
@@ -47,8 +48,10 @@ def render_model_card(
     recipe |= {key: settings[key] for key in _OPTIONS if settings.get(key, usual[key].default) != usual[key].default}
     encoder, dataset = _ENCODERS.get(settings["pretrained"], settings["pretrained"]), settings.get("dataset", "")
     encoder = encoder.partition("@")[0]
-    dataset = "cornell-movie-review-data/rotten_tomatoes" if dataset == PACKAGED else dataset
-    dataset = dataset.partition("@")[0] if isinstance(dataset, str) else ""
+    dataset = ROTTEN_TOMATOES if dataset == PACKAGED else dataset if isinstance(dataset, str) else ""
+    dataset = (
+        dataset.partition("@")[0] if is_hub_id(dataset) else Path(dataset).name
+    )  # a path is nobody else's business
     results = [
         EvalResult(
             task_type="text-classification",
@@ -64,7 +67,7 @@ def render_model_card(
     ]
     name = encoder.rpartition("/")[2]
     metadata = ModelCardData(
-        license="apache-2.0" if encoder in _APACHE else None,
+        license="apache-2.0" if encoder in _APACHE and dataset == ROTTEN_TOMATOES else None,
         library_name="transformers",
         pipeline_tag="text-classification",
         base_model=encoder if _is_on_hub(encoder) else None,
@@ -77,7 +80,7 @@ def render_model_card(
         metadata,
         template_path=str(Path(__file__).with_name("card.md")),
         name=name,
-        encoder=encoder,
+        encoder=encoder if is_hub_id(encoder) else name,
         dataset=dataset or "local files",
         classes=", ".join(class_names),
         results=metrics,

@@ -187,4 +187,7 @@ def load_metrics(path: Path) -> dict[str, Any]:
 def resolve_checkpoint(path: Path) -> Path:
     """Return the file that "best" or "last" names, of the newest run in runs/; any other path as it is."""
     checkpoint = find_named_checkpoint(str(path), Path("runs")) if str(path) in ("best", "last") else None
-    return checkpoint.path if checkpoint else path
+    if checkpoint is None:
+        return path
+    status("model", f"--ckpt_path {path} is {display_path(checkpoint.path)}", err=True)
+    return checkpoint.path

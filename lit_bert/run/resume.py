@@ -37,6 +37,8 @@ def find_checkpoint(ckpt_path: str | None, command: str, root: Path) -> Checkpoi
     if command == "fit" and (newest or ckpt_path == "last" or (requeued and not ckpt_path)):
         where = f"from {display_path(newest.path)}" if newest else f"no checkpoint in {root} yet: from scratch"
         status("resume", where, err=True)
+    elif newest:
+        status("model", f"--ckpt_path {ckpt_path} is {display_path(newest.path)}", err=True)
     if newest or not ckpt_path or ckpt_path == "last":
         return newest
     try:
