@@ -14,13 +14,13 @@ class Output(io.TextIOWrapper):
     def write(self, text: str) -> int:
         try:
             return super().write(text)
-        except BrokenPipeError:
+        except OSError:  # or the disk of a log is full
             return self._drop(len(text))
 
     def flush(self) -> None:
         try:
             super().flush()
-        except BrokenPipeError:
+        except OSError:
             self._drop(0)
 
     def _drop(self, size: int) -> int:
@@ -36,9 +36,9 @@ def main() -> None:
     """
     words = sys.argv[1:]
     if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout = Output(
-            sys.stdout.detach(), sys.stdout.encoding, "replace", line_buffering=sys.stdout.line_buffering
-        )
+        out, lines, through = sys.stdout, sys.stdout.line_buffering, sys.stdout.write_through
+        output = Output(out.detach(), out.encoding, "replace", line_buffering=lines, write_through=through)
+        sys.stdout = sys.__stdout__ = output  # type: ignore[misc]
     try:
         check_command(words)
         command = next((word for word in words if word in COMMANDS), "fit")

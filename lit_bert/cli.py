@@ -65,7 +65,7 @@ class BertCLI(LightningCLI):
     """LightningCLI that keeps a folder for each run, resumes it, and says what came out of it: see `main`."""
 
     def __init__(self, words: list[str], start: Start, stack: ExitStack, classes: Classes) -> None:
-        self.start, self._stack = start, stack
+        self._words, self.start, self._stack = words, start, stack
         self.results: dict[str, Any] = {}
         try:
             super().__init__(
@@ -113,7 +113,9 @@ class BertCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Fill in what depends on this machine, so that the saved config says what was done."""
         self.settings = self.config[self.subcommand]
-        defaults.follow_metrics(self.settings, self.start.mode_is_given)
+        # A run's callbacks are known by their modes: what it watches stays as it was.
+        if self.subcommand == "fit" and (not self.start.checkpoint or any(".monitor" in word for word in self._words)):
+            defaults.follow_metrics(self.settings, self._words)
         defaults.complete(self.settings)
         self.start.complete(self.settings, self._config_text)
         self.parser.add_instantiator(self.start.make_model, self.model_class, subclasses=True)
@@ -122,7 +124,9 @@ class BertCLI(LightningCLI):
         """Make data module, module and trainer; to predict texts, a trainer alone, for its devices."""
         if self.settings.get("input") is None:
             with ranks.rank_zero_first():
-                self.start.limit_length(self.settings)
+                own = getattr(self.datamodule_class, "prepare_data", None)
+                if own is TextClassificationDataModule.prepare_data:
+                    self.start.limit_length(self.settings)
                 super().instantiate_classes()
         else:
             self.config_init, self.model, self.datamodule = self.config, None, None

@@ -37,6 +37,7 @@ def silence_chatter() -> None:
         ".*`Trainer.barebones=True.` is configured.*",
         ".*SWA is currently only supported every epoch.*",  # it takes the place of any schedule
         ".*when logging on epoch level in distributed setting.*",  # every rank logs the same value
+        ".*No positive samples in targets.*",  # of a class without rows, of which no curve is drawn
         ".*Glyph .* missing from font.*",  # a class name in a figure may have one
     ):
         warnings.filterwarnings("ignore", message)

@@ -25,6 +25,8 @@ def test_a_wheel_fits_and_predicts_from_another_folder(tiny_bert: str, reviews: 
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
+    modules = {str(file.relative_to(ROOT)) for file in (ROOT / "lit_bert").rglob("*.py")}
+    assert modules <= {str(file.relative_to(tmp_path / "site")) for file in (tmp_path / "site").rglob("*.py")}
 
     def run(*words: str) -> str:
         environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}

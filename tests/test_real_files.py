@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 from pyarrow import parquet
 
 from lit_bert.data import dataset
@@ -21,8 +22,7 @@ from lit_bert.errors import UserError
 Rows = list[tuple[str, str]]
 TWO = [("fine", "pos"), ("dull", "neg")]
 FRAME = pd.DataFrame(TWO, columns=["text", "label"])
-QUOTED = pd.DataFrame([('She said "no"', "neg"), ("a, b\tc", "pos"), ("", "pos"), ("two words", "neg")]).iloc[[0, 1, 3]]
-QUOTED.columns = ["text", "label"]
+QUOTED = pd.DataFrame([('She said "no"', "neg"), ("a, b\tc", "pos"), ("two words", "neg")], columns=["text", "label"])
 
 
 def pandas(**options: Any) -> Callable[[Path], None]:
@@ -62,6 +62,12 @@ FILES: dict[str, tuple[str, str | bytes | Callable[[Path], None], Rows]] = {
     ),
     "pandas with tabs and all quoted": ("a.tsv", pandas(sep="\t", index=False, quoting=1), TWO),
     "tabs in lines of Windows": ("a.tsv", "text\tlabel\r\nfine\tpos\r\ndull\tneg\r\n", TWO),
+    "empty values of polars": ("a.tsv", 'text\tlabel\tnote\nfine\tpos\t""\ndull\tneg\t""\n', TWO),
+    "a screen's size": (
+        "a.tsv",
+        'text\tlabel\tnote\nthe 5" disk\tpos\ndull\tneg\n',
+        [('the 5" disk', "pos"), TWO[1]],
+    ),
     "a trailing tab's column": ("a.tsv", "text\tlabel\tnote\nfine\tpos\t\ndull\tneg\tx\n", TWO),
     # CSV of spreadsheets
     "pandas": ("a.csv", pandas(index=False), TWO),
@@ -151,6 +157,7 @@ def test_the_rows_and_labels_that_must_come_out(name: str, tmp_path: Path) -> No
             'label\ttext\npos\t"fi\nne"\nneg\tdull\n',
             "line 3: a quoted text goes on in another line, but between",
         ),
+        ("a.tsv", 'label\ttext\tnote\npos\t"fi\tne"\n', "line 2: a quoted text has a tab in it"),
         (
             "a.tsv",
             "text\tlabel\nfi\tne\tpos\n",
@@ -172,6 +179,51 @@ def test_what_cannot_be_told_is_refused_with_its_line(name: str, content: str, m
     assert message in str(error.value)
 
 
+def test_a_quoted_text_of_one_column_that_goes_on_is_refused(tmp_path: Path) -> None:
+    pd.DataFrame({"text": ["a\nb", "c"]}).to_csv(tmp_path / "a.tsv", sep="\t", index=False)
+    with pytest.raises(UserError, match="line 2: a quoted text goes on in another line"):
+        list(read_texts(str(tmp_path / "a.tsv")))
+
+
+def test_numbers_and_names_of_classes_are_read_alike_in_training_and_prediction(tmp_path: Path) -> None:
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["neg", "pos"])})
+    numbered = Dataset.from_dict({"text": ["no", "yes", "?"], "label": [0, 1, -1]}, features=features)
+    numbered.to_parquet(tmp_path / "train-a.parquet")
+    (tmp_path / "train-b.csv").write_text("text,label\nfine,pos\ndull,neg\n")
+    rows = dataset.load(str(tmp_path), class_names=["pos", "neg"], drop_unlabelled=True)["train"]
+    expected = [("no", "neg"), ("yes", "pos"), ("fine", "pos"), ("dull", "neg")]
+    assert [(row["text"], ["pos", "neg"][row["label"]]) for row in rows] == expected
+    read = [(row.text, row.label) for row in read_texts(str(tmp_path / "train-a.parquet"))]
+    assert read == [*expected[:2], ("?", None)]
+
+
+@pytest.mark.parametrize("files", [["test-0-of-1.csv", "validation-0-of-1.csv"], ["dev.csv", "reviews_test.csv"]])
+def test_rows_to_evaluate_on_alone_are_not_trained_on(files: list[str], tmp_path: Path) -> None:
+    for file in files:
+        FRAME.to_csv(tmp_path / file, index=False)
+    with pytest.raises(UserError, match="no split train there, only test, validation"):
+        dataset.load(str(tmp_path))
+
+
+def test_a_readme_that_names_no_files_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "README.md").write_text("---\nlicense: mit\n---\n")
+    for file in ("Train.csv", "TEST.CSV"):
+        FRAME.to_csv(tmp_path / "data" / file, index=False)
+    found = dataset.load(str(tmp_path / "data"))
+    assert {split: len(rows) for split, rows in found.items()} == {"train": 2, "test": 2}
+
+
+def test_linked_folders_count(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for split in ("train", "test"):
+        (tmp_path / f"{split}-elsewhere").mkdir()
+        FRAME.to_csv(tmp_path / f"{split}-elsewhere" / "x.csv", index=False)
+        (tmp_path / "data" / split).symlink_to(tmp_path / f"{split}-elsewhere", target_is_directory=True)
+    found = dataset.load(dataset.fetch(str(tmp_path / "data"))[0])
+    assert {split: len(rows) for split, rows in found.items()} == {"train": 2, "test": 2}
+
+
 @pytest.mark.parametrize("typed", ["\t", "\\t"])
 def test_tabs_in_a_csv_file_are_told_and_read_as_advised(typed: str, tmp_path: Path) -> None:
     FRAME.to_csv(tmp_path / "a.csv", sep="\t", index=False)
@@ -184,6 +236,7 @@ def test_tabs_in_a_csv_file_are_told_and_read_as_advised(typed: str, tmp_path: P
 FOLDERS: dict[str, tuple[list[str], dict[str, int], str]] = {
     "a file that names no split": (["train reviews.csv", "more reviews.csv"], {"train": 2}, "more reviews.csv"),
     "a name that has test in it": (["product-test-2024.csv"], {"train": 2}, ""),
+    "a folder's own description": (["a.csv", "b.csv", "dataset-metadata.json"], {"train": 4}, ""),
     "no names of splits": (["a.csv", "below/b.csv"], {"train": 4}, ""),
     "capitals": (["Train.csv", "TEST.CSV"], {"train": 2, "test": 2}, ""),
     "runs of this project": (["train.csv", "runs/a/test.csv", ".venv/validation.csv"], {"train": 2}, ""),

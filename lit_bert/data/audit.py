@@ -41,7 +41,7 @@ def _leaked(codes: Mapping[str, Codes]) -> NDArray[np.bool_]:
 
 def drop_leaked(splits: dict[str, "Dataset"]) -> None:
     """Leave out training rows that are alike to a row of another split."""
-    splits["train"] = take(splits["train"], np.flatnonzero(~_leaked(_codes(splits, fold=True))))
+    splits["train"] = take(splits["train"], ~_leaked(_codes(splits, fold=True)))
 
 
 def audit(splits: Mapping[str, "Dataset"]) -> dict[str, Any]:

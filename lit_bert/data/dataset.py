@@ -8,6 +8,7 @@ from 1 without a header.
 import hashlib
 import tempfile
 from collections.abc import Iterator
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SPLITS = ("train", "validation", "test")
+
+_ABOUT = ("config.json", "dataset-metadata.json", "dataset_infos.json", "package.json")
+"""Files that are about a folder, and no tables of rows."""
 
 
 def fetch(dataset: str | dict[str, str]) -> tuple[str | dict[str, str], str]:
@@ -65,12 +69,9 @@ def _check_files(names: dict[str, str], option: str) -> tuple[dict[str, str], st
 
 def _tables(folder: Path) -> list[Path]:
     """Return the tables below a folder; those of runs, and of hidden folders, are no data."""
-    files = [file for file in folder.rglob("*") if file.is_file() and suffix_of(file) in TABLE_SUFFIXES]
-    return sorted(file for file in files if not any(_is_no_data(part) for part in file.relative_to(folder).parts))
-
-
-def _is_no_data(name: str) -> bool:
-    return name.startswith(".") or name == "runs"
+    names = (name for name in glob("**", root_dir=folder, recursive=True) if "runs" not in Path(name).parts)
+    files = (folder / name for name in names if Path(name).name not in _ABOUT)
+    return sorted(file for file in files if file.is_file() and suffix_of(file) in TABLE_SUFFIXES)
 
 
 def _digest(names: dict[Path, str]) -> str:
@@ -141,26 +142,31 @@ def _find_files(location: str) -> tuple[dict[str, list[Path]], dict[str, Any]]:
 
     where, folder = f"--data.dataset {location}", Path(location)
     tables = _tables(folder)
-    readme = [file for file in folder.glob("README.md") if file.read_bytes().startswith(b"---")]
+    readme = [*folder.glob("README.md")]
+    names_files = any(b"data_files" in file.read_bytes() for file in readme)
     if not tables:
         raise UserError(f"{where}: a folder of {', '.join(TABLE_SUFFIXES)} files is needed")
     # `datasets` takes [ and * in a folder's path for a pattern, Train.csv for no name of a split, and one format of
     # several: it gets to see links to the files instead, whose names are alike unless a README names the files.
-    names = {file: str(file.relative_to(folder)) for file in [*readme, *tables]}
-    names = names if readme else {file: f"{name.lower()}.csv" for file, name in names.items()}
+    names = {file: str(file.relative_to(folder)) for file in tables}
+    names = names if names_files else {file: f"{name.lower()}.csv" for file, name in names.items()}
     with tempfile.TemporaryDirectory() as links, tempfile.TemporaryDirectory() as cache:
         try:
-            for file, name in names.items():
-                Path(links, name).parent.mkdir(parents=True, exist_ok=True)
-                Path(links, name).symlink_to(file)
-            builder = load_dataset_builder(links, cache_dir=cache)
+            root = Path(links).resolve()
+            for file, name in [*names.items(), *((file, file.name) for file in readme)]:
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                (root / name).symlink_to(file)
+            builder = load_dataset_builder(str(root), cache_dir=cache)
         except (OSError, ValueError, yaml.YAMLError) as error:  # the last for the header of a README.md
-            raise UserError(f"{where}: {reason(error).replace(links, location)}") from error
-    file_of = {str(Path(links, name)): file for file, name in names.items()}
+            raise UserError(f"{where}: {reason(error).replace(str(root), location)}") from error
+    file_of = {str(root / name): file for file, name in names.items()}
     found = builder.config.data_files or {}
     files = {str(split): [file_of[str(path)] for path in paths] for split, paths in found.items()}
-    if "train" not in files and not any(file.name.partition(".")[0].lower() in SPLITS for file in tables):
-        files = {"train": tables}  # a name such as product-test-2024.csv tells no split
+    if "train" not in files and len(tables) == 1:
+        status(
+            "data", f"training rows: {tables[0].name}, the only table", err=True
+        )  # product-test-2024.csv tells no split
+        files = {"train": tables}
     if "train" not in files:
         raise UserError(
             f"{where}: no split train there, only {', '.join(sorted(files))}; "
@@ -168,5 +174,5 @@ def _find_files(location: str) -> tuple[dict[str, list[Path]], dict[str, Any]]:
         )
     used = {file for paths in files.values() for file in paths}
     if unused := ", ".join(str(file.relative_to(location)) for file in tables if file not in used):
-        status("data", f"left out, because their names tell no split: {unused}", err=True)
+        status("data", f"left out, because their names, or README.md, tell no split: {unused}", err=True)
     return files, builder.info.features or {}

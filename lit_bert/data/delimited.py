@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 from lit_bert.errors import UserError
 
@@ -34,19 +35,30 @@ def _split_tabs(lines: Iterable[str], where: str) -> Iterator[tuple[int, list[st
 
     A line is a row. Quotes are text, unless a program has quoted as in CSV: doubled quotes in a value, or all values.
     """
-    header: list[str] = []
+    width, all_quoted = 0, False
     for number, line in enumerate(lines, 1):
         values = line.rstrip("\r\n").split("\t") if line.strip("\r\n") else []
-        header = header or values
-        if 0 < len(values) < len(header) and line.count('"') % 2:
+        if not width:
+            width, all_quoted = len(values), any(map(_is_quoted, values))
+        if line.count('"') % 2 and (len(values) < width or width == 1) and any(map(_is_cut, values)):
             fault = "a quoted text goes on in another line, but between tabs a line is a row"
             raise UserError(f"{where}, line {number}: {fault}; replace its line breaks, or save the file as CSV")
-        all_quoted = any(map(_is_quoted, header))
-        yield number, [_unquote(value) if all_quoted or '""' in value[1:-1] else value for value in values]
+        if '"' in line:
+            if any(_is_cut(one) and _is_cut(two) and one[0] == '"' == two[-1] for one, two in pairwise(values)):
+                raise UserError(
+                    f"{where}, line {number}: a quoted text has a tab in it; write a space, or save it as CSV"
+                )
+            values = [_unquote(v) if all_quoted or v == '""' or '""' in v[1:-1] else v for v in values]
+        yield number, values
 
 
 def _is_quoted(value: str) -> bool:
     return len(value) > 1 and value[0] == value[-1] == '"' and '"' not in value[1:-1].replace('""', "")
+
+
+def _is_cut(value: str) -> bool:
+    """Tell whether a value looks like the beginning or the end of a quoted text."""
+    return value[:1] != value[-1:] and '"' in (value[:1], value[-1:]) and value.count('"') % 2 == 1
 
 
 def _unquote(value: str) -> str:

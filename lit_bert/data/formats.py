@@ -110,8 +110,10 @@ def _read_lines(lines: Iterable[bytes], where: str) -> Iterator[str]:
     for number, line in enumerate(lines, 1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            alone = number == 1 and not text.endswith("\n") and "\r" in text
-            yield from io.StringIO(text, newline=None) if alone else [text]
+            if number > 1 or text.endswith("\n") or "\r" not in text:
+                yield text
+            else:
+                yield from io.StringIO(text, newline=None)
         except UnicodeDecodeError as bad:
             fault = f"byte {bad.object[bad.start]:#04x} at column {bad.start + 1}"
             raise UserError(f"{where}, line {number}: not UTF-8 ({fault}); save the file as UTF-8") from bad

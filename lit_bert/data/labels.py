@@ -24,23 +24,32 @@ def plain_labels(labels: Sequence[Any], names: list[str] | None, where: str, col
     """
     values = [_filled(label) for label in labels]
     if len({value for value in values if str(value).lower() in _TRUTH}) > 2:  # JSON's spelling beside another
-        values = [value and value.lower() for value in values]
+        values = [str(value).lower() if str(value).lower() in _TRUTH else value for value in values]
     whole = [_digits(value) for value in values]
-    texts = {value for value in values if isinstance(value, str)}
-    if texts and (not any(whole) or texts <= set(names or ())):
+    if names is not None:
+        text = [
+            isinstance(value, str) and (value in names or not digits)
+            for value, digits in zip(values, whole, strict=True)
+        ]
+        numbers = [int(digits) if digits else None for digits in whole]
+        outside = (
+            not is_text and number not in range(-1, len(names)) for is_text, number in zip(text, numbers, strict=True)
+        )
+        problem = f"not one of 0 to {len(names) - 1} ({', '.join(names)}), nor -1 for none"
+        _refuse(outside, values, where, column, problem)
+        by_number: dict[int | None, str | None] = {None: None, -1: None, **dict(enumerate(names))}
+        return [
+            value if is_text else by_number[number]
+            for value, is_text, number in zip(values, text, numbers, strict=True)
+        ]
+    if any(isinstance(value, str) for value in values) and not any(whole):
         return values
     others = [value for value, digits in zip(values, whole, strict=True) if value is not None and digits is None]
-    if others and names is None and all(is_number(str(value)) for value in others):
+    if others and all(is_number(str(value)) for value in others):
         return [None if value is None else digits or str(value) for value, digits in zip(values, whole, strict=True)]
     problem = "of another type than it should be; labels are all whole numbers or all text"
     _refuse((digits is None for digits in whole), values, where, column, problem)
-    numbers = [int(digits) if digits else None for digits in whole]
-    if names is None:
-        return list(numbers)
-    numbers = [None if number == -1 else number for number in numbers]
-    outside = (number not in range(len(names)) for number in numbers)
-    _refuse(outside, numbers, where, column, f"not one of 0 to {len(names) - 1} ({', '.join(names)}), nor -1 for none")
-    return [None if number is None else names[number] for number in numbers]
+    return [int(digits) if digits else None for digits in whole]
 
 
 def plain_label(label: Any) -> str | None:
@@ -60,8 +69,8 @@ def classes_by_label(class_names: Sequence[str]) -> dict[str, str]:
     classes = {str(number): name for number, name in enumerate(class_names)} if counted else {}
     for name in class_names:
         if name.lower() in _TRUTH:  # spelt otherwise in JSON than by Python
-            classes |= dict.fromkeys((name.lower(), name.title()), name)
-    return classes | {name: name for name in class_names}
+            classes |= dict.fromkeys((name.lower(), name.title(), name.upper()), name)
+    return classes | {name.strip(): name for name in class_names} | {name: name for name in class_names}
 
 
 def _filled(label: Any) -> Any:
@@ -74,7 +83,7 @@ def _filled(label: Any) -> Any:
 
 def _digits(value: Any) -> str | None:
     match = _WHOLE.fullmatch(str(value))
-    return match and match[1]
+    return match and str(int(match[1]))
 
 
 def class_names_of(feature: object) -> list[str] | None:

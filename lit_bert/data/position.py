@@ -21,9 +21,9 @@ def order(digest: str, grouping: bool) -> dict[str, Any]:
 def position(trainer: Trainer, batch_size: int, order: dict[str, Any], held_out: str, val: str) -> dict[str, Any]:
     """Return where training stands, as a checkpoint holds it: the `epoch` to go on with, and its `batches` done.
 
-    `order` is what decides on the order of rows, `held_out` and `val` are digests of the rows held out of the
-    training rows and of the validation rows. An
-    epoch is `broken_off` if Lightning counts it as ended, though not all of its batches were trained on.
+    `order` is what decides on the order of rows; `held_out` and `val` are digests of the rows held out of the training
+    rows and of the validation rows. An epoch is `broken_off` if Lightning counts it as ended, though not all of its
+    batches were trained on.
     """
     loop = trainer.fit_loop
     epochs, batches = cast(Any, loop.epoch_progress.current), cast(Any, loop.epoch_loop.batch_progress.current)
@@ -57,8 +57,9 @@ def resume(
     """
     if state.get("val", val) != val:
         raise UserError(
-            "--ckpt_path: there are other validation rows than those by which the run's best checkpoint was chosen; go "
-            "on with the same, or begin a new run with --model.pretrained and the folder that `export` makes of it"
+            "--ckpt_path: there are other validation rows than those by which the run's best checkpoint was chosen, or "
+            "they are cut otherwise (--data.max_length, --data.long_text); go on with the same, or begin a new run "
+            "with what `export` makes of it (--model.pretrained)"
         )
     rows, accumulate = state["step"]
     ranks, own_accumulate = trainer.world_size, trainer.accumulate_grad_batches

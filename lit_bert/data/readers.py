@@ -55,7 +55,10 @@ def read_texts(source: str, format: TableFormat = DEFAULT_FORMAT, keep: Sequence
     if suffix == ".txt" and keep:
         raise UserError(f"--keep {','.join(keep)}: a line of text has no columns; give a table")
     blank = Row("", None, "" if format.text_pair_column else None, (None,) * len(keep))
+    names = _stored_class_names(path, where, format.label_column) if suffix == ".parquet" else None
     for number, row in enumerate(read_rows(path, where, format, format.text_columns, keep), 1):
+        if names and row:  # numbers stand for names, as in training, -1 for none
+            row[format.label_column] = dict(enumerate(names)).get(row[format.label_column])
         yield blank if row is None else _to_row(row, f"{where}, row {number}", format, keep)
 
 
@@ -111,16 +114,18 @@ def read_table(
             raise UserError(f"{where}: the file is empty")
     if not texts:
         raise UserError(f"{', '.join(map(str, files))}: the file has no rows")
-    stored = (_stored_class_names(path, format.label_column) for path in files if suffix_of(path) == ".parquet")
+    stored = (
+        _stored_class_names(path, str(path), format.label_column) for path in files if suffix_of(path) == ".parquet"
+    )
     pair = {"text_pair": pairs} if format.text_pair_column else {}
     return {"text": texts, **pair, "label": labels}, next(filter(None, stored), None)
 
 
-def _stored_class_names(path: Path, column: str) -> list[str] | None:
+def _stored_class_names(path: Path, where: str, column: str) -> list[str] | None:
     """Return the names of the classes that `datasets` has written into a Parquet file's metadata."""
     from pyarrow.parquet import read_schema
 
-    with open_file(path, str(path)) as file:
+    with open_file(path, where) as file:
         schema = read_schema(file)
     if b"huggingface" not in (schema.metadata or {}) or column not in schema.names:
         return None

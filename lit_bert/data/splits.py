@@ -1,6 +1,7 @@
 """Which rows of a data set are for training, validation and test: as given, held out of the training rows, sampled."""
 
 import hashlib
+import secrets
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,10 +43,9 @@ def hold_out(splits: dict[str, "Dataset"], needed: str, share: float, seed: int,
     taken = np.maximum(1, np.rint(share * counts)).astype(int)[labels]
     digest = hashlib.sha256()
     for number, split in enumerate(missing):
-        held = np.flatnonzero((number * taken <= place) & (place < (number + 1) * taken))
-        splits[split] = take(train, held)
+        splits[split] = take(train, (number * taken <= place) & (place < (number + 1) * taken))
         digest.update("\n".join([split, *splits[split]["text"][:]]).encode())
-    splits["train"] = take(train, np.flatnonzero(place >= len(missing) * taken))
+    splits["train"] = take(train, place >= len(missing) * taken)
     return digest.hexdigest()[:20]
 
 
@@ -67,7 +67,7 @@ def take_fold(
         val = val.remove_columns("index").add_column("index", places)
         train = concatenate_datasets([train, val.select_columns(train.column_names)])
     names, labels = train.features["label"].names, np.array(train["label"][:])
-    train = take(train, np.flatnonzero(labels >= 0))
+    train = take(train, labels >= 0)
     labels = labels[labels >= 0]
     counts = np.bincount(labels, minlength=len(names))
     for label in np.flatnonzero((counts > 0) & (counts < folds)):
@@ -76,8 +76,8 @@ def take_fold(
             "one; lower it, or leave this class out"
         )
     drawn = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
-    others, own = list(drawn)[fold - 1]
-    splits["train"], splits["validation"] = take(train, others), take(train, own)
+    own = np.isin(np.arange(len(labels)), list(drawn)[fold - 1][1])
+    splits["train"], splits["validation"] = take(train, ~own), take(train, own)
 
 
 def sample(rows: "Dataset", count: int | None, seed: int, where: str) -> "Dataset":
@@ -89,11 +89,11 @@ def sample(rows: "Dataset", count: int | None, seed: int, where: str) -> "Datase
     from datasets import Dataset
 
     drawn = rows.shuffle(seed=seed).select(range(count)).with_format("arrow")[:]
-    return Dataset(drawn.combine_chunks())
+    return Dataset(drawn.combine_chunks(), fingerprint=secrets.token_hex(8))
 
 
-def take(rows: "Dataset", places: NDArray[np.int64]) -> "Dataset":
-    """Return the rows at these places in one piece; after `select` each is a piece of its own, and all else is slow."""
+def take(rows: "Dataset", mask: NDArray[np.bool_]) -> "Dataset":
+    """Return the rows where a mask is true, in one piece; `select` would leave a piece for each, which is slow."""
     from datasets import Dataset
 
-    return Dataset(rows.data.table.take(pa.array(places)))
+    return Dataset(rows.data.table.filter(pa.array(mask)), fingerprint=secrets.token_hex(8))  # it would hash all rows

@@ -118,8 +118,8 @@ def _choose(options: DataOptions, location: str | dict[str, str]) -> tuple[dict[
             splits[split] = sample(found[source], wanted[split], seed, where)
     if "test" in splits:
         known = np.array(splits["test"]["label"][:]) >= 0
-        splits["unlabelled"] = take(splits["test"], np.flatnonzero(~known))
-        splits["test"] = take(splits["test"], np.flatnonzero(known))
+        splits["unlabelled"] = take(splits["test"], ~known)
+        splits["test"] = take(splits["test"], known)
     splits = {split: rows for split, rows in splits.items() if len(rows)}
     for split in ("train", "val"):
         if split not in splits:

@@ -154,7 +154,8 @@ def evaluate(
     model = display_path(ckpt_path) if ckpt_path else f"--model.pretrained {module.pretrained}"
     status(split, f"{model} on the {split} rows of {data.options.dataset}")
     run = trainer.test if split == "test" else trainer.validate
-    [metrics] = run(module, datamodule=data, ckpt_path=ckpt_path, verbose=False) or [{}]
+    logged = run(module, datamodule=data, ckpt_path=ckpt_path, verbose=False)
+    metrics = {name: value for each in logged for name, value in each.items()}
     if not metrics:
         raise UserError(f"--trainer.limit_{split}_batches: nothing was evaluated")
     outputs = _recorded_rows(trainer).get(split)

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import distributed
 
 from lit_bert.data.formats import DEFAULT_FORMAT, STDIN, TableFormat
-from lit_bert.data.labels import classes_by_label, is_number
+from lit_bert.data.labels import classes_by_label
 from lit_bert.data.readers import Row, read_texts
 from lit_bert.errors import UserError
 from lit_bert.evaluation.metrics import wilson_interval
@@ -115,7 +115,7 @@ class TextPredictor(LightningModule):
         """Return what is to be written of a window, how many of its rows are right and so on, and unknown labels."""
         start, rows = window
         class_names = self.predictor.class_names
-        classes = classes_by_label(class_names)
+        classes, known = classes_by_label(class_names), set(class_names)
         texts = [row.content for row in rows if row.is_filled]
         answers = iter(list(self.predictor.stream(texts)))
         explanations = iter(self.predictor.explain(texts) if self.format.explained else [])
@@ -126,7 +126,7 @@ class TextPredictor(LightningModule):
             probs = next(answers).tolist() if row.is_filled else None
             explanation = next(explanations, None) if row.is_filled else None
             pred = writer.write(index, row.content, label, probs, row.kept, explanation)
-            if pred is None or label not in class_names:
+            if pred is None or label not in known:
                 outcomes["empty" if pred is None else "without a class"] += 1
                 unknown |= {label} if pred and label else set()
             else:
@@ -140,8 +140,9 @@ class TextPredictor(LightningModule):
         say(f"{outcomes.total():,} predictions{place}", markup=False)
         if empty := outcomes["empty"]:
             say(f"without a prediction, because they are empty: {empty:,}")
-        # Numbers that are no class may count otherwise than the classes do: the others would be matched wrongly, too.
-        miscounted = any(map(is_number, self.unknown)) and any(map(is_number, self.predictor.class_names))
+        # The number before the first class, or after the last: labels count otherwise, and others match wrongly.
+        counted = [int(key) for key in classes_by_label(self.predictor.class_names) if key.isdigit()]
+        miscounted = counted and {str(min(counted) - 1), str(max(counted) + 1)} - {"-1"} & set(self.unknown)
         if (labelled := outcomes["right"] + outcomes["wrong"]) and not miscounted:
             interval = "95 % interval {:.4f} to {:.4f}".format(*wilson_interval(outcomes["right"], labelled))
             say(f"accuracy {outcomes['right'] / labelled:.4f} on {labelled:,} labelled rows, {interval}")

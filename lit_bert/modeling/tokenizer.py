@@ -28,7 +28,9 @@ def find_tokenizer(source: str | Checkpoint) -> "PreTrainedTokenizerBase":
 
     It neither truncates nor pads on its own, and its `model_max_length` is how many tokens the encoder takes at most.
     """
-    if isinstance(source, str) and not (source.endswith(".ckpt") or zipfile.is_zipfile(source)):
+    if isinstance(source, str) and not (
+        source.endswith(".ckpt") or (zipfile.is_zipfile(source) and not source.endswith(".bin"))
+    ):
         return load_tokenizer(find_encoder(source, for_tokenizer=True), f"--model.pretrained {source}")
     checkpoint = Checkpoint.read(source) if isinstance(source, str) else source
     where = f"--ckpt_path {checkpoint.path}"

@@ -1,6 +1,8 @@
 """Settings that depend on the machine or on other settings: filled in, so that the saved config says what was done."""
 
 import math
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from jsonargparse import Namespace
@@ -30,13 +32,14 @@ LOWEST, HIGHEST = ("loss", "ece"), ("acc", "f1", "auroc")
 """Metrics of this project of which the lowest value is the best, or the highest."""
 
 
-def follow_metrics(settings: Namespace, given: bool) -> None:
+def follow_metrics(settings: Namespace, words: Sequence[str]) -> None:
     """Let checkpoints, early stopping and schedules take the lowest or highest value, as the metric they watch has it.
 
     Raises:
-        UserError: A mode that was `given` contradicts a metric.
+        UserError: A mode among the words of the command line contradicts a metric.
     """
     callbacks = settings.trainer.callbacks or []
+    callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
     for name, watcher in (
         ("checkpoint", settings.checkpoint),
         *(("trainer.callbacks", item.get("init_args")) for item in callbacks if isinstance(item, Namespace)),
@@ -46,7 +49,7 @@ def follow_metrics(settings: Namespace, given: bool) -> None:
         kind = metric.rpartition("/")[2]
         mode = "min" if kind in LOWEST else "max" if kind in HIGHEST else None
         if mode and watcher["mode"] != mode:
-            if given:
+            if any(re.match(rf"--{name}(\.init_args)?\.mode\b", word) for word in words):
                 what = f"--{name}.mode {watcher['mode']}: of {metric} the {'lowest' if mode == 'min' else 'highest'}"
                 raise UserError(f"{what} is the best; set --{name}.mode {mode}")
             watcher["mode"] = mode
@@ -62,7 +65,7 @@ def complete_epochs(settings: Namespace, data: LightningDataModule) -> None:
     for limit in ("max_epochs", "max_steps"):
         if trainer[limit] == 0:
             raise UserError(f"--trainer.{limit} 0: nothing would be trained; give at least 1, or evaluate with `test`")
-    if trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None:
+    if trainer.max_epochs is None and trainer.max_steps == -1:
         epochs = 3
         if isinstance(data, TextClassificationDataModule):
             data.prepare_data()

@@ -20,8 +20,7 @@ COMMANDS = {
 """What runs a command: a module of this package, imported only then; and what the command does."""
 
 SECTIONS = {
-    "What to train on": r"data\.(dataset|delimiter|\w+_column|class_names|\w+_rows|sample_seed|holdout|folds?"
-    r"|drop_\w+|\w+_split|max_length|long_text)",
+    "What to train on": r"data\.(?!(tokenizer|\w*batch_size|padding|group_by_length|num_workers)$)\w+",
     "Its batches": r"data\.(\w*batch_size|padding|group_by_length|num_workers)",
     "The model and its training": r"model\.(?!optimizer|lr_scheduler)\w+|trainer\.max_(epochs|time)"
     r"|checkpoint\.monitor|distillation\.\w+",
@@ -35,7 +34,7 @@ SECTIONS = {
 OURS = {
     "ckpt_path": "Checkpoint to go on from, or its run's: best, last (of the newest run), or a file.",
     "seed_everything": "Seed of the random numbers.",
-    "checkpoint.monitor": "Metric whose highest value makes a checkpoint the best; with --checkpoint.mode min, lowest.",
+    "checkpoint.monitor": "Metric by which a checkpoint is the best; of one of your own, --checkpoint.mode tells how.",
     "trainer.max_epochs": "Times that all training rows are seen; null in a recipe for your own data chooses 3 to 20.",
     "trainer.max_time": "Time after which training ends, as DD:HH:MM:SS.",
     "trainer.accelerator": "Kind of device: cpu, gpu, or auto.",

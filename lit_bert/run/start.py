@@ -1,7 +1,6 @@
 """What a command starts from: a checkpoint, an exported folder, or a recipe."""
 
 import argparse
-import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_bert.console import status
 from lit_bert.errors import UserError
+from lit_bert.files import display_path
 from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.modeling.tokenizer import find_tokenizer
 from lit_bert.run import run_dir
@@ -30,8 +30,7 @@ class Start:
     """What a command starts from: a `checkpoint`, or for predictions an exported `folder`.
 
     `config` is a config file that the command line does not name: that of the checkpoint's run, or a recipe. A new run
-    is called by `recipe`. `max_length` is that of the command line, and
-    `mode_is_given` is whether it, or a config, says if the lowest or highest value of a metric is the best.
+    is called by `recipe`. `max_length` is that of the command line.
     """
 
     command: str
@@ -40,7 +39,6 @@ class Start:
     config: Path | None = None
     recipe: str = "run"
     max_length: str | None = None
-    mode_is_given: bool = False
 
     def set_defaults(self, parser: LightningArgumentParser) -> None:
         """Let a parser take its defaults from the checkpoint and the config file."""
@@ -80,7 +78,7 @@ def find_start(words: Sequence[str]) -> Start:
     typed, stored, configs = _first_look(words)
     given = stored | typed
     ckpt_path, source, dataset, pretrained, root, _ = (given.get(option) for option in _OPTIONS)
-    start = Start(command, max_length=typed.get("data.max_length"), mode_is_given="mode" in given)
+    start = Start(command, max_length=typed.get("data.max_length"))
     if command != "fit" and not ckpt_path and (source or not (configs or pretrained)):
         what = f"{command} --input {source}" if source else command
         raise UserError(f"{what}: give a checkpoint with --ckpt_path (best is that of the newest run in runs/)")
@@ -94,15 +92,12 @@ def find_start(words: Sequence[str]) -> Start:
         config = run / run_dir.CONFIG if run and command == "fit" else None
         return replace(start, checkpoint=checkpoint, config=config)
     config, why = default_recipe(dataset, pretrained)
-    status("recipe", f"{config.name}: {why}; choose with --config configs/NAME.yaml", err=True)
+    status("recipe", f"{config.name}: {why}; choose with --config {display_path(config.parent)}/NAME.yaml", err=True)
     return replace(start, config=config, recipe=config.stem)
 
 
 def _first_look(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """Return those of `_OPTIONS` that the command line sets, those that its config files set, and these files.
-
-    Among them is "mode" if the direction of a metric is set anywhere.
-    """
+    """Return those of `_OPTIONS` that the command line sets, those that its config files set, and these files."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     parser.add_argument("--config", action="append", default=[])
     for option in _OPTIONS:
@@ -111,14 +106,10 @@ def _first_look(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], l
         parser.add_argument(f"--data.dataset.{split}", nargs="?", dest="data.dataset", action="append")
     found = vars(parser.parse_known_args([word for word in words if not word.startswith("--print_config")])[0])
     configs = found.pop("config")
-    if any(re.search(r"\.mode(=|$)", word) for word in words):
-        found["mode"] = True
     stored: dict[str, Any] = {}
     for config in configs:
         with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):  # the parser explains it
-            text = Path(config).read_text("utf-8")
-            content = yaml.safe_load(text)
-            stored |= {"mode": True} if re.search(r"^\s*mode:", text, re.MULTILINE) else {}
+            content = yaml.safe_load(Path(config).read_text("utf-8"))
             stored |= {option: value for option in _OPTIONS if (value := _lookup(content, option)) is not None}
     return found, stored, configs
 

@@ -74,7 +74,7 @@ class Runner:
         while not self.stopped_by:
             with suppress(Timeout), FileLock(target / LOCK, timeout=1):
                 return
-        raise RunFailed(f"another process works in {target}")
+        raise RunFailed("stopped")
 
     def test(self, run: Run) -> float:
         """Test a run's best checkpoint, once, and return the accuracy."""

@@ -118,8 +118,10 @@ def run_trials(study: optuna.Study, plan: Plan, runner: Runner, workers: int) ->
 
 def _first_failed(study: optuna.Study) -> str | None:
     """Return why the first trial failed if those after it did, too: the others would be as hopeless."""
-    first = list(latest_trials(study).values())[:GIVEN_UP_AFTER]
+    trials = list(latest_trials(study).values())
+    first = trials[:GIVEN_UP_AFTER]
     hopeless = len(first) == GIVEN_UP_AFTER and all(trial.state == TrialState.FAIL for trial in first)
+    hopeless &= not any(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
     return str(first[0].user_attrs.get(REASON, "its process was lost")) if hopeless else None
 
 

@@ -150,6 +150,28 @@ def test_a_label_with_very_many_digits_is_no_class() -> None:
     assert [row.split(",")[2] for row in Path("out.csv").read_text().splitlines()] == ["label", "9" * 5000, "good"]
 
 
+@pytest.mark.parametrize(
+    ("names", "labels", "has_accuracy"),
+    [
+        ("12345", "01234", False),  # a model of stars from 1 on labels from 0
+        ("01234", "12345", False),
+        (("1 star", "2 stars"), "12", False),
+        ("12345", "1239", True),
+        (("neg", "pos"), "01", True),
+        (("neg", "pos"), ("0", "1", "-1", "meh"), True),
+    ],
+)
+def test_no_accuracy_is_made_of_labels_that_count_otherwise(
+    names: Any, labels: Any, has_accuracy: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path("a.csv").write_text("text,label\n" + "".join(f"a,{label}\n" for label in labels))
+    predictor = Constant()
+    predictor.class_names = tuple(names)
+    predictor.stream = lambda texts: iter([np.eye(len(names), dtype=np.float32)[0]] * len(texts))  # type: ignore[method-assign]
+    predict("a.csv", predictor=predictor).print_summary()
+    assert ("accuracy " in capfd.readouterr().err.partition("some labels")[0]) is has_accuracy
+
+
 def test_columns_are_carried_along_with_their_types() -> None:
     table = {"text": ["a", "b"], "id": [7, None], "when": pa.array([0, 1], pa.timestamp("s")), "tags": [["x"], []]}
     parquet.write_table(pa.table({**table, "rate": [0.5, float("nan")], "other": [1, 2]}), "a.parquet")
