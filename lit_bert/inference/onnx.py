@@ -6,7 +6,8 @@ Legend: B rows, T tokens, C classes.
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,15 @@ def write_onnx(model: Any, path: Path, max_positions: int, pairs: bool) -> float
     with _quiet_exporters():
         try:
             torch.onnx.export(model, (), str(path), kwargs=inputs, **options)
-        except Exception as error:  # the exporter raises many things at what it does not know
-            raise UserError(f"--onnx: a {model.config.model_type} model cannot be exported: {reason(error)}") from error
-    session, difference = _open(path), 0.0
-    for rows, tokens in ((3, 7), (1, 4)):
-        batch = {name: value[:rows, :tokens] for name, value in inputs.items()}
-        with torch.inference_mode():
-            expected = model(**batch).logits.softmax(dim=-1)
-        difference = max(difference, float((_run(session, batch).softmax(dim=-1) - expected).abs().max()))
+            session, difference = _open(path), 0.0
+            for rows, tokens in ((3, 7), (1, 4)):
+                batch = {name: value[:rows, :tokens] for name, value in inputs.items()}
+                with torch.inference_mode():
+                    expected = model(**batch).logits.softmax(dim=-1)
+                difference = max(difference, float((_run(session, batch).softmax(dim=-1) - expected).abs().max()))
+        except Exception as error:  # exporter and runtime raise many things at what they do not know
+            problem = reason(error).partition(". ")[0]
+            raise UserError(f"--onnx: a {model.config.model_type} model cannot be exported ({problem})") from error
     if difference > TOLERANCE:
         raise UserError(f"--onnx: its probabilities differ by {difference:.1e} from PyTorch's; nothing was written")
     return difference
@@ -106,11 +108,11 @@ def _run(session: Any, inputs: Mapping[str, Tensor]) -> Tensor:
 
 @contextmanager
 def _quiet_exporters() -> Iterator[None]:
-    """Hide warnings of torch's exporter about itself, and advice of onnxruntime on other ways of quantising."""
+    """Hide what torch's exporter says of itself, graphs included, and advice of onnxruntime on other ways."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # or it says that there is no torchvision
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             yield
     finally:
         logging.disable(logging.NOTSET)

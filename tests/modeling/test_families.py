@@ -1,5 +1,6 @@
 """Every family of encoders that `transformers` has: its predictions are the same alone, in batches and in pipelines."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers.models.auto import modeling_auto
 
 from lit_bert.cli import main
 from lit_bert.errors import UserError
+from lit_bert.inference.onnx import write_onnx
 from lit_bert.inference.predictor import Predictor
 
 SIZES: dict[str, Any] = (
@@ -95,3 +97,25 @@ def test_a_text_alone_in_a_batch_and_in_a_pipeline(kind: str, tiny_bert: str, tm
     rows = [{of["label"]: of["score"] for of in row} for row in classify(TEXTS)]
     piped = torch.tensor([[row["neg"], row["pos"]] for row in rows])
     torch.testing.assert_close(piped, together, rtol=0, atol=2e-5)
+
+
+def test_an_encoder_that_has_to_be_told_more_than_a_text(tiny_bert: str, tmp_path: Path) -> None:
+    folder = make("xmod", tmp_path / "xmod", AutoTokenizer.from_pretrained(tiny_bert))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "default_language": None}))
+    with pytest.raises(UserError, match=r"a xmod encoder cannot be used for texts alone \(Input language unknown"):
+        Predictor(folder)(TEXTS)
+
+
+@pytest.mark.parametrize("kind", ["funnel", "longformer"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_family_that_cannot_become_onnx_is_told_in_a_line(
+    kind: str, tiny_bert: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = make(kind, tmp_path / kind, AutoTokenizer.from_pretrained(tiny_bert))
+    model = Predictor(folder).model
+    capfd.readouterr()
+    with pytest.raises(UserError, match=rf"--onnx: a {kind} model cannot be exported \(") as error:
+        write_onnx(model, tmp_path / "model.onnx", 32, pairs=False)
+    assert len(str(error.value)) < 250
+    assert capfd.readouterr() == ("", "")
