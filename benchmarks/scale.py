@@ -63,20 +63,18 @@ def main() -> None:
 
 
 def generate(folder: Path, rows: int) -> None:
-    """Write rows of about 30 tokens as Parquet, a few of them for validation and test."""
+    """Write rows of about 30 tokens as one Parquet file, of which validation and test rows are held out."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     random = np.random.default_rng(0)
     words = np.array("a the film story plot cast funny dull moving slow great bad warm cold but not very with".split())  # noqa: SIM905
-    for split, count in (("train", rows), ("validation", 1000), ("test", 1000)):
-        lengths = np.clip(random.normal(28, 10, count).astype(int), 3, 76)
-        chosen = iter(np.split(words[random.integers(0, len(words), lengths.sum())], lengths.cumsum()[:-1]))
-        table = pa.table({"text": [" ".join(row) for row in chosen], "label": random.integers(0, 2, count)})
-        pq.write_table(table, folder / f"{split}.parquet")
-        if split == "train":
-            (folder / "train.txt").write_text("\n".join(table["text"].to_pylist()) + "\n")
+    lengths = np.clip(random.normal(28, 10, rows).astype(int), 3, 76)
+    chosen = iter(np.split(words[random.integers(0, len(words), lengths.sum())], lengths.cumsum()[:-1]))
+    table = pa.table({"text": [" ".join(row) for row in chosen], "label": random.integers(0, 2, rows)})
+    pq.write_table(table, folder / "rows.parquet")
+    (folder / "rows.txt").write_text("\n".join(table["text"].to_pylist()) + "\n")
 
 
 def measure(folder: Path, encoder: str) -> dict[str, float]:
@@ -88,7 +86,7 @@ def measure(folder: Path, encoder: str) -> dict[str, float]:
     silence_chatter()
     path = str(find_encoder(encoder))
     os.environ["LIT_BERT_CACHE"] = str(folder / "cache")
-    data = TextClassificationDataModule(str(folder), path, batch_size=BATCH)
+    data = TextClassificationDataModule(str(folder / "rows.parquet"), path, batch_size=BATCH)
     import datasets  # noqa: F401
     import transformers  # noqa: F401
 
@@ -132,7 +130,7 @@ def predict(folder: Path, encoder: str) -> dict[str, float]:
     predictor(["warm"])
     before = _memory()
     begun = time.perf_counter()
-    module = TextPredictor(predictor, str(folder / "train.txt"), str(folder / "predictions.csv"))
+    module = TextPredictor(predictor, str(folder / "rows.txt"), str(folder / "predictions.csv"))
     options = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     Trainer(**options, accelerator="cpu").predict(module, dataloaders=range(1), return_predictions=False)
     seconds = time.perf_counter() - begun
