@@ -226,17 +226,19 @@ def test_evaluation_needs_no_recorder(best: Path) -> None:
 
 def test_metrics_begin_anew_with_another_trainer(tiny_bert: str, data: Any) -> None:
     class StopsWithin(BertClassifier):
-        steps = 3
+        breaks = True
 
         def training_step(self, batch: Any, batch_idx: int) -> Any:
-            if batch_idx == self.steps:
+            outputs = super().training_step(batch, batch_idx)
+            if self.breaks:
+                self.train_metrics.update(preds=torch.zeros(99).long(), target=torch.ones(99).long())
                 raise ZeroDivisionError
-            return super().training_step(batch, batch_idx)
+            return outputs
 
     model = StopsWithin(tiny_bert)
     with pytest.raises(ZeroDivisionError):
         Trainer(max_epochs=1, **QUIET).fit(model, data)
-    model.steps = 5  # batches of 8 rows, of 40
+    model.breaks = False
     trainer = Trainer(max_epochs=1, callbacks=[recorder := RowRecorder()], **QUIET)
     trainer.fit(model, data)
     rows = recorder.rows["train"]
