@@ -5,6 +5,7 @@ import os
 import sys
 from importlib import import_module
 
+from lit_bert.errors import UserError, exit_on_user_error
 from lit_bert.run.help import COMMANDS, check_command
 
 
@@ -39,20 +40,17 @@ def main() -> None:
         out, lines, through = sys.stdout, sys.stdout.line_buffering, sys.stdout.write_through
         output = Output(out.detach(), out.encoding, "replace", line_buffering=lines, write_through=through)
         sys.stdout = sys.__stdout__ = output  # type: ignore[misc]
-    try:
-        check_command(words)
-        command = next((word for word in words if word in COMMANDS), "fit")
-        module, _ = COMMANDS[command]
-        run = import_module(f"lit_bert.{module}").main
-        run(words) if module == "cli" else run(words[1:])
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("lit_bert."):
-            raise
-        sys.stderr.write(f"error: {command}: {error.name} is not in this copy of lit_bert\n")
-        raise SystemExit(2) from error
-    except KeyboardInterrupt:  # outside of training, which ends with a checkpoint
-        sys.stderr.write("stopped by SIGINT\n")
-        raise SystemExit(130) from None
+    with exit_on_user_error():  # Ctrl-C outside of training, which ends with a checkpoint
+        try:
+            check_command(words)
+            command = next((word for word in words if word in COMMANDS), "fit")
+            module, _ = COMMANDS[command]
+            run = import_module(f"lit_bert.{module}").main
+            run(words) if module == "cli" else run(words[1:])
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("lit_bert."):
+                raise
+            raise UserError(f"{command}: {error.name} is not in this copy of lit_bert") from error
 
 
 if __name__ == "__main__":

@@ -162,10 +162,8 @@ def _find_files(location: str) -> tuple[dict[str, list[Path]], dict[str, Any]]:
     file_of = {str(root / name): file for file, name in names.items()}
     found = builder.config.data_files or {}
     files = {str(split): [file_of[str(path)] for path in paths] for split, paths in found.items()}
-    if "train" not in files and len(tables) == 1:
-        status(
-            "data", f"training rows: {tables[0].name}, the only table", err=True
-        )  # product-test-2024.csv tells no split
+    if "train" not in files and len(tables) == 1:  # a name such as product-test-2024.csv tells no split
+        status("data", f"training rows: {tables[0].name}, the only table", err=True)
         files = {"train": tables}
     if "train" not in files:
         raise UserError(

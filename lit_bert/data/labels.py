@@ -45,7 +45,7 @@ def plain_labels(labels: Sequence[Any], names: list[str] | None, where: str, col
     if any(isinstance(value, str) for value in values) and not any(whole):
         return values
     others = [value for value, digits in zip(values, whole, strict=True) if value is not None and digits is None]
-    if others and all(is_number(str(value)) for value in others):
+    if others and all(_is_number(str(value)) for value in others):
         return [None if value is None else digits or str(value) for value, digits in zip(values, whole, strict=True)]
     problem = "of another type than it should be; labels are all whole numbers or all text"
     _refuse((digits is None for digits in whole), values, where, column, problem)
@@ -58,14 +58,14 @@ def plain_label(label: Any) -> str | None:
     return None if value is None else _digits(value) or str(value)
 
 
-def is_number(label: str) -> bool:
+def _is_number(label: str) -> bool:
     """Tell whether a label or the name of a class is a number, if only somewhat: half stars, 3+, 007."""
     return _NUMBER.fullmatch(label) is not None
 
 
 def classes_by_label(class_names: Sequence[str]) -> dict[str, str]:
     """Return the classes by what may stand for them: their names, or their numbers from 0 if no name is a number."""
-    counted = not any(map(is_number, class_names))
+    counted = not any(map(_is_number, class_names))
     classes = {str(number): name for number, name in enumerate(class_names)} if counted else {}
     for name in class_names:
         if name.lower() in _TRUTH:  # spelt otherwise in JSON than by Python

@@ -155,12 +155,12 @@ def evaluate(
     status(split, f"{model} on the {split} rows of {data.options.dataset}")
     run = trainer.test if split == "test" else trainer.validate
     logged = run(module, datamodule=data, ckpt_path=ckpt_path, verbose=False)
-    metrics = {name: value for each in logged for name, value in each.items()}
+    metrics: dict[str, Any] = {name: value for each in logged for name, value in each.items()}
     if not metrics:
         raise UserError(f"--trainer.limit_{split}_batches: nothing was evaluated")
     outputs = _recorded_rows(trainer).get(split)
     if not trainer.is_global_zero or not outputs:
-        return dict(metrics)
+        return metrics
     results = evaluate_splits(module.class_names, data, {split: outputs})
     report.print_results(results)
     if folder is not None:

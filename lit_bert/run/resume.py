@@ -93,10 +93,10 @@ def exit_if_finished(checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
         ended = same and exported and results["steps"] == checkpoint.global_step
     if not ended:
         return
-    by_time = checkpoint.global_step != trainer["max_steps"] and checkpoint.epoch + 1 != trainer["max_epochs"]
-    limit = (
-        "max_time" if trainer["max_time"] and by_time else "max_epochs" if trainer["max_steps"] == -1 else "max_steps"
-    )
+    limit = "max_epochs" if trainer["max_steps"] == -1 else "max_steps"
+    at_limit = checkpoint.global_step == trainer["max_steps"] or checkpoint.epoch + 1 == trainer["max_epochs"]
+    if trainer["max_time"] and not at_limit:
+        limit = "max_time"
     advice = f"to train on, raise --trainer.{limit} above {trainer[limit]}"
     if "EarlyStopping" in str(trainer["callbacks"]):
         advice += ", or leave out early stopping with --trainer.callbacks null"
