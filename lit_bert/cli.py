@@ -18,7 +18,7 @@ from lit_bert.module import BertClassifier
 from lit_bert.run import commands, defaults, hardware, openmp, ranks
 from lit_bert.run.exit import exit_on_sigterm, explain_and_exit, explain_out_of_memory
 from lit_bert.run.help import call, check_command
-from lit_bert.run.options import option_groups
+from lit_bert.run.options import add_options
 from lit_bert.run.parser import Parser
 from lit_bert.run.run_dir import open_run_dir
 from lit_bert.run.start import Start, find_start
@@ -93,8 +93,7 @@ class BertCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add this project's options and links, and the defaults that come from a checkpoint or a recipe."""
         self._subparser = parser
-        for kind, group in option_groups(self.start.command):
-            parser.add_class_arguments(kind, group, instantiate=False)
+        add_options(parser, self.start.command)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults({f"checkpoint.{name}": value for name, value in defaults.CHECKPOINT.items()})
         parser.add_optimizer_args((Optimizer,))

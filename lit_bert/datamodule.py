@@ -75,7 +75,7 @@ class TextClassificationDataModule(LightningDataModule):
 
     @property
     def splits(self) -> dict[str, "Dataset"]:
-        """Tokenised rows of "train", "val", "test" and "unlabelled" (test rows without a label), after `setup`."""
+        """Tokenised rows of "train", "val", "test", and those without a label, after `setup`: see `TokenizedSplits`."""
         return self.content.splits
 
     @property
@@ -97,7 +97,7 @@ class TextClassificationDataModule(LightningDataModule):
 
     def texts(self, name: str, index: Tensor) -> tuple[list[str], list[int]]:
         """Return sentences and token counts of rows of "train", "val" or "test"; `index` (N,) is as batches have it."""
-        return tokenized.texts(self.splits[name], index)
+        return tokenized.texts(self.rows(name), index)
 
     def train_dataloader(self) -> DataLoader[Any]:
         return self._loader("train", self.batch_size, shuffle=True)
@@ -112,8 +112,12 @@ class TextClassificationDataModule(LightningDataModule):
         return self._loader("predict", self.eval_batch_size)
 
     def rows(self, name: str) -> "Dataset":
-        """Return the rows of "train", "val" or "test", or those that "predict" reads: with a label or without."""
-        return tokenized.rows(self.splits, self.predict_split if name == "predict" else name, name == "predict")
+        """Return the rows of "train", "val" or "test", or those that "predict" reads.
+
+        Rows without a label are among those to train on, for which their label is -100, and to predict.
+        """
+        split = self.predict_split if name == "predict" else name
+        return tokenized.rows(self.splits, split, with_unlabelled=name in ("train", "predict"))
 
     def _loader(self, name: str, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
         trainer, rows = self.trainer, self.rows(name)
@@ -147,5 +151,5 @@ class TextClassificationDataModule(LightningDataModule):
 
     def _digest(self, split: str) -> str:
         if split not in self._digests:
-            self._digests[split] = tokenized.digest(self.splits[split]) if split in self.splits else ""
+            self._digests[split] = tokenized.digest(self.rows(split)) if split in self.splits else ""
         return self._digests[split]

@@ -146,7 +146,7 @@ class BertClassifier(LightningModule):
         losses = check_losses(self.compute_loss(logits, batch), labels)
         self.train_metrics.update(preds=preds, target=labels)
         self.log_dict(self.train_metrics, on_step=False, on_epoch=True)
-        self.log("train/loss", losses.detach().mean(), prog_bar=True)
+        self.log("train/loss", losses.detach().sum() / (labels != IGNORED).sum().clamp_min(1), prog_bar=True)
         loss = (losses * batch["weights"]).sum() if "weights" in batch else losses.mean()
         return {"loss": loss, "losses": losses.detach(), "labels": labels, "preds": preds}
 

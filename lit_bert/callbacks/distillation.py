@@ -1,8 +1,9 @@
-"""Training on what a larger model, or several of them, predict for each row, beside its label."""
+"""Training on what other models predict for each row, beside its label, and for texts that have none."""
 
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch.nn import functional as F
 
 from lit_bert.console import status
 from lit_bert.data.cache import cache_dir, cached_dir
+from lit_bert.data.collate import IGNORED
+from lit_bert.data.formats import DEFAULT_FORMAT, TABLE_SUFFIXES, read_rows, suffix_of
 from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.errors import UserError
 from lit_bert.files import display_path
@@ -27,22 +30,37 @@ class Distillation(Callback, HyperparametersMixin):
     """Mixes into each row's loss how far the model is from a teacher (Hinton et al. 2015).
 
     The loss of a row becomes (1 - weight) x its own + weight x temperature^2 x KL(teacher || model), with both softened
-    by the temperature; `train/loss` stays the loss of the labels. The teacher may have another encoder and tokenizer;
-    its answers are kept in the cache folder. For modules whose forward returns logits.
+    by the temperature; of a row without a label it is the second term alone, with weight 1 (Turc et al. 2019,
+    "Well-Read Students Learn Better"). `train/loss` stays the loss of the labels, and `train/distillation_loss` is the
+    mean of the second term before it is weighted. The teacher may have another encoder and tokenizer; its answers are
+    kept in the cache folder. For modules whose forward returns logits.
 
     Args:
-        teacher: Checkpoint file or exported folder, or several, whose probabilities are averaged; null: none.
+        teacher: Checkpoint file or exported folder; or a table of probabilities by text, with the columns `text` and
+            `prob_<class>` that `predict` writes, so that a model of any kind can teach. Of several, the probabilities
+            are averaged; null: none.
         temperature: What logits are divided by, above 0; higher values show more of what is less probable.
-        weight: Share of the teacher in the loss, in [0, 1].
+        weight: Share of the teacher in the loss of a row with a label, in [0, 1].
+        unlabelled: File of texts without a label to train on, too, of any format that `predict --input` takes; or
+            "rest": the training rows that `--data.train_rows` leaves out. The data module reads them (`unlabelled`).
+            Those that are alike to a validation or test row are left out.
     """
 
-    def __init__(self, teacher: str | list[str] | None = None, temperature: float = 2.0, weight: float = 0.9) -> None:
+    def __init__(
+        self,
+        teacher: str | list[str] | None = None,
+        temperature: float = 2.0,
+        weight: float = 0.9,
+        unlabelled: str | None = None,
+    ) -> None:
+        if unlabelled and not teacher:
+            raise UserError(f"--distillation.unlabelled {unlabelled}: name the teacher with --distillation.teacher")
         if temperature <= 0:
             raise UserError(f"--distillation.temperature {temperature}: it must be above 0")
         if not 0 <= weight <= 1:
             raise UserError(f"--distillation.weight {weight}: it must be between 0 and 1")
         self.teachers = [teacher] if isinstance(teacher, str) else teacher or []
-        self.temperature, self.weight = temperature, weight
+        self.temperature, self.weight, self.unlabelled = temperature, weight, unlabelled
         if names := ", ".join(self.teachers):
             self.save_hyperparameters({"teacher": names, "temperature": temperature, "teacher_weight": weight})
         self._probs = self._logits = torch.zeros(0)
@@ -53,9 +71,11 @@ class Distillation(Callback, HyperparametersMixin):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if not self.teachers or not isinstance(data, TextClassificationDataModule):
             return
+        if self.unlabelled and not data.options.unlabelled:
+            raise UserError(f"unlabelled={self.unlabelled!r}: give it to the data module, too, which reads the texts")
         rows = data.rows("train")
         index = torch.tensor(rows["index"][:])
-        probs = torch.stack([_probabilities(teacher, rows, data.class_names) for teacher in self.teachers]).mean(0)
+        probs = torch.stack([_find_probabilities(teacher, rows, data.class_names) for teacher in self.teachers]).mean(0)
         softened = F.softmax(probs.clamp_min(1e-12).log() / self.temperature, dim=-1)
         by_index = torch.zeros(int(index.max()) + 1, probs.shape[1]).index_copy_(0, index, softened)
         self._probs = by_index.to(pl_module.device)
@@ -68,8 +88,9 @@ class Distillation(Callback, HyperparametersMixin):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._batch = batch
 
-    def _keep_logits(self, module: LightningModule, inputs: object, logits: Tensor) -> None:
-        self._logits = logits
+    def _keep_logits(self, module: LightningModule, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor):  # DDP calls training_step, too, as the module's forward
+            self._logits = output
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Change the loss in place, which by now is divided by the number of accumulated batches and scaled in fp16."""
@@ -78,16 +99,50 @@ class Distillation(Callback, HyperparametersMixin):
         index = self._batch["index"]
         weights = self._batch.get("weights", torch.ones_like(index) / len(index))
         log_probs = F.log_softmax(self._logits.float() / self.temperature, dim=-1)
-        divergences = F.kl_div(log_probs, self._probs[index], reduction="none").sum(dim=-1)
-        divergence = self.temperature**2 * (divergences * weights).sum()
+        divergences = self.temperature**2 * F.kl_div(log_probs, self._probs[index], reduction="none").sum(dim=-1)
+        pl_module.log("train/distillation_loss", divergences.detach().mean())
+        shares = torch.where(self._batch["labels"] == IGNORED, 1.0, self.weight)
+        divergence = (divergences * weights * shares).sum()
         scaler = trainer.precision_plugin.scaler if isinstance(trainer.precision_plugin, MixedPrecision) else None
         divergence = scaler.scale(divergence) if scaler else divergence
-        loss.mul_(1 - self.weight).add_(self.weight / trainer.accumulate_grad_batches * divergence)
+        loss.mul_(1 - self.weight).add_(divergence / trainer.accumulate_grad_batches)
 
 
-def _probabilities(teacher: str, rows: Any, class_names: Sequence[str]) -> Tensor:
-    """Return a teacher's probabilities of rows, shape (N, C), from the cache folder if they are there."""
+def _read_probabilities(path: Path, texts: list[tuple[str, ...]], class_names: Sequence[str]) -> Tensor:
+    """Return the probabilities of texts, or pairs of them, that a table has."""
+    where, known = f"--distillation.teacher {path}", {}
+    text_columns, columns = ("text", "text_pair")[: len(texts[0])], [f"prob_{name}" for name in class_names]
+    wanted = set(texts)
+    rows = read_rows(path.expanduser(), where, DEFAULT_FORMAT, {}, keep=[*text_columns, *columns])
+    for number, row in enumerate(filter(None, rows), 1):
+        if missing := [column for column in (*text_columns, *columns) if column not in row]:
+            raise UserError(
+                f"{where}: no column {missing[0]!r}; it needs those of the texts and of each class's "
+                "probability, as `predict` writes them"
+            )
+        text, values = (tuple(row[column] for column in names) for names in (text_columns, columns))
+        with suppress(TypeError, ValueError):
+            probs = [float(value) for value in values]
+            if min(probs) >= 0 and abs(sum(probs) - 1) < 0.001:
+                known[text] = probs
+        if text in wanted and text not in known:
+            raise UserError(
+                f"{where}, row {number}: {', '.join(map(str, values))} are no probabilities of "
+                f"{', '.join(class_names)}; they are at least 0 and sum to 1"
+            )
+    if absent := [text for text in texts if text not in known]:
+        raise UserError(
+            f"{where}: it lacks {len(absent):,} of the {len(texts):,} training texts, such as "
+            f"{absent[0][0][:60]!r}; predict them, too"
+        )
+    return torch.tensor([known[text] for text in texts])
+
+
+def _find_probabilities(teacher: str, rows: Any, class_names: Sequence[str]) -> Tensor:
+    """Return a teacher's probabilities of rows, shape (N, C); a model's from the cache folder if they are there."""
     columns = [rows[name][:] for name in ("text", "text_pair") if name in rows.column_names]
+    if suffix_of(Path(teacher)) in TABLE_SUFFIXES:
+        return _read_probabilities(Path(teacher), list(zip(*columns, strict=True)), class_names)
     digest = hashlib.sha256(json.dumps(columns).encode())
     path = Path(teacher)
     for file in sorted(file for file in (path, *path.rglob("*")) if file.is_file()):

@@ -39,7 +39,7 @@ class LabelReview(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, TextClassificationDataModule) or not isinstance(pl_module, BertClassifier):
             return
-        size = max(data.splits["train"]["index"][:]) + 1
+        size = max(data.rows("train")["index"][:]) + 1
         # Rank 0 goes on with the sums of all ranks that a checkpoint brought.
         if len(self._losses) != size or not trainer.is_global_zero:
             self._losses, self._last = torch.zeros(size, 2), torch.zeros(size, dtype=torch.int64)

@@ -25,7 +25,10 @@ class RunSummary(Callback):
             test = f"{counts.get('test', 'no')} test rows"
             if "unlabelled" in counts:
                 test += f" ({counts['unlabelled']} more without a label)" if "test" in counts else " with a label"
-            status("data", f"{counts['train']} training, {counts['val']} validation, {test}; classes {classes}")
+            train = f"{counts['train']} training"
+            if "train_unlabelled" in counts:
+                train += f" ({counts['train_unlabelled']} more without a label)"
+            status("data", f"{train}, {counts['val']} validation, {test}; classes {classes}")
             if audit["held_out"]:
                 which = " and ".join(f"{rows:,} {split}" for split, rows in audit["held_out"].items())
                 status("held out", f"{which} rows, drawn from the training rows class by class (--data.holdout)")

@@ -74,12 +74,16 @@ def audit(splits: Mapping[str, "Dataset"]) -> dict[str, Any]:
 
 
 def describe(audit: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong by an audit, as lines for people; it has the `counts` of a `TextEncoder`, too."""
+    """Return what is wrong by an audit, as lines for people.
+
+    It has the `counts` of a `TextEncoder`, too, and how many unlabelled texts are `left_out`.
+    """
     near = sum(audit["near_duplicates"].values())
     spellings: dict[str, list[str]] = {}
     for name in audit["classes"]["train"]:
         spellings.setdefault(" ".join(name.casefold().split()), []).append(name)
     alike = ", ".join(repr(name) for names in spellings.values() if len(names) > 1 for name in names)
+    left_out = audit["left_out"]
     unknown = audit["unknown_tokens"] if audit["unknown_tokens"] >= 0.01 else 0
     found = {
         f"labels that differ in upper and lower case or blanks alone are classes of their own: {alike}": alike,
@@ -91,5 +95,6 @@ def describe(audit: Mapping[str, Any]) -> list[str]:
         f"{unknown:.1%} of the tokens are unknown to the tokenizer": unknown,
         f"{audit['leaked']:,} training rows are validation or test rows, too, which flatters the scores: "
         "--data.drop_leaked true leaves them out": audit["leaked"],
+        f"{left_out:,} texts of --distillation.unlabelled are validation or test rows, and are left out": left_out,
     }
     return [line for line, is_found in found.items() if is_found]

@@ -29,6 +29,10 @@ class DataOptions:
         val_rows: Validation rows, drawn the same way; null takes all.
         test_rows: Test rows, drawn the same way; null takes all.
         sample_seed: Seed of these draws.
+        unlabelled: File of texts without a label, of any format that `predict --input` takes; or "rest": the training
+            rows that `train_rows` leaves out, without their labels. They join the training rows with label -100, so
+            that the loss of the labels leaves them out: `Distillation` gives them one. Those that are alike to a
+            validation or test row are left out.
         val_split: Split that `fit` and `validate` evaluate on. Choosing the best checkpoint on "test" makes its score
             there too high.
         max_length: Tokens of a sequence at most, special tokens included; null is what the encoder can take.
@@ -54,6 +58,7 @@ class DataOptions:
     fold: int = 1
     drop_unlabelled: bool = False
     drop_leaked: bool = False
+    unlabelled: str | None = None
     val_split: Literal["validation", "test"] = "validation"
     max_length: int | None = None
     long_text: LongText = "head"

@@ -41,12 +41,14 @@ class Row(NamedTuple):
         return all(text.strip() for text in (self.text, self.text_pair) if text is not None)
 
 
-def read_texts(source: str, format: TableFormat = DEFAULT_FORMAT, keep: Sequence[str] = ()) -> Iterator[Row]:
+def read_texts(
+    source: str, format: TableFormat = DEFAULT_FORMAT, keep: Sequence[str] = (), option: str = "--input"
+) -> Iterator[Row]:
     """Yield the rows of a file, or of "-" for standard input; empty ones, too, so that each keeps its place.
 
-    The column of the labels need not be there; those to `keep` must.
+    The column of the labels need not be there; those to `keep` must. `option` is what messages call the file by.
     """
-    path, where = Path(source).expanduser(), f"--input {'standard input' if source == STDIN else source}"
+    path, where = Path(source).expanduser(), f"{option} {'standard input' if source == STDIN else source}"
     suffix = suffix_of(path)
     if suffix not in INPUT_SUFFIXES:
         raise UserError(f"{where}: its name must end in one of {', '.join(INPUT_SUFFIXES)}, or be - for standard input")

@@ -19,22 +19,28 @@ from lit_bert.data.cache import cache_dir, cached_dir
 from lit_bert.data.encoding import TextEncoder, tokenizer_files
 from lit_bert.data.options import DataOptions
 from lit_bert.data.splits import hold_out, sample, take, take_fold
+from lit_bert.data.unlabelled import digest as digest_of_texts
+from lit_bert.data.unlabelled import load_unlabelled
 from lit_bert.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 8
+FORMAT = 9
 """Version of the rows in the cache. It is part of their key, so that older ones are left alone."""
 
 _FOLDER, _MANIFEST = "tokenised", "manifest.json"
 
+_UNLABELLED = {"train": "train_unlabelled", "test": "unlabelled"}
+"""The rows without a label that belong to a split."""
+
 
 class TokenizedSplits(NamedTuple):
-    """Rows of "train", "val" and, if there are any, "test" and "unlabelled" (test rows without a label).
+    """Rows of "train", "val" and, if there are any, "test"; and those without a label.
 
-    They are memory-mapped, with `text`, `label`, `index`, `input_ids`, and in pairs `text_pair` and `token_type_ids`.
+    These are "unlabelled", for test rows, and "train_unlabelled" with label -100 (`--distillation.unlabelled`). All
+    are memory-mapped, with `text`, `label`, `index`, `input_ids`, and in pairs `text_pair` and `token_type_ids`.
     `tokenizer_files` are texts by name, and `held_out` is a digest of the rows held out of the training rows.
     """
 
@@ -60,8 +66,9 @@ def prepare(options: DataOptions, tokenizer: "PreTrainedTokenizerBase") -> str:
     if max_length > limit:
         raise UserError(f"--data.max_length {max_length}: the encoder has positions for {limit} tokens at most")
     location, digest = dataset.fetch(options.dataset)
-    # A data set counts by its content, wherever it is.
-    rows = asdict(replace(options, dataset=digest, max_length=max_length))
+    # Files count by their content, wherever they are.
+    texts = digest_of_texts(options.unlabelled)
+    rows = asdict(replace(options, dataset=digest, max_length=max_length, unlabelled=texts))
     content = [FORMAT, rows, tokenizer.backend_tokenizer.to_str(), tokenizer.model_input_names, tokenizer.pad_token_id]
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
     with cached_dir(cache_dir() / _FOLDER / key) as folder:
@@ -84,21 +91,25 @@ def prepare(options: DataOptions, tokenizer: "PreTrainedTokenizerBase") -> str:
                 desc=f"Tokenising {split} rows",
                 new_fingerprint=f"{key}-{split}",  # without it, `datasets` pickles the tokenizer to make one
             )
+        labelled = {split: chosen for split, chosen in splits.items() if split != _UNLABELLED["train"]}
         manifest = {
             "splits": list(splits),
             "class_names": splits["train"].features["label"].names,
             "max_length": max_length,
             "pad_token_id": tokenizer.pad_token_id,
             "tokenizer_files": files,
-            "audit": audit(splits) | {"held_out": counts} | encode.counts(),
+            "audit": audit(labelled) | counts | encode.counts(),
             "held_out": held_out,
         }
         (folder / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     return key
 
 
-def _choose(options: DataOptions, location: str | dict[str, str]) -> tuple[dict[str, "Dataset"], str, dict[str, int]]:
-    """Return the rows of each split that options ask for, and a digest and the counts of those that were held out."""
+def _choose(options: DataOptions, location: str | dict[str, str]) -> tuple[dict[str, "Dataset"], str, dict[str, Any]]:
+    """Return the rows of each split that options ask for, and a digest of those that were held out.
+
+    Last come the counts of these, `held_out`, and of the unlabelled texts that are `left_out`.
+    """
     name, seed, val_split = f"--data.dataset {options.dataset}", options.sample_seed, options.val_split
     found = dataset.load(location, options.format, options.class_names, options.drop_unlabelled)
     given = set(found)
@@ -120,11 +131,14 @@ def _choose(options: DataOptions, location: str | dict[str, str]) -> tuple[dict[
         known = np.array(splits["test"]["label"][:]) >= 0
         splits["unlabelled"] = take(splits["test"], ~known)
         splits["test"] = take(splits["test"], known)
+    left_out = 0
+    if options.unlabelled:
+        splits[_UNLABELLED["train"]], left_out = load_unlabelled(options, found, splits["train"])
     splits = {split: rows for split, rows in splits.items() if len(rows)}
     for split in ("train", "val"):
         if split not in splits:
             raise UserError(f"{name}: no {sources[split]} rows are left")
-    return splits, held_out, counts
+    return splits, held_out, {"held_out": counts, "left_out": left_out}
 
 
 def read(key: str) -> TokenizedSplits:
@@ -138,10 +152,10 @@ def read(key: str) -> TokenizedSplits:
 
 
 def rows(splits: Mapping[str, "Dataset"], name: str, with_unlabelled: bool) -> "Dataset":
-    """Return the rows of a split; those of "test" can come with those that have no label."""
+    """Return the rows of a split; those of "train" and "test" can come with those that have no label."""
     from datasets import concatenate_datasets
 
-    names = [name, "unlabelled"] if name == "test" and with_unlabelled else [name]
+    names = [name, _UNLABELLED.get(name, "")] if with_unlabelled else [name]
     found = [splits[name] for name in names if name in splits]
     if not found:
         raise UserError(

@@ -70,7 +70,7 @@ def complete_epochs(settings: Namespace, data: LightningDataModule) -> None:
         if isinstance(data, TextClassificationDataModule):
             data.prepare_data()
             data.setup("fit")
-            epochs = math.ceil(3000 / len(data.splits["train"]))
+            epochs = math.ceil(3000 / len(data.rows("train")))
         trainer.max_epochs = min(20, max(3, epochs))
 
 

@@ -1,8 +1,9 @@
 """Options of the command line that belong to no class."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
+
+from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_bert.run.rooms import import_if_present
 
@@ -45,10 +46,11 @@ class PredictOptions:
     explain: bool = False
 
 
-def option_groups(command: str) -> Iterator[tuple[type, str | None]]:
-    """Yield the classes whose arguments are options of a command, and what the names of these options begin with."""
-    yield FitOptions, None
+def add_options(parser: LightningArgumentParser, command: str) -> None:
+    """Add the options of a command that belong neither to the Trainer nor to the module or data module."""
+    parser.add_class_arguments(FitOptions, None, instantiate=False)
     if command == "predict":
-        yield PredictOptions, None
+        parser.add_class_arguments(PredictOptions, None, instantiate=False)
     if command == "fit" and (room := import_if_present("callbacks.distillation")):
-        yield room.Distillation, "distillation"
+        parser.add_class_arguments(room.Distillation, "distillation", instantiate=False)
+        parser.link_arguments("distillation.unlabelled", "data.unlabelled")

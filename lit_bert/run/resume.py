@@ -73,7 +73,7 @@ def stored_settings(checkpoint: Checkpoint, command: str) -> dict[str, Any]:
     if command != "fit" and run:
         with suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
             stored["trainer.precision"] = str(_read_config(run)["trainer"]["precision"])
-    linked = ("model.class_names", "data.tokenizer")
+    linked = ("model.class_names", "data.tokenizer", "data.unlabelled")
     return {name: value for name, value in stored.items() if name not in linked}
 
 

@@ -80,8 +80,9 @@ def own_callbacks(
         yield room.TensorBoardCallback(recorder)
     if (room := import_if_present("callbacks.cuda_graphs")) and settings.model.hparams.get("cuda_graphs"):
         yield room.CudaGraphs()
-    if (room := import_if_present("callbacks.distillation")) and settings.distillation.teacher:
-        yield room.Distillation(**settings.distillation.as_dict())
+    distilled = settings.get("distillation")
+    if (room := import_if_present("callbacks.distillation")) and (distilled.teacher or distilled.unlabelled):
+        yield room.Distillation(**distilled.as_dict())
     if (room := import_if_present("callbacks.run_record")) and real:
         yield room.RunRecord(folder / run_dir.CONFIG, config, folder / run_dir.PROVENANCE)
     if (room := import_if_present("callbacks.label_review")) and real:
