@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from lit_bert.console import status
 from lit_bert.data.cache import cache_dir, cached_dir
 from lit_bert.data.collate import IGNORED
-from lit_bert.data.formats import DEFAULT_FORMAT, TABLE_SUFFIXES, read_rows, suffix_of
+from lit_bert.data.formats import TABLE_SUFFIXES, TableFormat, suffix_of
+from lit_bert.data.readers import read_texts
 from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.errors import UserError
 from lit_bert.files import display_path
@@ -41,9 +42,8 @@ class Distillation(Callback, HyperparametersMixin):
             are averaged; null: none.
         temperature: What logits are divided by, above 0; higher values show more of what is less probable.
         weight: Share of the teacher in the loss of a row with a label, in [0, 1].
-        unlabelled: File of texts without a label to train on, too, of any format that `predict --input` takes; or
-            "rest": the training rows that `--data.train_rows` leaves out. The data module reads them (`unlabelled`).
-            Those that are alike to a validation or test row are left out.
+        unlabelled: File of texts without a label to train on, too, or "rest": see the data module's option of this
+            name, by which it reads them.
     """
 
     def __init__(
@@ -108,41 +108,31 @@ class Distillation(Callback, HyperparametersMixin):
         loss.mul_(1 - self.weight).add_(divergence / trainer.accumulate_grad_batches)
 
 
-def _read_probabilities(path: Path, texts: list[tuple[str, ...]], class_names: Sequence[str]) -> Tensor:
+def _read_probabilities(teacher: str, texts: list[Any], class_names: Sequence[str]) -> Tensor:
     """Return the probabilities of texts, or pairs of them, that a table has."""
-    where, known = f"--distillation.teacher {path}", {}
-    text_columns, columns = ("text", "text_pair")[: len(texts[0])], [f"prob_{name}" for name in class_names]
-    wanted = set(texts)
-    rows = read_rows(path.expanduser(), where, DEFAULT_FORMAT, {}, keep=[*text_columns, *columns])
-    for number, row in enumerate(filter(None, rows), 1):
-        if missing := [column for column in (*text_columns, *columns) if column not in row]:
-            raise UserError(
-                f"{where}: no column {missing[0]!r}; it needs those of the texts and of each class's "
-                "probability, as `predict` writes them"
-            )
-        text, values = (tuple(row[column] for column in names) for names in (text_columns, columns))
+    where, wanted, known = f"--distillation.teacher {teacher}", set(texts), {}
+    format = TableFormat(text_pair_column=None if isinstance(texts[0], str) else "text_pair")
+    columns = [f"prob_{name}" for name in class_names]
+    for number, row in enumerate(read_texts(teacher, format, columns, "--distillation.teacher"), 1):
         with suppress(TypeError, ValueError):
-            probs = [float(value) for value in values]
+            probs = [float(value) for value in row.kept]
             if min(probs) >= 0 and abs(sum(probs) - 1) < 0.001:
-                known[text] = probs
-        if text in wanted and text not in known:
-            raise UserError(
-                f"{where}, row {number}: {', '.join(map(str, values))} are no probabilities of "
-                f"{', '.join(class_names)}; they are at least 0 and sum to 1"
-            )
+                known[row.content] = probs
+        if row.content in wanted and row.content not in known:
+            values, names = ", ".join(map(str, row.kept)), ", ".join(class_names)
+            raise UserError(f"{where}, row {number}: {values} are no probabilities of {names}, which sum to 1")
     if absent := [text for text in texts if text not in known]:
-        raise UserError(
-            f"{where}: it lacks {len(absent):,} of the {len(texts):,} training texts, such as "
-            f"{absent[0][0][:60]!r}; predict them, too"
-        )
+        lacking = f"it lacks {len(absent):,} of the {len(texts):,} training texts, such as {str(absent[0])[:60]!r}"
+        raise UserError(f"{where}: {lacking}; predict them, too")
     return torch.tensor([known[text] for text in texts])
 
 
 def _find_probabilities(teacher: str, rows: Any, class_names: Sequence[str]) -> Tensor:
     """Return a teacher's probabilities of rows, shape (N, C); a model's from the cache folder if they are there."""
     columns = [rows[name][:] for name in ("text", "text_pair") if name in rows.column_names]
+    texts = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
     if suffix_of(Path(teacher)) in TABLE_SUFFIXES:
-        return _read_probabilities(Path(teacher), list(zip(*columns, strict=True)), class_names)
+        return _read_probabilities(teacher, texts, class_names)
     digest = hashlib.sha256(json.dumps(columns).encode())
     path = Path(teacher)
     for file in sorted(file for file in (path, *path.rglob("*")) if file.is_file()):
@@ -154,7 +144,6 @@ def _find_probabilities(teacher: str, rows: Any, class_names: Sequence[str]) -> 
 
             predictor = Predictor(teacher)
             status("teacher", f"{display_path(path)} reads the {len(rows):,} training rows")
-            texts = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
             np.save(folder / _PROBS, np.stack(list(predictor.stream(texts))))
             (folder / _CLASSES).write_text(json.dumps(predictor.class_names), encoding="utf-8")
     known = json.loads((target / _CLASSES).read_text("utf-8"))

@@ -83,7 +83,7 @@ def describe(audit: Mapping[str, Any]) -> list[str]:
     for name in audit["classes"]["train"]:
         spellings.setdefault(" ".join(name.casefold().split()), []).append(name)
     alike = ", ".join(repr(name) for names in spellings.values() if len(names) > 1 for name in names)
-    left_out = audit["left_out"]
+    left_out = audit.get("left_out", 0)
     unknown = audit["unknown_tokens"] if audit["unknown_tokens"] >= 0.01 else 0
     found = {
         f"labels that differ in upper and lower case or blanks alone are classes of their own: {alike}": alike,
