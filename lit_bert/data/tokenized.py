@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.text import Text
 from torch import Tensor
 
 from lit_bert.data import dataset
@@ -79,7 +81,9 @@ def prepare(options: DataOptions, tokenizer: "PreTrainedTokenizerBase") -> str:
         if not sys.stderr.isatty():
             datasets.disable_progress_bars()
         files = tokenizer_files(tokenizer)  # which fails at once, if at all
-        splits, held_out, counts = _choose(options, location)
+        with Console(stderr=True).status(Text(f"Reading {options.dataset}")):  # on a terminal
+            splits, held_out, counts = _choose(options, location)
+            found = audit({split: chosen for split, chosen in splits.items() if split != _UNLABELLED["train"]})
         encode = TextEncoder(tokenizer, max_length, options.long_text)
         for split, chosen in splits.items():
             chosen.map(
@@ -91,14 +95,13 @@ def prepare(options: DataOptions, tokenizer: "PreTrainedTokenizerBase") -> str:
                 desc=f"Tokenising {split} rows",
                 new_fingerprint=f"{key}-{split}",  # without it, `datasets` pickles the tokenizer to make one
             )
-        labelled = {split: chosen for split, chosen in splits.items() if split != _UNLABELLED["train"]}
         manifest = {
             "splits": list(splits),
             "class_names": splits["train"].features["label"].names,
             "max_length": max_length,
             "pad_token_id": tokenizer.pad_token_id,
             "tokenizer_files": files,
-            "audit": audit(labelled) | counts | encode.counts(),
+            "audit": found | counts | encode.counts(),
             "held_out": held_out,
         }
         (folder / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
