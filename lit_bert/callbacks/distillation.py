@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,7 @@ class Distillation(Callback, HyperparametersMixin):
         self._batch = batch
 
     def _keep_logits(self, module: LightningModule, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor):  # DDP calls training_step, too, as the module's forward
+        if isinstance(output, Tensor) and output.ndim == 2:  # DDP calls training_step, too, as the module's forward
             self._logits = output
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
@@ -112,13 +111,18 @@ def _read_probabilities(teacher: str, texts: list[Any], class_names: Sequence[st
     """Return the probabilities of texts, or pairs of them, that a table has."""
     where, wanted, known = f"--distillation.teacher {teacher}", set(texts), {}
     format = TableFormat(text_pair_column=None if isinstance(texts[0], str) else "text_pair")
-    columns = [f"prob_{name}" for name in class_names]
-    for number, row in enumerate(read_texts(teacher, format, columns, "--distillation.teacher"), 1):
-        with suppress(TypeError, ValueError):
-            probs = [float(value) for value in row.kept]
-            if min(probs) >= 0 and abs(sum(probs) - 1) < 0.001:
-                known[row.content] = probs
-        if row.content in wanted and row.content not in known:
+    try:
+        rows = list(read_texts(teacher, format, [f"prob_{name}" for name in class_names], "--distillation.teacher"))
+    except UserError as error:  # its advice is for the options of the data
+        raise UserError(f"{str(error).partition(';')[0]}; give a table as `predict` writes it") from error
+    for number, row in enumerate(rows, 1):
+        if row.content not in wanted:
+            continue
+        try:
+            known[row.content] = [float(value) for value in row.kept]
+        except (TypeError, ValueError):
+            known[row.content] = [0.0]
+        if not (min(known[row.content]) >= 0 and abs(sum(known[row.content]) - 1) < 0.001):  # nor NaN
             values, names = ", ".join(map(str, row.kept)), ", ".join(class_names)
             raise UserError(f"{where}, row {number}: {values} are no probabilities of {names}, which sum to 1")
     if absent := [text for text in texts if text not in known]:

@@ -83,7 +83,6 @@ def describe(audit: Mapping[str, Any]) -> list[str]:
     for name in audit["classes"]["train"]:
         spellings.setdefault(" ".join(name.casefold().split()), []).append(name)
     alike = ", ".join(repr(name) for names in spellings.values() if len(names) > 1 for name in names)
-    left_out = audit.get("left_out", 0)
     unknown = audit["unknown_tokens"] if audit["unknown_tokens"] >= 0.01 else 0
     found = {
         f"labels that differ in upper and lower case or blanks alone are classes of their own: {alike}": alike,
@@ -95,6 +94,7 @@ def describe(audit: Mapping[str, Any]) -> list[str]:
         f"{unknown:.1%} of the tokens are unknown to the tokenizer": unknown,
         f"{audit['leaked']:,} training rows are validation or test rows, too, which flatters the scores: "
         "--data.drop_leaked true leaves them out": audit["leaked"],
-        f"{left_out:,} texts of --distillation.unlabelled are validation or test rows, and are left out": left_out,
+        f"{audit.get('left_out', 0):,} texts of --distillation.unlabelled are validation or test rows, and are left "
+        "out": audit.get("left_out"),
     }
     return [line for line, is_found in found.items() if is_found]

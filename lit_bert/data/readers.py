@@ -80,7 +80,7 @@ def _to_row(row: dict[str, Any], where: str, format: TableFormat, keep: Sequence
 def _kept(row: dict[str, Any], column: str, where: str) -> Any:
     """Return a value of a column, as JSON can have it."""
     if column not in row:
-        raise UserError(f"{where}: no column {column!r}; correct its name, or add it")
+        raise UserError(f"{where}: no column {column!r}; correct --keep")
     value = row[column]
     if isinstance(value, float) and not math.isfinite(value):
         return None

@@ -10,6 +10,7 @@ import pyarrow as pa
 from lit_bert.data.audit import drop_leaked
 from lit_bert.data.cache import sha256_of
 from lit_bert.data.collate import IGNORED
+from lit_bert.data.formats import suffix_of
 from lit_bert.data.options import DataOptions
 from lit_bert.data.readers import read_texts
 from lit_bert.data.splits import take
@@ -22,13 +23,13 @@ OPTION, REST = "--distillation.unlabelled", "rest"
 
 
 def digest(source: str | None) -> str | None:
-    """Return what the texts are known by, wherever they are: a file's checksum."""
+    """Return what the texts are known by, wherever they are: a file's checksum and format."""
     if source in (None, REST):
         return source
     path = Path(source).expanduser()
     if not path.is_file():
         raise UserError(f"{OPTION} {source}: there is no such file; give one, or {REST} (see --data.train_rows)")
-    return sha256_of(path)
+    return f"{sha256_of(path)}{suffix_of(path)}"
 
 
 def load_unlabelled(options: DataOptions, found: dict[str, "Dataset"], drawn: "Dataset") -> tuple["Dataset", int]:
@@ -50,11 +51,11 @@ def load_unlabelled(options: DataOptions, found: dict[str, "Dataset"], drawn: "D
     total = len(columns["text"])
     columns["label"] = [IGNORED] * total
     texts = Dataset(pa.table(columns, schema=train.features.arrow_schema), fingerprint=secrets.token_hex(8))
-    if not total:
-        why = "--data.train_rows leaves no row out" if source == REST else "no row has a text"
-        raise UserError(f"{OPTION} {source}: {why}; name a file of texts")
     kept = {**found, "train": texts}
-    drop_leaked(kept)
+    if total:
+        drop_leaked(kept)
     if not len(kept["train"]):
-        raise UserError(f"{OPTION} {source}: all of its {total:,} texts are validation or test rows; give others")
+        empty = "--data.train_rows leaves no row out" if source == REST else "no row has a text"
+        why = f"all of its {total:,} texts are validation or test rows" if total else empty
+        raise UserError(f"{OPTION} {source}: {why}; name a file of other texts")
     return kept["train"], total - len(kept["train"])

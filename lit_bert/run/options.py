@@ -53,4 +53,5 @@ def add_options(parser: LightningArgumentParser, command: str) -> None:
         parser.add_class_arguments(PredictOptions, None, instantiate=False)
     if command == "fit" and (room := import_if_present("callbacks.distillation")):
         parser.add_class_arguments(room.Distillation, "distillation", instantiate=False)
-        parser.link_arguments("distillation.unlabelled", "data.unlabelled")
+        if "data.unlabelled" in parser.get_defaults(skip_validation=True):  # not of any data module
+            parser.link_arguments("distillation.unlabelled", "data.unlabelled")

@@ -111,10 +111,17 @@ OTHERS = [
 
 @pytest.fixture
 def texts(tmp_path: Path) -> str:
-    """A file of 30 texts without a label; one more is a validation row in other letters, and one is blank."""
+    """A file of 31 texts without a label; one more is a validation row in other letters, and one is blank."""
     path = tmp_path / "texts.txt"
     path.write_text(
-        "\n".join([*(f"{text} {'and ' * number}" for number in range(5) for text in OTHERS), GOOD[0].upper(), ""])
+        "\n".join(
+            [
+                *(f"{text} {'and ' * number}" for number in range(5) for text in OTHERS),
+                "lovely film",
+                GOOD[0].upper(),
+                "",
+            ]
+        )
     )
     return str(path)
 
@@ -144,11 +151,11 @@ def test_texts_without_a_label_are_taught_by_the_teacher_alone(
     taught = [f"--distillation.teacher={table}", f"--distillation.unlabelled={texts}"]
     cli = main(["fit", "--config", recipe, "--trainer.max_epochs=1", *taught])
     said = capsys.readouterr().out
-    assert "40 training (30 more without a label), 20 validation, 30 test rows" in said
+    assert "40 training (31 more without a label), 20 validation, 30 test rows" in said
     assert "1 texts of --distillation.unlabelled are validation or test rows, and are left out" in said
     provenance = json.loads((cli.run_dir / "provenance.json").read_text())
-    assert provenance["data"]["rows"] == {"train": 40, "val": 20, "test": 30, "train_unlabelled": 30}
-    assert len(seen) == 9 == cli.trainer.global_step  # steps of 70 rows, in batches of 8
+    assert provenance["data"]["rows"] == {"train": 40, "val": 20, "test": 30, "train_unlabelled": 31}
+    assert len(seen) == 9 == cli.trainer.global_step  # steps of 71 rows, in batches of 8
     probs = {row["text"]: row["prob_pos"] for row in map(json.loads, Path(table).read_text().splitlines())}
     found = Counter()
     for batch, logits, own, loss in seen:
@@ -160,7 +167,7 @@ def test_texts_without_a_label_are_taught_by_the_teacher_alone(
         torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-4)
         found.update(text for text, label in zip(sentences, batch["labels"].tolist(), strict=True) if label < 0)
     assert set(found.values()) == {1}
-    assert len(found) == 30
+    assert len(found) == 31
 
 
 def test_the_rest_are_the_training_rows_that_are_not_drawn(recipe: str, table: str, reviews: Path) -> None:
@@ -189,7 +196,8 @@ def test_a_run_with_unlabelled_texts_is_the_same_after_a_stop_and_on_two_ranks(
     main(["fit", "--ckpt_path=runs/stopped/checkpoints/last.ckpt"])
     assert rows == expected
     equal_runs(whole.run_dir, Path("runs/stopped"))
-    run([*words, "--name=ranks", "--data.batch_size=4"], tmp_path / "log", ranks=2)
+    steps = ["--data.batch_size=2", "--trainer.accumulate_grad_batches=2"]  # of the same 8 rows; the last has 7
+    run([*words, "--name=ranks", *steps], tmp_path / "log", ranks=2)
     one, two = (events(Path("runs", name)) for name in ("whole", "ranks"))
     assert one["train/acc"] == two["train/acc"]
     for tag in ("val/loss", "val/acc"):
@@ -213,6 +221,7 @@ def test_a_table_teaches_as_the_model_that_wrote_it(teacher: str, still_bert: st
         (lambda row: row.update(prob_pos="1,0"), "row 1: 1.0, 1,0 are no probabilities"),
         (lambda row: row.update(prob_neg=1.5, prob_pos=-0.5), "are no probabilities"),
         (lambda row: row.update(prob_neg=float("nan")), "are no probabilities"),
+        (lambda row: row.update(prob_neg="nan"), "are no probabilities"),
         (lambda row: row.update(text=row["text"].upper()), "it lacks 4 of the 40 training texts, such as 'a warm and"),
     ],
 )
@@ -234,7 +243,7 @@ def test_a_table_that_cannot_teach_is_refused(
         ("fine\n", ["--distillation.teacher=null"], "name the teacher with --distillation.teacher"),
         ("fine\n", ["--distillation.unlabelled=rest"], "--data.train_rows leaves no row out"),
         ("fine\n", ["--distillation.unlabelled=-"], "there is no such file"),
-        ("fine\n", ["--distillation.unlabelled=texts.docx"], "there is no such file"),
+        ("fine\n", ["--distillation.unlabelled=tiny.yaml"], "its name must end in one of .txt, .csv"),
     ],
 )
 def test_texts_that_cannot_be_used_are_refused(

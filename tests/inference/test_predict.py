@@ -128,7 +128,7 @@ def test_ctrl_c_ends_with_its_status_and_leaves_no_file(
             "--input -: a pipe is for one device; set --trainer.devices 1",
         ),
         (["--ckpt_path={best}", "--input=ok.txt", "--keep=id"], "--keep id: a line of text has no columns; give a"),
-        (["--ckpt_path={best}", "--input=ok.csv", "--keep=id,date"], "ok.csv, row 1: no column 'date'; correct"),
+        (["--ckpt_path={best}", "--input=ok.csv", "--keep=id,date"], "ok.csv, row 1: no column 'date'; correct --keep"),
         (["--ckpt_path={best}", "--input=ok.txt", "--explain=true"], "--explain true: CSV has no cell for a list of"),
         (["--ckpt_path={best}", "--input=ok.csv", "--keep=id,id"], "--keep id,id: a column comes twice; leave out one"),
         (["--ckpt_path={best}", "--input=ok.csv", "--keep=score"], "--keep score: predictions have a column of that"),
