@@ -88,8 +88,8 @@ def test_a_command_parses(command: str, tmp_path: Path, monkeypatch: pytest.Monk
     if name == "study":
         monkeypatch.chdir(ROOT)
         options, shared = study._parser().parse_known_args(words)
-        for _, variant in options.variant or [("", "")]:
-            parses(["fit", *shared, *shlex.split(variant)])
+        for _, variant in options.variant or [([], [])]:
+            parses(["fit", *shared, *variant])
     elif name in MODULES:
         parses_in_module(name, words, monkeypatch)
     elif name and "--help" not in command:

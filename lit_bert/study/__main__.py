@@ -1,10 +1,13 @@
 """`python -m lit_bert.study`: one recipe over seeds and folds, beside variants, or searched for better options."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from jsonargparse.typing import PositiveInt
 
 from lit_bert.errors import UserError, exit_on_user_error
 
@@ -25,15 +28,11 @@ def main(args: Sequence[str] | None = None) -> dict[str, Any]:
     with exit_on_user_error():
         try:
             from lit_bert.study.study import run_study
-
-            return run_study(options, shared)
         except ModuleNotFoundError as error:
             if error.name != "optuna":
                 raise
             raise UserError("a study needs Optuna: pip install -e '.[study]' -c constraints.txt") from error
-        except KeyboardInterrupt:  # before its runs, or after them
-            sys.stderr.write("stopped by SIGINT; the same command goes on\n")
-            raise SystemExit(130) from None
+        return run_study(options, shared)
 
 
 def _quoted(words: Sequence[str]) -> list[str]:
@@ -48,15 +47,15 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--name", default="study", help="name of the study and its folder (default: study)")
     add("--root", default="runs", help="where its folder is (default: runs)")
-    add("--seeds", type=int, default=1, help="run each candidate with seeds 1 to this (default: 1)")
+    add("--seeds", type=PositiveInt, default=1, help="run each candidate with seeds 1 to this (default: 1)")
     add("--folds", type=int, help="validate on each of so many folds in turn")
-    text = "options that differ from the baseline's, in quotes; may be given several times"
-    add("--variant", nargs=2, action="append", default=[], metavar=("NAME", "OPTIONS"), help=text)
+    names, text = ("NAME", "OPTIONS"), "options that differ from the baseline's, in quotes; may be given several times"
+    add("--variant", nargs=2, type=shlex.split, action="append", default=[], metavar=names, help=text)
     add("--variants", type=Path, help="YAML file of variants: the options of each, by its name")
     add("--search", type=Path, help="YAML file of ranges, in which better values are searched for")
-    add("--trials", type=int, default=30, help="how many of them are tried (default: 30)")
+    add("--trials", type=PositiveInt, default=30, help="how many of them are tried (default: 30)")
     add("--storage", help="URL of an Optuna storage that machines share (default: a file in the study's folder)")
-    add("--workers", type=int, default=1, help="runs at a time, each on one GPU, if there are any")
+    add("--workers", type=PositiveInt, default=1, help="runs at a time, each on one GPU, if there are any")
     return parser
 
 

@@ -1,7 +1,7 @@
 """What the accuracies of runs say about their candidates: means, intervals, paired differences, and their table."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from statistics import fmean, stdev
 from typing import Any
 
@@ -16,69 +16,55 @@ Scores = Mapping[tuple[int, int | None], float]
 
 
 def mean_interval(scores: Scores) -> dict[str, float | None]:
-    """Return `mean`, `sd` (of a sample), and the ends `low` and `high` of the mean's 95 % interval by Student's t.
+    """Return `mean`, `sd` (of a sample), the ends `low` and `high` of the mean's 95 % interval, and `p` that it is 0.
 
-    The values of folds are each fold's mean over the seeds, which share its validation rows. Their variance is
-    corrected for the training rows that folds share (Nadeau & Bengio 2003). A single value has a mean alone.
+    Interval and two-sided test are Student's. The values of folds are each fold's mean over the seeds, which share its
+    validation rows. Their variance is corrected for the training rows that folds share (Nadeau & Bengio 2003). A
+    single value has a mean alone.
     """
-    values, standard_error = _independent(scores)
+    values, correction = list(scores.values()), 0.0
+    if folds := sorted({fold for _, fold in scores if fold is not None}):
+        values = [fmean(score for (_, each), score in scores.items() if each == fold) for fold in folds]
+        correction = 1 / max(1, len(folds) - 1)  # validation rows per training row
     mean = fmean(values)
     if len(values) < 2:
-        return {"mean": mean, "sd": None, "low": None, "high": None}
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * standard_error
-    return {"mean": mean, "sd": stdev(values), "low": mean - half, "high": mean + half}
+        return {"mean": mean, "sd": None, "low": None, "high": None, "p": None}
+    sd, student = stdev(values), stats.t(len(values) - 1)
+    standard_error = sd * math.sqrt(1 / len(values) + correction)
+    half = float(student.ppf(0.975)) * standard_error
+    p = float(2 * student.sf(abs(mean) / standard_error)) if standard_error else None
+    return {"mean": mean, "sd": sd, "low": mean - half, "high": mean + half, "p": p}
 
 
-def paired_difference(scores: Scores, baseline: Scores) -> dict[str, float | None] | None:
-    """Return the `mean_interval` of differences at the same seed and fold, and `p` of the paired t-test (two-sided).
+def summarise(results: Mapping[Run, Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+    """Return the results of each candidate, the best first, from the accuracies of its runs on "val" and "test".
 
-    Without such pairs it is None.
+    Differences from the baseline are those at the same seed and fold, so that their `p` is that of the paired t-test.
     """
-    differences = {key: scores[key] - baseline[key] for key in scores if key in baseline}
-    if not differences:
-        return None
-    values, standard_error = _independent(differences)
-    p = float(2 * stats.t.sf(abs(fmean(values)) / standard_error, len(values) - 1)) if standard_error else None
-    return {**mean_interval(differences), "p": p}
+
+    def scores(name: str, split: str) -> Scores:
+        runs = [run for run in results if run.candidate == name and split in results[run]]
+        return {(run.seed, run.fold): results[run][split] for run in runs}
+
+    candidates: dict[str, dict[str, Any]] = {}
+    for run, accuracies in results.items():
+        entry = candidates.setdefault(run.candidate, {"options": list(run.options), "runs": {}})
+        entry["runs"][run.name] = dict(accuracies)
+    for name, entry in candidates.items():
+        for split in ("val", "test"):
+            own, baseline = scores(name, split), scores(BASELINE, split)
+            if own:
+                entry[split] = mean_interval(own)
+                del entry[split]["p"]  # no accuracy is 0
+            pairs = {key: own[key] - baseline[key] for key in own if key in baseline}
+            if pairs and name != BASELINE:
+                entry[f"{split}_difference"] = mean_interval(pairs)
+    return dict(sorted(candidates.items(), key=lambda item: -item[1]["val"]["mean"]))
 
 
-def _independent(scores: Scores) -> tuple[list[float], float]:
-    """Return the values to take the mean of, and its standard error, which is 0 for a single value."""
-    values, correction = list(scores.values()), 0.0
-    if folds := {fold for _, fold in scores if fold is not None}:
-        values = [fmean(score for (_, each), score in scores.items() if each == fold) for fold in sorted(folds)]
-        correction = 1 / max(1, len(folds) - 1)  # validation rows per training row
-    sd = stdev(values) if len(values) > 1 else 0.0
-    return values, sd * math.sqrt(1 / len(values) + correction)
-
-
-def best_candidate(runs: Mapping[str, Sequence[Run]], val: Mapping[str, float]) -> str:
+def best_candidate(candidates: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the candidate with the highest mean validation accuracy, of those with the most runs."""
-    return max(runs, key=lambda name: (len(runs[name]), fmean(val[run.name] for run in runs[name])))
-
-
-def summarise(
-    runs: Mapping[str, Sequence[Run]], val: Mapping[str, float], test: Mapping[str, float]
-) -> dict[str, dict[str, Any]]:
-    """Return the results of each candidate, the best first, from its runs and their accuracies by name.
-
-    Runs that were not tested are not in `test`.
-    """
-
-    def scores(name: str, accuracies: Mapping[str, float]) -> Scores:
-        return {(run.seed, run.fold): accuracies[run.name] for run in runs.get(name, ()) if run.name in accuracies}
-
-    candidates = {}
-    for name in sorted(runs, key=lambda name: -fmean(scores(name, val).values())):
-        entry: dict[str, Any] = {"options": list(runs[name][0].options)}
-        entry["runs"] = {run.name: {"val": val[run.name], "test": test.get(run.name)} for run in runs[name]}
-        for split, accuracies in (("val", val), ("test", test)):
-            if values := scores(name, accuracies):
-                entry[split] = mean_interval(values)
-                if name != BASELINE:
-                    entry[f"{split}_difference"] = paired_difference(values, scores(BASELINE, accuracies))
-        candidates[name] = entry
-    return candidates
+    return max(candidates, key=lambda name: (len(candidates[name]["runs"]), candidates[name]["val"]["mean"]))
 
 
 def print_table(candidates: Mapping[str, Mapping[str, Any]], console: Console) -> None:
@@ -87,7 +73,7 @@ def print_table(candidates: Mapping[str, Mapping[str, Any]], console: Console) -
     for name, entry in candidates.items():
         table.add_row(name, str(len(entry["runs"])), *_cells(entry["val"], ".4f"))
         for key in ("val_difference", "test", "test_difference"):
-            if entry.get(key):
+            if key in entry:
                 title, form = ("  test", ".4f") if key == "test" else ("  minus baseline", "+.4f")
                 table.add_row(title, "", *_cells(entry[key], form), style="dim")
     console.print(table)

@@ -1,37 +1,36 @@
-"""A study: the runs of a recipe over seeds, folds and variants, or in search of better options; what they come to."""
+"""A recipe over seeds, folds and variants, or in search of better options: trials in an Optuna storage."""
 
 import argparse
 import contextlib
-import csv
 import io
 import os
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import optuna
 import yaml
 from filelock import FileLock
-from optuna.trial import FrozenTrial, TrialState
-from optuna.visualization import matplotlib as plots
-from rich.console import Console
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, fail_stale_trials
+from optuna.storages import RetryHeartbeatStaleTrialCallback as Retry
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from lit_bert.console import status
 from lit_bert.errors import UserError, reason
-from lit_bert.evaluation.report import write_json
-from lit_bert.files import atomic_write, display_path
-from lit_bert.run.run_dir import LOCK, lock
-from lit_bert.study.runner import RunFailed, Runner
-from lit_bert.study.space import BASELINE, Plan, Run, read_plan, suggest
-from lit_bert.study.statistics import best_candidate, print_table, summarise
-from lit_bert.study.trials import JOURNAL, REASON, latest_trials, open_study, run_trials
+from lit_bert.run.run_dir import LOCK, METRICS, lock
+from lit_bert.study.results import conclude, latest_trials
+from lit_bert.study.runner import Runner
+from lit_bert.study.space import Plan, read_plan, suggest
+
+GIVEN_UP_AFTER = 3
+"""The study ends if so many trials, the first ones, failed."""
 
 
 def run_study(options: argparse.Namespace, shared: Sequence[str]) -> dict[str, Any]:
@@ -42,35 +41,27 @@ def run_study(options: argparse.Namespace, shared: Sequence[str]) -> dict[str, A
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats, the progress bar
+    warnings.filterwarnings("ignore", "The reported value is ignored")
     plan = read_plan(options, shared)
     config = check(plan)
     folder = Path(options.root).absolute() / options.name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: there can be no folder ({reason(error)}); see --root and --name") from error
-    runner = Runner(folder, environments(options.workers))
+    runner = Runner(folder, options.workers)
     alone = FileLock(folder / LOCK) if options.storage else lock(folder)
     try:
         with alone:
             study = open_study(folder, options.storage, plan, config)
         run_trials(study, plan, runner, options.workers)
-        trials = latest_trials(study)
-        if not all(trial.state.is_finished() for place, trial in trials.items() if place < plan.size):
+        unfinished = [trial for trial in latest_trials(study).values() if not trial.state.is_finished()]
+        if any(trial.user_attrs["place"] < plan.size for trial in unfinished) and not is_hopeless(study):
             status("study", "others work on the trials that are left; the same command reports when they are done")
             return {}
         with alone:
-            content = _conclude(trials, plan, runner, options.workers)
-        if plan.space and len(content["candidates"]) > 1:
-            _draw(study, folder)
+            return conclude(study, plan, runner, options.workers)
     except (optuna.exceptions.OptunaError, SQLAlchemyError, ImportError) as error:
-        storage = f"--storage {options.storage}" if options.storage else str(folder / JOURNAL)
+        storage = f"--storage {options.storage}" if options.storage else folder
         raise UserError(f"{storage}: cannot be used ({reason(error)}); the same command goes on") from error
     finally:
         alone.release(force=True)
-    status("study", display_path(folder / "study.json"))
-    status("look", f"tensorboard --logdir {display_path(folder)}")
-    return content
 
 
 def check(plan: Plan) -> str:
@@ -78,103 +69,113 @@ def check(plan: Plan) -> str:
     from lit_bert.cli import main
 
     params = suggest(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask(), plan.space)
-    runs = [run for place in range(1 if plan.space else plan.size) for run in plan.runs(place, params)]
     configs = ""
-    for run in {run.candidate: run for run in runs}.values():
+    for run in {run.candidate: run for run in (plan.runs_of(0, params) if plan.space else plan.runs)}.values():
         try:
             with contextlib.redirect_stdout(io.StringIO()) as config:
                 main(["fit", *plan.arguments(run), "--print_config"])
         except SystemExit as stop:
             if stop.code:
-                source = "--search" if plan.space else f"--variant {run.candidate}" if run.options else "all runs"
-                sys.stderr.write(f"the mistake is in the options of {source}: {shlex.join(plan.arguments(run))}\n")
+                sys.stderr.write(f"the mistake is in the options of {run.candidate}: {shlex.join(run.options)}\n")
                 raise
         configs += config.getvalue()
-        if (plan.space or plan.variants) and yaml.safe_load(config.getvalue())["data"].get("val_split") == "test":
+        if (plan.space or run.options) and yaml.safe_load(config.getvalue())["data"].get("val_split") == "test":
             raise UserError("--data.val_split test: what is best must not be chosen on test rows; leave it out")
     return configs
 
 
-def environments(workers: int) -> list[dict[str, str]]:
-    """Return the environment variables of each worker's runs: a GPU of its own, or its share of the cores."""
-    import torch
+def open_study(folder: Path, url: str | None, plan: Plan, config: str = "") -> optuna.Study:
+    """Return a study, a new one or the one that there is; its trials that failed or were lost wait to be run again.
 
-    if gpus := torch.cuda.device_count():
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
-        return [{"CUDA_VISIBLE_DEVICES": visible.split(",")[number % gpus]} for number in range(workers)]
-    share = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // workers))}
-    return [{} if workers == 1 or "OMP_NUM_THREADS" in os.environ else share] * workers
+    Without the `url` of a storage that machines share, it is for this process alone, which has locked the folder.
+
+    Raises:
+        UserError: There is another study of this name: its plan or its candidates' settings differ from these.
+    """
+    storage: BaseStorage
+    retry = Retry()
+    if url:
+        storage = RDBStorage(url, heartbeat_interval=60, heartbeat_stale_trial_callback=retry)
+    else:
+        journal = folder / "optuna.log"
+        if journal.is_file():  # a full disk or a crash can cut its last line short
+            os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
+        storage = JournalStorage(JournalFileBackend(str(journal)))  # unlike SQLite, it gives no trial to two threads
+    sampler = optuna.samplers.TPESampler(constant_liar=True)
+    study = optuna.create_study(
+        storage=storage, sampler=sampler, study_name=folder.name, direction="maximize", load_if_exists=True
+    )
+    settings = f"{url and folder} {plan.runs} {plan.space}\n{config}"
+    begun_with = study.user_attrs.get("settings")
+    if begun_with != settings and (begun_with or any(folder.glob(f"*/{METRICS}"))):
+        problem = f"--name {folder.name}: there is another study of this name, with other options"
+        raise UserError(f"{problem}; give the options it was begun with, or choose another name")
+    study.set_user_attr("settings", settings)
+    trials = latest_trials(study)
+    for place in range(len(trials), plan.size):
+        study.enqueue_trial({}, {"place": place})
+    fail_stale_trials(study)
+    ended = [TrialState.FAIL] if url else [TrialState.FAIL, TrialState.RUNNING]  # no other process can be running it
+    for trial in trials.values():
+        if trial.state in ended:
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            retry(study, trial)
+    return study
 
 
-def _conclude(trials: dict[int, FrozenTrial], plan: Plan, runner: Runner, workers: int) -> dict[str, Any]:
-    """Test the best candidate and the baseline, and write and return the results."""
-    failed = [
-        trial.user_attrs.get(REASON, f"trial {n}") for n, trial in trials.items() if trial.state == TrialState.FAIL
-    ]
-    runs: dict[str, list[Run]] = {}
-    val: dict[str, float] = {}
-    for place, trial in trials.items():
-        for run in plan.runs(place, trial.params) if trial.state == TrialState.COMPLETE else ():
-            if results := runner.results(run):
-                val[run.name] = float(results["val"]["acc"])
-                runs.setdefault(run.candidate, []).append(run)
-            else:
-                failed.append(f"{run.name}: its folder is gone")
-    if not runs:
-        raise UserError(f"no run has results: {'; '.join(failed)}")
+def run_trials(study: optuna.Study, plan: Plan, runner: Runner, workers: int) -> None:
+    """Run the trials that wait, so many at a time, until none is left, all failed, or a signal comes.
 
-    def test(run: Run) -> float | None:
+    Raises:
+        SystemExit: With 128 and the signal's number after a signal.
+    """
+
+    def stop(number: int, frame: Any) -> None:
+        runner.stopped_by = number
+        signal.signal(number, signal.SIG_DFL)  # another one ends the study at once, but not its runs
+
+    def stop_early(study: optuna.Study, trial: FrozenTrial) -> None:
+        if runner.stopped_by or is_hopeless(study):
+            study.stop()
+
+    begun = [trial for trial in latest_trials(study).values() if trial.state != TrialState.WAITING]
+    waiting = max(0, plan.size - len(begun))
+    with contextlib.ExitStack() as stack:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            stack.callback(signal.signal, number, signal.signal(number, stop))
+        study.optimize(
+            lambda trial: _run_trial(trial, plan, runner),
+            n_trials=waiting,
+            n_jobs=workers,
+            catch=(UserError,),
+            callbacks=[stop_early],
+            show_progress_bar=True,
+        )
+    if runner.stopped_by:
+        sys.stderr.write(f"stopped by {signal.Signals(runner.stopped_by).name}; the same command goes on\n")
+        raise SystemExit(128 + runner.stopped_by)
+
+
+def is_hopeless(study: optuna.Study) -> bool:
+    """Tell whether the first trials failed, and none had a result: those that wait would fail, too."""
+    states = [trial.state for trial in latest_trials(study).values()]
+    has_result = TrialState.COMPLETE in states or TrialState.PRUNED in states
+    return states.count(TrialState.FAIL) >= GIVEN_UP_AFTER and not has_result
+
+
+def _run_trial(trial: Trial, plan: Plan, runner: Runner) -> float:
+    """Return the mean validation accuracy of a trial's runs."""
+    if "place" not in trial.user_attrs:  # other machines have taken all that waited
+        trial.study.stop()
+        raise UserError
+    accuracies: list[float] = []
+    for run in plan.runs_of(trial.user_attrs["place"], suggest(trial, plan.space)):
         try:
-            return runner.test(run)
-        except RunFailed as error:
-            failed.append(f"{run.name} was not tested: {error}")
-            return None
-
-    best = best_candidate(runs, val)
-    chosen = [run for name in dict.fromkeys((BASELINE, best)) for run in runs.get(name, [])]
-    with ThreadPoolExecutor(workers) as pool:
-        tested = zip(chosen, pool.map(test, chosen), strict=True)
-        accuracies = {run.name: accuracy for run, accuracy in tested if accuracy is not None}
-    candidates = summarise(runs, val, accuracies)
-    pruned = [number for number, trial in trials.items() if trial.state == TrialState.PRUNED]
-    content: dict[str, Any] = {"command": shlex.join(sys.argv), "best": best, "candidates": candidates}
-    content |= {"failed": failed, "pruned": pruned}
-    write_json(runner.folder / "study.json", content)
-    print_table(candidates, Console(highlight=False, soft_wrap=True))
-    status("best", f"{best}: {shlex.join(candidates[best]['options']) or 'without other options'}")
-    for line in failed:
-        status("failed", line)
-    for name, seed in {(run.candidate, run.seed): None for listed in runs.values() for run in listed}:
-        folds = [run for run in runs[name] if run.seed == seed]
-        if len(folds) == plan.folds:
-            output = runner.folder / f"out_of_fold-{name}-seed{seed}.csv"
-            try:
-                join_folds([runner.predict_fold(run) for run in folds], output)
-            except RunFailed as error:
-                status("failed", f"{output.name}: {error}")
-                continue
-            status("folds", f"each row as predicted by the run not trained on it: {display_path(output)}")
-    return content
-
-
-def join_folds(files: Sequence[Path], output: Path) -> None:
-    """Join the predictions of all folds, in the order of their rows, as one file that `lit_bert.compare` reads."""
-    csv.field_size_limit(2**31 - 1)  # a text may be long
-    rows: list[dict[str, str]] = []
-    for file in files:
-        with file.open(newline="", encoding="utf-8") as source:
-            rows += csv.DictReader(source)
-    with atomic_write(output) as partial, partial.open("w", newline="", encoding="utf-8") as target:
-        writer = csv.DictWriter(target, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda row: int(row["row"])))
-
-
-def _draw(study: optuna.Study, folder: Path) -> None:
-    mpl.use("Agg")
-    for draw, name in ((plots.plot_optimization_history, "history"), (plots.plot_param_importances, "importances")):
-        with contextlib.suppress(ValueError, RuntimeError):  # all accuracies are the same
-            draw(study)
-            plt.savefig(folder / f"{name}.png", bbox_inches="tight")
-            status("figure", display_path(folder / f"{name}.png"))
-        plt.close()
+            accuracies.append(runner.fit(run, plan.arguments(run), trial if plan.space and not accuracies else None))
+            if run.fold is not None:
+                runner.predict_fold(run)
+        except UserError as error:
+            trial.set_user_attr("reason", f"{run.name}: {error}")
+            raise
+        trial.set_user_attr(run.name, accuracies[-1])
+    return fmean(accuracies)

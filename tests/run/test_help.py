@@ -36,7 +36,7 @@ def test_help_of_a_command_is_there_at_once(command: str) -> None:
     [
         ("lit_bert.export", ["--ckpt_path=x", "--to=y", "--force"], "error: --force: it is for --int8"),
         ("lit_bert.serve", ["--ckpt_path=x", "--port=80"], "error: --port 80: it must be between 1024 and 65535"),
-        ("lit_bert.study", ["--seeds=two"], "python -m lit_bert study: error: argument --seeds: invalid int"),
+        ("lit_bert.study", ["--seeds=two"], "python -m lit_bert study: error: argument --seeds: invalid PositiveInt"),
     ],
 )
 def test_a_mistake_is_told_at_once(module: str, words: list[str], message: str) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,17 +12,21 @@ import optuna
 import pytest
 import yaml
 from conftest import CONFIGS
-from optuna.trial import TrialState
+from optuna.trial import Trial, TrialState
+from torch.utils.tensorboard import SummaryWriter
 
 from lit_bert.errors import UserError
 from lit_bert.run.run_dir import lock
 from lit_bert.study.__main__ import main
-from lit_bert.study.runner import RunFailed, Runner
-from lit_bert.study.space import Plan
-from lit_bert.study.study import environments
-from lit_bert.study.trials import latest_trials, open_study, run_trials
+from lit_bert.study.results import latest_trials
+from lit_bert.study.runner import Runner, environments, falls_behind
+from lit_bert.study.space import Plan, Run
+from lit_bert.study.study import open_study, run_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+
+PLAN = Plan((), (Run("baseline", 1), Run("baseline", 2)), {}, 2)
 
 
 class Processes:
@@ -31,16 +35,24 @@ class Processes:
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
         self.before: dict[str, Callable[[], None]] = {}
+        self.curve: dict[str, list[float]] = {}
+        """Validation accuracies of runs in TensorBoard."""
 
-    def call(self, runner: Runner, words: Sequence[str], output: Path, should_prune: Callable[[], bool] = bool) -> None:
-        command, run = words[0], output.parent
+    def call(self, runner: Runner, output: Path, command: str, *words: str, trial: Trial | None = None) -> None:
+        if output.is_file():
+            return
+        run = output.parent
         self.calls.append((command, run.name))
         self.before.pop(run.name, lambda: None)()
-        if should_prune():
-            raise optuna.TrialPruned
         if runner.stopped_by:
-            raise RunFailed("stopped")
+            raise UserError("stopped")
         run.mkdir(exist_ok=True)
+        if trial:
+            with SummaryWriter(str(run)) as writer:
+                for step, accuracy in enumerate(self.curve.get(run.name, [0.5, 0.6])):
+                    writer.add_scalar("val/acc", accuracy, step)
+            if falls_behind(trial, run) or falls_behind(trial, run):
+                raise optuna.TrialPruned
         if command == "predict":
             rows = [row for row in range(1, 7) if f"fold{row % 2 + 1}" in run.name]
             output.write_text("\n".join(["row,label", *(f"{row},{run.name}" for row in rows)]))
@@ -49,25 +61,22 @@ class Processes:
         accuracy = 1.0 if "frozen" not in run.name else 0.5
         if command == "fit" and "trial" in run.name:
             accuracy = zlib.crc32(" ".join(words).split("--seed")[0].encode()) / 2**32
-        split = {"fit": "val"}.get(command, command)
         if command == "test":
-            assert words[1:] == [
-                f"--ckpt_path={run}/checkpoints/a.ckpt",
-                "--trainer.accelerator=cpu",
-                "--trainer.devices=1",
-            ]
+            checkpoint = f"--ckpt_path={run}/checkpoints/a.ckpt"
+            assert words == (checkpoint, "--trainer.accelerator=cpu", "--trainer.devices=1")
+        split = "val" if command == "fit" else "test"
         content = {split: {"acc": accuracy - 0.1 * ("seed2" in run.name)}, "checkpoint": "checkpoints/a.ckpt"}
         output.write_text(json.dumps(content))
 
 
 def fail() -> None:
-    raise RunFailed("the loss is not a finite number")
+    raise UserError("the loss is not a finite number")
 
 
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> Processes:
     stub = Processes()
-    monkeypatch.setattr(Runner, "_call", lambda self, *args: stub.call(self, *args))
+    monkeypatch.setattr(Runner, "_call", lambda self, *args, **options: stub.call(self, *args, **options))
     return stub
 
 
@@ -141,21 +150,13 @@ def test_a_study_whose_first_runs_fail_ends(
     words = ["--config", recipe, "--seeds=9"]
     with pytest.raises(SystemExit):
         main(words)
-    assert "error: the first 3 trials failed: baseline-seed1: the loss is not a finite" in capsys.readouterr().err
+    assert "error: no run has results: baseline-seed1: the loss is not a finite" in capsys.readouterr().err
     assert len(processes.calls) == 3
     assert main(words)["failed"] == []
 
 
-def test_a_mistake_is_told_with_the_variant_it_is_in(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--config", recipe, "--variant", "typo", "--data.batch_sise=8"])
-    assert "the mistake is in the options of --variant typo: " in capsys.readouterr().err
-
-
-def test_a_trial_that_falls_behind_is_given_up(
-    search: list[str], processes: Processes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lit_bert.study.runner._val_accuracies", lambda run: [0.2 if "trial006" in run.name else 0.5])
+def test_a_trial_that_falls_behind_is_given_up(search: list[str], processes: Processes) -> None:
+    processes.curve = {"trial006-seed1": [0.5, 0.2]}
     found = main([*search, "--trials=8"])
     assert sorted(found["candidates"]) == [f"trial{number:03}" for number in (0, 1, 2, 3, 4, 5, 7)]
     assert (found["failed"], found["pruned"]) == ([], [6])
@@ -183,7 +184,8 @@ def test_a_signal_stops_a_study_and_the_same_command_goes_on(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--root=reviews/train.csv"], "there can be no folder"),
+        (["--root=reviews/train.csv"], "reviews/train.csv/study: cannot be written"),
+        (["--variant", "a", "--data.batch_sise=8"], "the mistake is in the options of a: --data.batch_sise=8"),
         (["--variants=typo.yaml"], "did you mean model.weight_decay?"),
         (["--variant", "a", "--data.val_split=test"], "--data.val_split test: what is best must not be chosen"),
         (["--search=wrong.yaml"], "did you mean model.learning_rate?"),
@@ -210,22 +212,22 @@ def test_the_options_of_the_recipes_exist(recipe: str, words: list[str], process
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")
 def test_a_trial_of_a_killed_process_is_run_again_unless_machines_share_it(tmp_path: Path) -> None:
     for url, state in ((None, TrialState.WAITING), (f"sqlite:///{tmp_path / 'shared.db'}", TrialState.RUNNING)):
-        open_study(tmp_path, url, Plan(seeds=2)).ask()
+        open_study(tmp_path, url, PLAN).ask()
         with (tmp_path / "optuna.log").open("a") as file:
             file.write('{"op_code')  # cut short
-        trials = latest_trials(open_study(tmp_path, url, Plan(seeds=2)))
+        trials = latest_trials(open_study(tmp_path, url, PLAN))
         assert [trials[place].state for place in (0, 1)] == [state, TrialState.WAITING]
     (tmp_path / "other" / tmp_path.name).mkdir(parents=True)
     with pytest.raises(UserError, match="another study of this name"):
-        open_study(tmp_path / "other" / tmp_path.name, url, Plan(seeds=2))
+        open_study(tmp_path / "other" / tmp_path.name, url, PLAN)
 
 
 def test_workers_share_trials_without_a_double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[str] = []
     monkeypatch.setattr(Runner, "fit", lambda self, run, *_: runs.append(run.name) or 0.5)
-    plan = Plan(seeds=40)
-    run_trials(open_study(tmp_path, None, plan), plan, Runner(tmp_path, []), 4)
-    assert sorted(runs) == sorted(f"baseline-seed{seed}" for seed in range(1, 41))
+    plan = Plan((), tuple(Run("baseline", seed) for seed in range(40)), {}, 40)
+    run_trials(open_study(tmp_path, None, plan), plan, Runner(tmp_path, 4), 4)
+    assert sorted(runs) == sorted(f"baseline-seed{seed}" for seed in range(40))
 
 
 def test_each_worker_has_one_of_the_gpus_that_the_study_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

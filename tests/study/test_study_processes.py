@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from processes import CONTEXT
 
-from lit_bert.study.runner import RunFailed, Runner
+from lit_bert.errors import UserError
+from lit_bert.study.runner import Runner
 from lit_bert.study.space import Run
 
 
@@ -28,12 +29,9 @@ class Forked:
         self.wait = self.process.join
         self.terminate = self.process.terminate
 
-    def __enter__(self) -> "Forked":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.join()
-        self.returncode = self.process.exitcode
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
 
 
 def _run(words: list[str], log: int, variables: dict[str, str]) -> None:
@@ -95,5 +93,5 @@ def test_a_study_that_is_killed_ends_as_one_that_was_not(recipe: str) -> None:
 
 
 def test_the_reason_of_a_process_that_fails_is_its_last_error(tmp_path: Path) -> None:
-    with pytest.raises(RunFailed, match=r"did you mean model\.pooling"):
-        Runner(tmp_path, [{}]).fit(Run("baseline", 1), ["--model.poolin=cls"])
+    with pytest.raises(UserError, match=r"did you mean model\.pooling"):
+        Runner(tmp_path, 1).fit(Run("baseline", 1), ["--model.poolin=cls"])

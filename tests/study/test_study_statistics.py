@@ -6,21 +6,24 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from lit_bert.study.results import join_folds
 from lit_bert.study.space import Run
-from lit_bert.study.statistics import best_candidate, mean_interval, paired_difference, print_table, summarise
-from lit_bert.study.study import join_folds
+from lit_bert.study.statistics import best_candidate, mean_interval, print_table, summarise
 
 A = [0.781, 0.790, 0.775, 0.802, 0.779]
 B = [0.790, 0.801, 0.779, 0.801, 0.795]
 
 
 def test_intervals_and_p_are_those_of_scipy() -> None:
-    keys = [(seed, None) for seed in range(5)]
-    found = mean_interval(dict(zip(keys, A, strict=True)))
+    results = {
+        Run(name, seed): {"val": scores[seed]} for name, scores in (("baseline", A), ("b", B)) for seed in range(5)
+    }
+    candidates = summarise(results)
+    found = candidates["baseline"]["val"]
     low, high = stats.t.interval(0.95, len(A) - 1, loc=np.mean(A), scale=stats.sem(A))
     assert (found["mean"], found["sd"]) == (pytest.approx(np.mean(A)), pytest.approx(np.std(A, ddof=1)))
     assert (found["low"], found["high"]) == (pytest.approx(low), pytest.approx(high))
-    difference = paired_difference(dict(zip(keys, B, strict=True)), dict(zip(keys, A, strict=True)))
+    difference = candidates["b"]["val_difference"]
     test = stats.ttest_rel(B, A)
     assert difference["p"] == pytest.approx(test.pvalue)
     ends = test.confidence_interval(0.95)
@@ -28,9 +31,11 @@ def test_intervals_and_p_are_those_of_scipy() -> None:
 
 
 def test_a_single_run_has_no_interval() -> None:
-    assert mean_interval({(1, None): 0.5}) == {"mean": 0.5, "sd": None, "low": None, "high": None}
-    assert paired_difference({(1, None): 0.5}, {(1, None): 0.25})["p"] is None
-    assert paired_difference({(1, None): 0.5}, {(2, None): 0.25}) is None
+    assert mean_interval({(1, None): 0.5}) == {"mean": 0.5, "sd": None, "low": None, "high": None, "p": None}
+    candidates = summarise({Run("baseline", 1): {"val": 0.25}, Run("other", 2): {"val": 0.5}})
+    assert "val_difference" not in candidates["other"]
+    same = mean_interval({(1, None): 0.5, (2, None): 0.5})
+    assert same == {"mean": 0.5, "sd": 0.0, "low": 0.5, "high": 0.5, "p": None}
 
 
 def test_scores_of_folds_do_not_count_as_independent() -> None:
@@ -41,22 +46,15 @@ def test_scores_of_folds_do_not_count_as_independent() -> None:
     assert found["high"] == pytest.approx(found["mean"] + half)
 
 
-def test_the_best_is_one_with_all_its_runs() -> None:
-    runs = {name: [Run(name, seed) for seed in (1, 2)] for name in ("baseline", "lucky")}
-    del runs["lucky"][1]
-    assert best_candidate(runs, {"baseline-seed1": 0.5, "baseline-seed2": 0.6, "lucky-seed1": 0.9}) == "baseline"
-
-
-def test_the_best_comes_first_and_pairs_are_of_one_seed(capsys: pytest.CaptureFixture[str]) -> None:
-    runs = {name: [Run(name, seed) for seed in (1, 2, 3)] for name in ("baseline", "better")}
-    del runs["better"][1]  # that run failed
-    val = dict(zip(("baseline-seed1", "baseline-seed2", "baseline-seed3"), (0.5, 0.1, 0.7), strict=True))
-    val |= {"better-seed1": 0.6, "better-seed3": 0.9}
-    found = summarise(runs, val, {"better-seed1": 0.4})
-    assert list(found) == ["better", "baseline"]
-    assert found["better"]["val_difference"]["mean"] == pytest.approx(0.15)
-    assert found["better"]["test"]["mean"] == 0.4
-    assert found["better"]["runs"]["better-seed3"] == {"val": 0.9, "test": None}
+def test_the_best_has_all_its_runs_and_pairs_are_of_one_seed(capsys: pytest.CaptureFixture[str]) -> None:
+    results = {Run("baseline", seed): {"val": accuracy} for seed, accuracy in ((1, 0.5), (2, 0.1), (3, 0.7))}
+    results |= {Run("lucky", 1): {"val": 0.6, "test": 0.4}, Run("lucky", 3): {"val": 0.9}}  # its other run failed
+    found = summarise(results)
+    assert list(found) == ["lucky", "baseline"]
+    assert best_candidate(found) == "baseline"
+    assert found["lucky"]["val_difference"]["mean"] == pytest.approx(0.15)
+    assert found["lucky"]["test"]["mean"] == 0.4
+    assert found["lucky"]["runs"] == {"lucky-seed1": {"val": 0.6, "test": 0.4}, "lucky-seed3": {"val": 0.9}}
     print_table(found, Console(soft_wrap=True, width=100))
     assert "+0.1500" in capsys.readouterr().out
 
