@@ -16,6 +16,11 @@ from lit_bert.errors import UserError, reason
 
 BASELINE = "baseline"
 NAME = r"[\w-][\w.-]*"
+RESERVED = {
+    *("ckpt_path", "checkpoint.dirpath", "seed_everything", "trainer.default_root_dir"),
+    *("data.folds", "data.fold", "test_after_fit", "export_after_fit"),
+}
+"""Options of `fit` that a study sets for its runs."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +101,6 @@ def read_plan(options: argparse.Namespace, shared: Sequence[str]) -> Plan:
     """
     if options.search and (options.variant or options.variants):
         raise UserError("--search and variants: a study either searches or compares; leave one of the two out")
-    if any(word.startswith("--ckpt_path") for word in shared):
-        raise UserError("--ckpt_path: a study sets it for each of its runs; leave it out")
     candidates: list[tuple[str, tuple[str, ...]]] = [(BASELINE, ())]
     for name, values in _read(options.variants, "--variants").items():
         if not isinstance(values, dict):
@@ -112,6 +115,9 @@ def read_plan(options: argparse.Namespace, shared: Sequence[str]) -> Plan:
     seeds, folds = range(1, options.seeds + 1), range(1, options.folds + 1) if options.folds else [None]
     runs = [Run(name, seed, fold, given) for seed in seeds for name, given in candidates for fold in folds]
     space, all_share = _read(options.search, "--search"), [f"--data.folds={options.folds}"] if options.folds else []
+    words = [*shared, *(word for _, given in candidates for word in given), *(f"--{name}" for name in space)]
+    if reserved := RESERVED.intersection(word.removeprefix("--").partition("=")[0] for word in words):
+        raise UserError(f"--{min(reserved)}: a study sets it for each of its runs; leave it out")
     return Plan((*shared, *all_share), tuple(runs), space, options.trials if space else len(runs))
 
 

@@ -57,7 +57,7 @@ def run_study(options: argparse.Namespace, shared: Sequence[str]) -> dict[str, A
             return {}
         with alone:
             return conclude(study, plan, runner, options.workers)
-    except (optuna.exceptions.OptunaError, SQLAlchemyError, ImportError) as error:
+    except (optuna.exceptions.OptunaError, SQLAlchemyError, ImportError, OSError) as error:
         storage = f"--storage {options.storage}" if options.storage else folder
         raise UserError(f"{storage}: cannot be used ({reason(error)}); the same command goes on") from error
     finally:

@@ -74,6 +74,8 @@ def test_a_trial_of_a_search_is_run_with_all_seeds() -> None:
     [
         (["--search=none.yaml", "--variants=flat.yaml"], "--search and variants: a study either searches or compares"),
         (["--ckpt_path=x.ckpt"], "--ckpt_path: a study sets it for each of its runs"),
+        (["--variant", "a", "--seed_everything=3"], "--seed_everything: a study sets it"),
+        (["--variants=reserved.yaml"], "--checkpoint.dirpath: a study sets it"),
         (["--search=none.yaml"], "--search none.yaml: cannot be read"),
         (["--variants=list.yaml"], "--variants list.yaml: cannot be read as options by name"),
         (["--variants=broken.yaml"], "--variants broken.yaml: cannot be read"),
@@ -89,6 +91,7 @@ def test_options_that_cannot_be_used_are_named(
 ) -> None:
     Path("flat.yaml").write_text("model.weight_decay: 0.1")
     Path("list.yaml").write_text("- a")
+    Path("reserved.yaml").write_text("a: {checkpoint.dirpath: x}")
     Path("broken.yaml").write_text("a: [")
     with pytest.raises(SystemExit) as stop:
         main(words)
