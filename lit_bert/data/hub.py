@@ -5,12 +5,10 @@ reported in seconds. An id may end in "@" and a revision (a commit, tag or branc
 """
 
 import json
-from collections.abc import Callable
-from concurrent.futures import Future
-from functools import partial
+import multiprocessing
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from threading import Thread
-from typing import Any, TypeVar
+from typing import Any
 
 from lit_bert.data.formats import COMPRESSED, TABLE_SUFFIXES
 from lit_bert.errors import UserError, reason
@@ -27,25 +25,6 @@ _FILES = {
     ],
 }
 """What is fetched of a repository: of a model pickled weights, if it has no others."""
-
-T = TypeVar("T")
-
-
-def call_with_timeout(seconds: float, call: Callable[[], T]) -> T:
-    """Return what `call` returns, or raise TimeoutError after `seconds`, whatever it hangs on (a name look-up, say)."""
-    outcome: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            outcome.set_result(call())
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    Thread(target=run, daemon=True).start()  # an executor's threads would keep Python from exiting
-    try:
-        return outcome.result(seconds)
-    except TimeoutError as error:
-        raise TimeoutError(str(error) or f"no answer within {seconds:g} s") from error
 
 
 def is_hub_id(name: str) -> bool:
@@ -73,9 +52,13 @@ def query_hub(repo_id: str, kind: str) -> Any:
     """Return what the Hub says of a repository (its files among it); OSError if it does not in `HUB_SECONDS`."""
     from huggingface_hub import HfApi
 
-    # The client gives up later, and only frees its thread: it would raise an error of its HTTP library.
-    ask = partial(HfApi().repo_info, **_address(repo_id, kind), timeout=2 * HUB_SECONDS)
-    return call_with_timeout(HUB_SECONDS, ask)
+    # The client's own limit leaves out the look-up of the Hub's name. Leaving the pool does not wait for its thread.
+    address = {**_address(repo_id, kind), "timeout": 2 * HUB_SECONDS}
+    with ThreadPool(1) as pool:
+        try:
+            return pool.apply_async(HfApi().repo_info, kwds=address).get(HUB_SECONDS)
+        except multiprocessing.TimeoutError as error:
+            raise TimeoutError(f"no answer within {HUB_SECONDS:g} s") from error
 
 
 def _address(repo_id: str, kind: str) -> dict[str, Any]:
