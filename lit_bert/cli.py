@@ -145,8 +145,7 @@ class BertCLI(LightningCLI):
         """Make the run's folder, and return the text of its config."""
         config = self._config_text()
         opened = open_run_dir(self.start.command, self.settings, self.start.recipe, config)
-        self._folder = self._stack.enter_context(opened)
-        self.run_dir = self._folder.path
+        self.run_dir = self._stack.enter_context(opened)
         return config
 
     def _config_text(self) -> str:
@@ -155,11 +154,7 @@ class BertCLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Train; then test, report, and export the best checkpoint."""
         started = time.monotonic()
-        try:
-            self.trainer.fit(**kwargs)
-        finally:
-            if self.trainer.global_step:
-                self._folder.keep()
+        self.trainer.fit(**kwargs)
         self.results = commands.after_fit(*self._parts(), time.monotonic() - started)
 
     def validate(self, **kwargs: Any) -> None:
