@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -16,6 +16,7 @@ from torch import distributed
 from lit_bert.console import status
 from lit_bert.errors import Interrupted
 from lit_bert.run import loop
+from lit_bert.run.exit import exit_on_sigterm
 
 SAME_SIGNAL_SECONDS = 1.0
 """A second signal within this time is the first, passed on: a scheduler sends it to a launcher and its processes."""
@@ -141,7 +142,7 @@ class PreemptionCheckpoint(Checkpoint):  # Lightning moves checkpoints behind al
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit":
-            _exit_on_sigterm(trainer)
+            exit_on_sigterm(trainer)
 
     on_test_start = on_predict_start = on_validation_start
 
@@ -166,7 +167,7 @@ class PreemptionCheckpoint(Checkpoint):  # Lightning moves checkpoints behind al
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if self._handlers:
-            _exit_on_sigterm(trainer)
+            exit_on_sigterm(trainer)
         self._handlers = {}
 
     def _sync_flags(self, trainer: Trainer) -> list[int]:
@@ -196,19 +197,3 @@ class PreemptionCheckpoint(Checkpoint):  # Lightning moves checkpoints behind al
             except (OSError, subprocess.CalledProcessError) as error:
                 status("queue", f"job {job} could not be put back into it ({error}); submit it again")
         raise Interrupted(number, self.path)
-
-
-def _exit_on_sigterm(trainer: Trainer) -> None:
-    """Let SIGTERM end this process outside of training, and with it the processes that it started.
-
-    Lightning's own handler starts a collective, at whatever moment, on this rank alone
-    (Lightning-AI/pytorch-lightning#20806, #21487); it puts back what stood before when it is done.
-    """
-
-    def end(number: int, frame: object) -> NoReturn:
-        if (launcher := trainer.strategy.launcher) is not None:
-            launcher.kill(signal.Signals(number))
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, end)

@@ -4,10 +4,9 @@ import os
 import signal
 import sys
 import threading
-from types import FrameType
 from typing import NoReturn
 
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch.distributed import DistError
 
@@ -19,16 +18,23 @@ from lit_bert.run.help import call
 from lit_bert.run.ranks import launched_environment
 
 
-def exit_on_sigterm() -> None:
-    """Let SIGTERM clean up before training, too: by itself it ends Python at once."""
+def exit_on_sigterm(trainer: Trainer | None = None) -> None:
+    """Let SIGTERM end this process with its clean-up, and those that the trainer started; by itself it ends Python.
 
-    def end(number: int, frame: FrameType | None) -> NoReturn:
+    Lightning's own handler starts a collective, at whatever moment, on this rank alone
+    (Lightning-AI/pytorch-lightning#20806, #21487); it puts back what stood before when it is done.
+    """
+
+    def end(number: int, frame: object) -> NoReturn:
+        if trainer is not None and trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.Signals(number))
         raise SystemExit(128 + number)
 
-    # Ranks wait for each other outside Python, where no handler runs.
-    alone = "LOCAL_RANK" not in os.environ and launched_environment() is None
-    main_thread = threading.current_thread() is threading.main_thread()
-    if alone and main_thread and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+    if threading.current_thread() is not threading.main_thread():
+        return
+    # Before there is a trainer, ranks wait for each other outside Python, where no handler runs.
+    is_rank = "LOCAL_RANK" in os.environ or launched_environment() is not None
+    if trainer is not None or (not is_rank and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL):
         signal.signal(signal.SIGTERM, end)
 
 
