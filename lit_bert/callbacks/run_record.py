@@ -21,8 +21,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lit_bert.console import status
 from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.files import atomic_write, next_free_path
-from lit_bert.run.hardware import processor_name
-from lit_bert.run.versions import package_version
+from lit_bert.run.hardware import package_version, processor_name
 
 PACKAGES = ("lit_bert", "torch", "lightning", "transformers", "tokenizers", "datasets", "torchmetrics", "numpy")
 

@@ -11,8 +11,8 @@ from lit_bert.data.hub import is_hub_id
 from lit_bert.data.packaged import PACKAGED, PACKAGED_BASE
 from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.module import BertClassifier
+from lit_bert.run.hardware import package_version
 from lit_bert.run.recipe import ROTTEN_TOMATOES
-from lit_bert.run.versions import package_version
 
 _ENCODERS = {
     PACKAGED: "sentence-transformers/all-MiniLM-L6-v2",

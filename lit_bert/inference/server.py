@@ -26,8 +26,8 @@ from lit_bert.inference.batcher import Batcher
 from lit_bert.inference.card import read_card_metrics
 from lit_bert.inference.export import load_metrics, resolve_checkpoint
 from lit_bert.inference.schema import CAN_EXPLAIN, MAX_CHARACTERS, MAX_TEXTS, PredictRequest, PredictResponse
+from lit_bert.run.hardware import package_version
 from lit_bert.run.openmp import LoadMonitor, limit_threads
-from lit_bert.run.versions import package_version
 
 MAX_BODY, BODY_SECONDS = 1 << 20, 30.0
 """Maximum size of a request's body in bytes, and how long a client may take to send it."""

@@ -1,10 +1,11 @@
-"""What the machine can do, and how to get it."""
+"""What the machine can do, how to get it, and what it has."""
 
 import ctypes
 import os
 import platform
 import re
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -43,3 +44,11 @@ def processor_name() -> str:
     path = Path("/proc/cpuinfo")
     named = re.search(r"model name\s*: (.*)", path.read_text()) if path.is_file() else None
     return f"{named[1] if named else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def package_version(package: str) -> str | None:
+    """Return a package's version, or None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
