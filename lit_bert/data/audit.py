@@ -80,12 +80,16 @@ def describe(audit: Mapping[str, Any]) -> list[str]:
     """
     near = sum(audit["near_duplicates"].values())
     spellings: dict[str, list[str]] = {}
-    for name in audit["classes"]["train"]:
+    counts = audit["classes"]["train"]
+    for name in counts:
         spellings.setdefault(" ".join(name.casefold().split()), []).append(name)
     alike = ", ".join(repr(name) for names in spellings.values() if len(names) > 1 for name in names)
+    few = min(10, sum(counts.values()) / len(counts) / 2)
+    rare = [f"{name!r} ({rows})" for name, rows in counts.items() if rows < few]
     unknown = audit["unknown_tokens"] if audit["unknown_tokens"] >= 0.01 else 0
     found = {
         f"labels that differ in upper and lower case or blanks alone are classes of their own: {alike}": alike,
+        f"classes of so few training rows are rarely learned (see --model.class_weights): {', '.join(rare[:9])}": rare,
         f"{near:,} rows repeat the text of another row of their split": near,
         f"{audit['contradicting']:,} rows share their text with a row of another label": audit["contradicting"],
         f"{audit['tiny']:,} texts have fewer than two letters": audit["tiny"],

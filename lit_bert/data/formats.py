@@ -12,6 +12,7 @@ import lzma
 import re
 import sys
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -27,20 +28,24 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 INPUT_SUFFIXES = (".txt", *TABLE_SUFFIXES)
 COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
+CP1252 = "--data.encoding cp1252 (of spreadsheets on Windows in Western Europe)"
+
 RawRow = dict[str, Any] | None
 """The values of a row by column, those within objects by names with dots; None for a blank line."""
 
 
 class TableFormat(NamedTuple):
-    """Which columns of a table are read, by the data module's options for them; and what separates those of a CSV.
+    """Which columns of a table are read, by the data module's options for them; and how a file is written.
 
-    A column within an object is named with dots, such as `review.body`. A `delimiter` of None is a comma, in TSV a tab.
+    A column within an object is named with dots, such as `review.body`. A `delimiter` of None is a comma, in TSV a tab;
+    an `encoding` of None refuses lines that are not UTF-8.
     """
 
     text_column: str = "text"
     label_column: str = "label"
     text_pair_column: str | None = None
     delimiter: str | None = None
+    encoding: str | None = None
 
     @property
     def text_columns(self) -> dict[str, str]:
@@ -78,11 +83,12 @@ def read_rows(
         if suffix == ".parquet":
             yield from _read_parquet(file, where, [*format.columns.values(), *keep], required)
         elif suffix == ".txt":
-            yield from ({format.text_column: line.rstrip("\r\n")} for line in _read_lines(file, where))
+            yield from ({format.text_column: line.rstrip("\r\n")} for line in _read_lines(file, where, format))
         elif suffix in (".csv", ".tsv"):
-            yield from _read_csv(file, where, format.delimiter or ("," if suffix == ".csv" else "\t"), required)
+            delimiter = format.delimiter or ("," if suffix == ".csv" else "\t")
+            yield from _read_csv(_read_lines(file, where, format), where, delimiter, required)
         else:
-            yield from _read_json(file, where, may_be_array=suffix == ".json")
+            yield from _read_json(_read_lines(file, where, format), where, may_be_array=suffix == ".json")
 
 
 @contextmanager
@@ -105,31 +111,44 @@ def open_file(path: Path, where: str) -> Iterator[BinaryIO]:
         raise UserError(f"{where}: cannot be read ({problem})") from error
 
 
-def _read_lines(lines: Iterable[bytes], where: str) -> Iterator[str]:
+def _read_lines(lines: Iterable[bytes], where: str, format: TableFormat) -> Iterator[str]:
     """Yield lines as text; they may end with a carriage return alone, if all do."""
     for number, line in enumerate(lines, 1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            if number > 1 or text.endswith("\n") or "\r" not in text:
-                yield text
-            else:
-                yield from io.StringIO(text, newline=None)
         except UnicodeDecodeError as bad:
-            fault = f"byte {bad.object[bad.start]:#04x} at column {bad.start + 1}"
-            raise UserError(f"{where}, line {number}: not UTF-8 ({fault}); save the file as UTF-8") from bad
+            if format.encoding is None:
+                fault = f"byte {bad.object[bad.start]:#04x} at column {bad.start + 1}"
+                semicolons = not format.delimiter and line.count(b";") > line.count(b",")
+                more = " and --data.delimiter ';'" if semicolons else ""
+                advice = f"save the file as UTF-8, or add {CP1252}{more}"
+                raise UserError(f"{where}, line {number}: not UTF-8 ({fault}); {advice}") from bad
+            text = line.decode(format.encoding, "replace")
+        if number > 1 or text.endswith("\n") or "\r" not in text:
+            yield text
+        else:
+            yield from io.StringIO(text, newline=None)
 
 
-def _read_csv(file: BinaryIO, where: str, delimiter: str, required: dict[str, str]) -> Iterator[RawRow]:
-    lines = _read_lines(file, where)
+def _read_csv(lines: Iterator[str], where: str, delimiter: str, required: dict[str, str]) -> Iterator[RawRow]:
     first = next(lines, "")
     if told := re.fullmatch(r'"?sep=(.)"?\s*', first):  # Excel's
         delimiter, first = told[1], "\n"
     rows = split_values(itertools.chain([first], lines), where, delimiter)
     header = next((values for _, values in rows if values), [])
     text = required.get("text_column")  # a predictions file needs none
-    for mark in ",;\t|" if len(header) == 1 and header != [text] else "":
-        if text in header[0].split(mark):
-            raise UserError(f"{where}: its columns are separated by {mark!r}; set --data.delimiter {mark!r}")
+    marks = [mark for mark in ",;\t|" if text and header != [text] and len(header) == 1 and mark in header[0]]
+    if marks:  # say at once all that the file needs
+        mark = max(marks, key=lambda mark: text in header[0].split(mark))
+        names = header[0].split(mark)
+        options = [f"--data.delimiter {mark!r}"]
+        options += [f"--data.{option} NAME" for option, column in required.items() if column not in names]
+        try:
+            deque(lines, 0)
+        except UserError:
+            options.append(CP1252)
+        what = f"its columns, {', '.join(names)}, are separated by {mark!r}"
+        raise UserError(f"{where}: {what}; set {' and '.join(options)}")
     _check_unique(header, where)
     check_columns(where, header, **required if header else {})
     for number, values in rows:
@@ -144,8 +163,7 @@ def _read_csv(file: BinaryIO, where: str, delimiter: str, required: dict[str, st
         yield dict(itertools.zip_longest(header, values)) if values else None
 
 
-def _read_json(file: BinaryIO, where: str, may_be_array: bool) -> Iterator[RawRow]:
-    lines = _read_lines(file, where)
+def _read_json(lines: Iterator[str], where: str, may_be_array: bool) -> Iterator[RawRow]:
     for number, line in enumerate(lines, 1):
         whole = may_be_array and number == 1 and line.lstrip().startswith("[")
         text = line + "".join(lines) if whole else line

@@ -19,6 +19,7 @@ class DataOptions:
         label_column: Column of the labels: names of classes, or whole numbers.
         text_pair_column: Column of each row's second text, if rows are pairs of texts.
         delimiter: What separates the columns of a CSV file; null is a comma, or in a .tsv file a tab.
+        encoding: Encoding of lines that are not UTF-8, such as cp1252; null refuses them.
         class_names: Names of the classes, in the order of their numbers; null takes the data's own.
         holdout: Share of the training rows that are held out, class by class, for each split that is missing.
         folds: Number of folds of the training and validation rows, for cross-validation; null keeps the splits.
@@ -48,6 +49,7 @@ class DataOptions:
     label_column: str = "label"
     text_pair_column: str | None = None
     delimiter: str | None = None
+    encoding: str | None = None
     class_names: list[str] | None = None
     train_rows: int | None = None
     val_rows: int | None = None
@@ -66,7 +68,7 @@ class DataOptions:
     @property
     def format(self) -> TableFormat:
         """The columns of a table that are read."""
-        return TableFormat(self.text_column, self.label_column, self.text_pair_column, self.delimiter)
+        return TableFormat(self.text_column, self.label_column, self.text_pair_column, self.delimiter, self.encoding)
 
     def __post_init__(self) -> None:
         counts = {"train_rows": self.train_rows, "val_rows": self.val_rows, "test_rows": self.test_rows}
@@ -85,6 +87,10 @@ class DataOptions:
             raise UserError(f"--data.holdout {self.holdout}: it must be between 0 and 0.5")
         if delimiter not in (None, *TABS) and (len(delimiter) != 1 or delimiter in '"\r\n'):
             raise UserError(f"--data.delimiter {delimiter!r}: give one character, such as ';'")
+        try:
+            "".encode(self.encoding or "utf-8")
+        except LookupError as error:
+            raise UserError(f"--data.encoding {self.encoding}: there is none such; cp1252 is a common one") from error
         if self.long_text != "head" and self.text_pair_column:
             raise UserError(f"--data.long_text {self.long_text}: of pairs (--data.text_pair_column), heads are read")
 

@@ -76,7 +76,7 @@ def _text_predictor(trainer: Trainer, settings: Namespace, run_dir: Path) -> Tex
         raise UserError("--explain true: CSV has no cell for a list of words; set --format jsonl")
     format = RowFormat(kind, pair_column is not None, kept, settings.explain)
     PredictionWriter(StringIO(), predictor.class_names, format)  # it refuses columns to keep before any are read
-    table = TableFormat(data.text_column, data.label_column, pair_column, data.delimiter)
+    table = TableFormat(data.text_column, data.label_column, pair_column, data.delimiter, data.encoding)
     return TextPredictor(predictor, settings.input, output, format, table)
 
 

@@ -31,6 +31,15 @@ def test_what_is_found() -> None:
     assert describe({**clean, "cut_rows": 0.0, "cut_tokens": 0.0, "unknown_tokens": 0.001}) == []
 
 
+def test_classes_of_few_rows_are_named() -> None:
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["a", "b", "rare"])})
+    labels = [0] * 50 + [1] * 10 + [2] * 2
+    data = {"text": [f"text {number}" for number in range(len(labels))], "label": labels}
+    found = audit({"train": Dataset.from_dict(data, features=features)})
+    [line] = describe({**found, "cut_rows": 0.0, "cut_tokens": 0.0, "unknown_tokens": 0.0})
+    assert line == "classes of so few training rows are rarely learned (see --model.class_weights): 'rare' (2)"
+
+
 def test_leaked_rows_are_left_out() -> None:
     splits = {"train": rows(*TRAIN), "validation": rows(("DULL.", 0)), "test": rows(("GOOD FUN", 1))}
     drop_leaked(splits)
