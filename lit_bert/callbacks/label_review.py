@@ -27,7 +27,7 @@ class LabelReview(Callback):
 
     Args:
         path: A CSV file, written when training ends, the likeliest first: `row` (from 1, as in the training split),
-            `label`, `predicted` (in the last epoch), `mean_loss`, `text`.
+            `label`, `pred` (in the last epoch), `mean_loss`, `text`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -82,8 +82,8 @@ class LabelReview(Callback):
             [str(row + 1), names[label_of[row]], names[pred], f"{mean:.4f}", text] for row, pred, mean, text in cells
         ]
         with atomic_write(self.path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([["row", "label", "predicted", "mean_loss", "text"], *rows])
+            csv.writer(file).writerows([["row", "label", "pred", "mean_loss", "text"], *rows])
         if tensorboard := import_if_present("callbacks.tensorboard"):
             table = [[*cells, text[:400]] for *cells, text in rows[:MAX_LOGGED]]
-            columns = ["row", "label", "predicted", "mean loss", "sentence"]
+            columns = ["row", "label", "pred", "mean loss", "text"]
             tensorboard.log_table(trainer, "train/likely wrong labels", columns, table, trainer.global_step)

@@ -81,7 +81,7 @@ def log_errors(
         [str(place), names[int(labels[row])], names[int(preds[row])], f"{scores[row]:.3f}", sentence[:400]]
         for row, place, sentence in zip(wrong.tolist(), index.tolist(), data.texts(split, index)[0], strict=True)
     ]
-    columns = ["row", "truth", "prediction", "probability", "sentence"]
+    columns = ["row", "label", "pred", "score", "text"]
     log_table(trainer, f"{split}/most confident errors", columns, rows, step)
 
 

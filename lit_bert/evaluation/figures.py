@@ -82,7 +82,7 @@ def confusion_matrix(preds: Tensor, labels: Tensor, class_names: Sequence[str], 
 
 
 def confused_pairs(preds: Tensor, labels: Tensor, class_names: Sequence[str], most: int = 20) -> list[list[str]]:
-    """Return the pairs of classes that are confused most, as cells: truth, prediction, rows, share of the class."""
+    """Return the pairs of classes that are confused most, as cells: label, prediction, rows, share of the class."""
     wrong, sizes = preds != labels, Counter(labels.tolist())
     pairs = Counter(sorted(zip(labels[wrong].tolist(), preds[wrong].tolist(), strict=True)))
     return [

@@ -138,7 +138,7 @@ def _draw(
                     logger.experiment.add_figure(f"{split}/{name}", figure, step, close=False)
         if figures and len(names) > 2:
             pairs = figures.confused_pairs(rows["preds"], rows["labels"], names)
-            columns = ["truth", "prediction", "rows", "share"]
+            columns = ["label", "pred", "rows", "share"]
             tensorboard.log_table(trainer, f"{split}/most confused pairs", columns, pairs, step)
 
 
