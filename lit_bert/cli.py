@@ -7,7 +7,6 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple
 from torch.optim import Optimizer
 
@@ -16,6 +15,7 @@ from lit_bert.datamodule import TextClassificationDataModule
 from lit_bert.errors import is_out_of_memory
 from lit_bert.module import BertClassifier
 from lit_bert.run import commands, defaults, hardware, openmp, ranks
+from lit_bert.run.best_checkpoint import BestCheckpoint
 from lit_bert.run.exit import exit_on_sigterm, explain_and_exit, explain_out_of_memory
 from lit_bert.run.help import call, check_command
 from lit_bert.run.options import add_options
@@ -94,7 +94,7 @@ class BertCLI(LightningCLI):
         """Add this project's options and links, and the defaults that come from a checkpoint or a recipe."""
         self._subparser = parser
         add_options(parser, self.start.command)
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults({f"checkpoint.{name}": value for name, value in defaults.CHECKPOINT.items()})
         parser.add_optimizer_args((Optimizer,))
         parser.add_lr_scheduler_args(LRSchedulerTypeTuple)

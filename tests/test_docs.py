@@ -197,6 +197,12 @@ def test_files_that_the_text_names_exist() -> None:
         assert [file for file in named if not (ROOT / file).exists()] == [], path.name
 
 
+def test_the_calibration_error_of_the_default_run_is_the_same_on_both_pages() -> None:
+    output, table = ((ROOT / "docs" / name).read_text("utf-8") for name in ("results.md", "calibration_and_compare.md"))
+    before, after = re.findall(r"^calib +test ECE ([\d.]+), ([\d.]+) after", output, re.MULTILINE)[0]
+    assert f"| `configs/packaged.yaml` | {before} | {after} (" in table
+
+
 def test_the_training_arguments_of_the_hugging_face_trainer_exist() -> None:
     _, table = (ROOT / "docs" / "from_hf_trainer.md").read_text("utf-8").split("## TrainingArguments")
     named = {name for line in table.splitlines() for name in re.findall(r"`(\w+)`", "".join(line.split("|")[1:2]))}

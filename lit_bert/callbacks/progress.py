@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from rich.progress import ProgressColumn, TimeRemainingColumn
 
 from lit_bert.console import status
@@ -14,7 +14,7 @@ from lit_bert.module import BertClassifier
 
 
 class RunSummary(Callback):
-    """Prints, before training starts, with which data, model and device."""
+    """Prints, before training starts, with which data, model and device; and why `EarlyStopping` has ended it."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -45,9 +45,15 @@ class RunSummary(Callback):
         name = torch.cuda.get_device_name(root) if root.type == "cuda" else f"{root.type}, {threads} threads"
         status("device", f"{trainer.world_size} x {name}; precision {trainer.precision}")
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
+                why = callback.stopping_reason_message.removesuffix(" Signaling Trainer to stop.")
+                status("stop", f"EarlyStopping, after epoch {callback.stopped_epoch}: {why}")
+
 
 class ProgressBar(RichProgressBar):
-    """Lightning's rich progress bar in 80 columns, with the loss of training and the results of validation.
+    """Lightning's rich progress bar in 80 columns: a batch's loss, and of validation the loss and the monitored metric.
 
     Its metrics are read as often as they are logged, because reading one waits for the GPU.
     """
@@ -58,7 +64,7 @@ class ProgressBar(RichProgressBar):
 
     def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
         description, bar, batches, *_ = super().configure_columns(trainer)
-        bar.bar_width = 10
+        bar.bar_width = 6
         return [description, bar, batches, TimeRemainingColumn(compact=True, elapsed_when_finished=True)]
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
@@ -67,11 +73,9 @@ class ProgressBar(RichProgressBar):
             return self._metrics
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        loss = {"loss": metrics.pop("train/loss")} if "train/loss" in metrics else {}
-        known = trainer.callback_metrics
-        self._metrics = {
-            **loss,
-            **metrics,
-            **{key: float(known[key]) for key in ("val/loss", "val/acc") if key in known},
-        }
+        loss = {"batch loss": metrics.pop("train/loss")} if "train/loss" in metrics else {}
+        known, checkpoint = trainer.callback_metrics, trainer.checkpoint_callback
+        monitor = str(checkpoint.monitor or "val/acc") if isinstance(checkpoint, ModelCheckpoint) else "val/acc"
+        names = ("val/loss", "val/acc" if monitor == "val/loss" else monitor)
+        self._metrics = {**loss, **metrics, **{key: float(known[key]) for key in names if key in known}}
         return self._metrics

@@ -22,6 +22,7 @@ from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.modeling.outputs import SplitOutputs
 from lit_bert.module import BertClassifier
 from lit_bert.run import run_dir
+from lit_bert.run.best_checkpoint import BestCheckpoint
 from lit_bert.run.checkpoint_io import AtomicCheckpointIO
 from lit_bert.run.rooms import import_if_present
 
@@ -76,6 +77,8 @@ def finish_fit(
         tensorboard.log_final(trainer, splits, hyperparameters(trainer, module, data, seed), trainer.global_step)
     print_summary(trainer, results, folder, averaged)
     how = {
+        "monitor": checkpoint and checkpoint.monitor,
+        "loss_rose": isinstance(checkpoint, BestCheckpoint) and checkpoint.loss > checkpoint.lowest_loss,
         "epochs": trainer.current_epoch,
         "best_epoch": best and Checkpoint.read(best).epoch + 1,
         "stopped_early": trainer.max_epochs is None or trainer.current_epoch < trainer.max_epochs,

@@ -9,10 +9,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_bert.console import status
-from lit_bert.evaluation.calibration import helps
 from lit_bert.files import display_path
 from lit_bert.modeling.checkpoint import Checkpoint
 from lit_bert.run import run_dir
+from lit_bert.run.best_checkpoint import BestCheckpoint
 from lit_bert.run.help import call
 
 C = TypeVar("C", bound=Callback)
@@ -28,6 +28,8 @@ def print_best(trainer: Trainer, best: str | None) -> None:
     callback = find_callback(trainer, ModelCheckpoint)
     if best and callback and callback.monitor and callback.best_model_score is not None:
         score = f"{callback.monitor} {float(callback.best_model_score):.4f}"
+        if isinstance(callback, BestCheckpoint) and callback.tied:
+            score += ", as others have, and the lowest val/loss of them"
         status("best", f"epoch {Checkpoint.read(best).epoch} has {score}: {display_path(best)}")
 
 
@@ -40,8 +42,8 @@ def print_summary(trainer: Trainer, results: dict[str, Any], folder: Path, avera
         speed = "{samples_per_sec:,.0f} sentences/s, {tokens_per_sec:,.0f} tokens/s, {padding_waste:.1%} padding"
         status("speed", speed.format(**results["throughput"]))
     calibration = results["calibration"]
-    fitted = [calibration[key] for key in ("temperature", "val_ece", "val_ece_calibrated") if calibration]
-    if results["checkpoint"] and fitted and helps(*fitted):
+    better = calibration and calibration["helps"] and calibration["test_ece_calibrated"] < calibration["test_ece"]
+    if results["checkpoint"] and better:
         calib = "test ECE {test_ece:.3f}, {test_ece_calibrated:.3f} after temperature scaling: "
         path, to = display_path(folder / results["checkpoint"]), display_path(folder / "calibrated")
         options = shlex.join(["export", "--ckpt_path", path, "--to", to, "--calibrate"])
@@ -51,6 +53,9 @@ def print_summary(trainer: Trainer, results: dict[str, Any], folder: Path, avera
         if isinstance(logger, TensorBoardLogger):
             inside = Path(logger.log_dir).absolute().is_relative_to(folder.absolute())
             status("look", f"tensorboard --logdir {display_path(folder.parent if inside else logger.root_dir)}")
+        else:
+            place = getattr(logger, "log_dir", logger.save_dir)
+            status("look", f"{type(logger).__name__}: {place}")
     labels = folder / run_dir.LABELS
     if labels.is_file():
         status("labels", f"{display_path(labels)}: training rows whose labels may be wrong, the likeliest first")

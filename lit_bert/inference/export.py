@@ -103,13 +103,10 @@ def _calibrate(model: Any, checkpoint: Checkpoint) -> dict[str, float]:
         raise UserError(f"--calibrate: the last layer of a {model.config.model_type} model is not known here")
     probs, labels = checkpoint.val_outputs["probs"], checkpoint.val_outputs["labels"]
     temperature, error_of = calibration.fit_temperature(probs, labels), calibration.expected_calibration_error
-    before, unseen = error_of(probs, labels), calibration.cross_validated_error(probs, labels)
-    if not calibration.helps(temperature, before, unseen):
-        raise UserError(
-            f"--calibrate: it would not help: of {len(labels):,} validation rows the calibration error is "
-            f"{before:.4f}, and {unseen:.4f} at a temperature fitted on others of them (on all: {temperature:.3f}); "
-            "export without it"
-        )
+    before, (unseen, helps) = error_of(probs, labels), calibration.cross_validate(probs, labels)
+    if not helps:
+        how = f"at the temperature of their other half (calibration error {before:.4f} before, {unseen:.4f} after)"
+        raise UserError(f"--calibrate: it would not help {len(labels):,} validation rows {how}; export without it")
     for parameter in last.parameters():
         parameter.data = parameter.data / temperature
     after = error_of(calibration.apply_temperature(probs, temperature), labels)

@@ -4,6 +4,7 @@ import torch
 from lit_bert.evaluation.calibration import (
     apply_temperature,
     calibration_metrics,
+    cross_validate,
     expected_calibration_error,
     fit_temperature,
 )
@@ -37,6 +38,21 @@ def test_error_of_two_bins() -> None:
 def test_temperature_one_changes_nothing() -> None:
     probs = torch.tensor([[0.25, 0.75], [1.0, 0.0]])
     torch.testing.assert_close(apply_temperature(probs, 1.0), probs)
+
+
+def test_whether_it_helps_is_told_by_rows_split_in_two() -> None:
+    told = {1.0: 0, 3.0: 0}
+    for seed in range(10):
+        generator = torch.Generator().manual_seed(seed)
+        logits = torch.randn(200, 2, generator=generator)
+        labels = torch.multinomial(logits.softmax(dim=-1), 1, generator=generator).flatten()
+        for more in told:
+            error, helps = cross_validate((more * logits).softmax(dim=-1), labels)
+            told[more] += helps
+            assert error < 0.12
+    assert told[1.0] <= 3  # as they are, the probabilities are right
+    assert told[3.0] == 10
+    assert cross_validate(torch.tensor([[0.9, 0.1]]), torch.tensor([0])) == (pytest.approx(0.1), False)
 
 
 def test_calibration_is_of_test_rows_with_the_temperature_of_validation_rows() -> None:

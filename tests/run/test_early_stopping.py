@@ -16,6 +16,8 @@ def test_a_run_that_stopped_early_is_not_trained_on_unless_the_callback_is_left_
 ) -> None:
     cli = main(["fit", "--config", recipe, *STOP, f"--trainer.val_check_interval={interval}"])
     assert cli.trainer.global_step == steps
+    why = f"stop     EarlyStopping, after epoch {steps // 10}: Monitored metric val/acc did not improve in the last 1"
+    assert why in capsys.readouterr().out
     last = cli.run_dir / "checkpoints" / "last.ckpt"
     assert Checkpoint.read(last).global_step == steps
     for _ in range(2):
