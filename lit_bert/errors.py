@@ -55,6 +55,8 @@ def as_user_error(error: Exception) -> UserError | None:
     kinds = (ValueError, TypeError, RuntimeError, KeyError, ModuleNotFoundError, MisconfigurationException)
     if _raised_in(error).startswith("lightning.") and isinstance(error, kinds):
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        if "No supported gpu" in text or "can not run on your system" in text:
+            text = f"{text.split('!')[0].split('. ')[0]}; --trainer.accelerator auto takes the best device there is"
         return UserError(text.strip() or type(error).__name__)
     return None
 

@@ -89,7 +89,7 @@ def test_test_and_predict_need_the_checkpoint_and_the_data_alone(recipe: str, tm
     with (predicted.run_dir / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["row"]) for row in rows] == list(range(1, 31))
-    assert sum(row["label"] == row["pred"] for row in rows) == round(30 * record["test"]["acc"])
+    assert sum(row["label"] == row["prediction"] for row in rows) == round(30 * record["test"]["acc"])
     for row in rows:
         assert float(row["score"]) == max(float(row["prob_neg"]), float(row["prob_pos"]))
     main(["predict", f"--ckpt_path={last}"])
@@ -239,7 +239,12 @@ def test_help_is_short_and_its_options_exist(command: str, capsys: pytest.Captur
 
 @pytest.mark.parametrize(
     ("script", "call"),
-    [("train.py", "python train.py"), ("lit_bert/__main__.py", "python -m lit_bert"), ("bin/lit-bert", "lit-bert")],
+    [
+        ("train.py", "python train.py"),
+        ("examples/my own.py", "python 'examples/my own.py'"),
+        ("lit_bert/__main__.py", "python -m lit_bert"),
+        ("bin/lit-bert", "lit-bert"),
+    ],
 )
 def test_help_and_mistakes_name_the_program_as_it_was_called(
     script: str, call: str, refused: Refused, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -247,7 +252,9 @@ def test_help_and_mistakes_name_the_program_as_it_was_called(
     monkeypatch.setattr(sys, "argv", [script])
     with pytest.raises(SystemExit):
         main(["fit", "--help"])
-    assert capsys.readouterr().out.startswith(f"usage: {call} fit [--config FILE]")
+    page = capsys.readouterr().out
+    assert page.startswith(f"usage: {call} fit [--config FILE]")
+    assert f"\nA recipe has defaults of its own, which {call} fit --print_config shows.\n" in page
     assert refused(["fit", "--modl=x"]).endswith(f"\nOptions and their meaning: {call} fit --help\n")
 
 

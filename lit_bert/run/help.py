@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,7 +35,7 @@ SECTIONS = {
 OURS = {
     "ckpt_path": "Checkpoint to go on from, or its run's: best, last (of the newest run), or a file.",
     "seed_everything": "Seed of the random numbers.",
-    "checkpoint.monitor": "Metric by which a checkpoint is the best; of one of your own, --checkpoint.mode tells how.",
+    "checkpoint.monitor": "Metric of the best checkpoint, at a tie val/loss; of your own, --checkpoint.mode tells how.",
     "trainer.max_epochs": "Times that all training rows are seen; null in a recipe for your own data chooses 3 to 20.",
     "trainer.max_time": "Time after which training ends, as DD:HH:MM:SS.",
     "trainer.accelerator": "Kind of device: cpu, gpu, or auto.",
@@ -51,7 +52,7 @@ def call() -> str:
     if path.stem == "lit-bert":
         return path.stem
     ours = path.name == "__main__.py" and path.parent.name in ("lit_bert", "study")  # a study calls `fit`, too
-    return f"python {'-m lit_bert' if ours else path.name}"
+    return f"python {'-m lit_bert' if ours else shlex.quote(sys.argv[0])}"
 
 
 def overview() -> str:
@@ -104,7 +105,8 @@ def short_help(program: str, options: Mapping[str, argparse.Action], defaults: M
                 meaning = _meaning(name, options[name], defaults.get(name))
                 page.add_argument(argparse.Action([f"--{name}"], name, nargs=0, help=meaning))
         page.end_section()
-    full = f"All of Lightning's options, too, optimizers and callbacks included: {program} --help=full\n"
+    full = f"A recipe has defaults of its own, which {program} --print_config shows.\n"
+    full += f"All of Lightning's options, too, optimizers and callbacks included: {program} --help=full\n"
     return f"{usage}{page.format_help()}\n{full}"
 
 

@@ -10,13 +10,19 @@ from typing import Any, NoReturn
 
 import torch
 from jsonargparse.typing import register_type
+from lightning.pytorch import callbacks, loggers
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lit_bert.files import display_path
 from lit_bert.run.help import overview, short_help
+from lit_bert.run.recipe import CONFIGS
 
 register_type(torch.device)  # some of Lightning's callbacks take one, and are saved with it
 
 _INSTEAD = dict.fromkeys(("model.lora_rank", "model.lora_targets"), "LoRA is a script now: examples/lora.py") | {
+    "lr": "did you mean model.learning_rate?",
+    "epochs": "did you mean trainer.max_epochs?",
+    "seed": "did you mean seed_everything?",
     "model.class_path": "for a class of your own, call lit_bert.cli.main(model_class=YourClass) from a script",
     "data.class_path": "for a class of your own, call lit_bert.cli.main(datamodule_class=YourClass) from a script",
     "projector": "it is gone; TensorBoard's page of errors lists the rows to look at",
@@ -90,6 +96,8 @@ class Parser(LightningArgumentParser):
         elif word := re.search(r"unrecognized arguments: ([^\s-]\S*)", message):
             option = _FILES.get(word[1].removesuffix(".gz").rpartition(".")[2])
             hint = f"; did you mean {option} {word[1]}?" if option else ""
+        elif (gone := re.search(r"File does not exist: '.*?([^/]+)'", message)) and (CONFIGS / gone[1]).is_file():
+            hint = f"; did you mean --config {display_path(CONFIGS / gone[1])}?"
         if "class_names" in message and re.search("Got value: (True|False)", message):
             hint = """; write names that YAML takes for truth values in quotes: '["no", "yes"]'"""
         if "long_text" in message and "windows" in message:
@@ -97,5 +105,21 @@ class Parser(LightningArgumentParser):
         if re.match(r"Problems parsing|Unexpected config|Subcommand '\w+' does not accept", message):
             files = [name for parser in parsers for name in (*parser.config_files, *parser.default_config_files)]
             hint += f" (config file {', '.join(map(str, files))})"
-        sys.stderr.write(f"error: {message}{hint}\nOptions and their meaning: {self.program} --help\n")
+        sys.stderr.write(f"error: {_shortened(message)}{hint}\nOptions and their meaning: {self.program} --help\n")
         raise SystemExit(2)
+
+
+def _shortened(message: str) -> str:
+    """Return in a line what jsonargparse says in one for each type that a value may have; else the message as it is."""
+    told = re.search(r'key "([\w.]+)".*Subtypes: ([^\n]*).*Given value: ([^\n]*)', message, re.DOTALL)
+    if not told:
+        return message
+    option, subtypes, value = told.groups()
+    if lacks := re.search(r"class_path '[\w.]*?(\w+)':\s+the following arguments are required: (.*)", message):
+        return f"--{option} {lacks[1]}: set --{option}.{lacks[2]}, too"
+    if name := re.search("dot import path string: (.*)", message):
+        near = difflib.get_close_matches(name[1], [*callbacks.__all__, *loggers.__all__], n=1)
+        advice = f"did you mean {near[0]}?" if near else "give one of Lightning's, or one of yours as MODULE.CLASS"
+        return f"--{option} {name[1]}: there is no such class; {advice}"
+    allowed = [kind.strip("'") for kind in re.findall(r"'[\w-]+'|list\[\w+\]", subtypes) if kind != "'NoneType'"]
+    return message if "class_path" in value else f"--{option} {value}: it must be one of {', '.join(allowed)}"
