@@ -1,32 +1,39 @@
-"""Train on batches of your own: rows of a Hub data set or a folder, Hugging Face's tokenizer and collator.
+"""Train on rows that are in no file, here those of an SQLite database, and keep the whole command line.
 
 python examples/own_data.py
-python examples/own_data.py --dataset my_folder --pretrained my_encoder
+python examples/own_data.py fit --data.dataset my.db --data.query "SELECT body AS text, stars AS label FROM reviews"
 """
 
-from datasets import DatasetDict
-from jsonargparse import auto_cli
-from lightning.pytorch import Trainer, seed_everything
-from torch.utils.data import DataLoader
-from transformers import AutoTokenizer, DataCollatorWithPadding
+import sqlite3
+import sys
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
 
-from lit_bert import BertClassifier
+import pandas as pd
+
+from lit_bert import TextClassificationDataModule
+from lit_bert.cli import main
 from lit_bert.data.dataset import fetch, load
-from lit_bert.modeling.encoder import find_encoder
 
 
-def main(dataset: str = "packaged", pretrained: str = "packaged") -> None:
-    """Train for an epoch on a Hub id, a folder of CSV files, or the packaged reviews."""
-    seed_everything(1)
-    tokenizer = AutoTokenizer.from_pretrained(find_encoder(pretrained))
-    rows = DatasetDict(load(fetch(dataset)[0]))  # or datasets.load_dataset(...)
-    rows = rows.map(lambda row: tokenizer(row["text"], truncation=True), remove_columns=["text", "index"])
-    options = {"batch_size": 16, "collate_fn": DataCollatorWithPadding(tokenizer)}
-    train = DataLoader(rows["train"], shuffle=True, **options)
-    val = DataLoader(rows["validation"], **options)
-    model = BertClassifier(pretrained, class_names=rows["train"].features["label"].names, learning_rate=1e-4)
-    Trainer(max_epochs=1, gradient_clip_val=1.0, num_sanity_val_steps=0).fit(model, train, val)
+class DatabaseDataModule(TextClassificationDataModule):
+    """Rows of the database `dataset` that `query` selects, as `text` and `label`; some are held out to evaluate on."""
+
+    def __init__(self, dataset: str = "reviews.db", query: str = "SELECT text, label FROM reviews", **kwargs: Any):
+        super().__init__(dataset, **kwargs)
+        self.query, self.table = query, f"{dataset}.jsonl"
+
+    def prepare_data(self) -> None:
+        """Write the rows as a table, which is checked, split and cached as any other."""
+        with closing(sqlite3.connect(self.dataset)) as database:
+            pd.read_sql(self.query, database).to_json(self.table, orient="records", lines=True)
+        self.options = replace(self.options, dataset=self.table)
+        super().prepare_data()
 
 
 if __name__ == "__main__":
-    auto_cli(main, as_positional=False)
+    if not sys.argv[1:]:  # a database to try it with
+        with closing(sqlite3.connect("reviews.db")) as reviews:
+            load(fetch("packaged")[0])["train"].to_sql("reviews", reviews, if_exists="replace")
+    main(sys.argv[1:] or ["fit", "--data.dataset=reviews.db"], datamodule_class=DatabaseDataModule)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
+from lit_bert.console import status
 from lit_bert.data.collate import IGNORED
 from lit_bert.errors import UserError
 from lit_bert.modeling import classes, dropout, encoder
@@ -210,12 +211,15 @@ class BertClassifier(LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         checkpoint["tokenizer_files"] = getattr(data, "tokenizer_files", None) or self.tokenizer_files
         checkpoint["own_forward"] = type(self).forward is not BertClassifier.forward
+        checkpoint["class_name"] = type(self).__name__
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the encoder that the checkpoint describes if it is another one; refuse one of another start."""
         stored = checkpoint.get("hyper_parameters", {})
         if self._trainer is not None:
             encoder.check_start(stored.get("pretrained", self.pretrained), self.pretrained)
+            if (name := checkpoint.get("class_name", own := type(self).__name__)) != own:
+                status("class", f"checkpoint of {name}, read as {own}: use the script of {name}", err=True)
         if stored.get("encoder_config", self.hparams["encoder_config"]) != self.hparams["encoder_config"]:
             self._attach(encoder.build_classifier(stored["encoder_config"], "--ckpt_path"))
         self.head_is_new = False

@@ -1,8 +1,11 @@
 """The scripts in examples/ run as their docstrings say, and do what they are there to show."""
 
+import json
 import runpy
+import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -107,17 +110,20 @@ def test_a_callback_of_ones_own_prints_the_hardest_sentence(
     assert lines[1].endswith(f": {text}")
 
 
-def test_data_of_ones_own_trains(train: Run, fitted: list[Any]) -> None:
-    train("own_data.py")
-    trainer, model, training, val = fitted
-    assert trainer.global_step == len(training) == 3  # 40 rows in batches of 16
-    [batch, *_] = val
-    assert set(batch) == {"input_ids", "token_type_ids", "attention_mask", "labels"}
-    assert model.class_names == ["neg", "pos"]
-    rows = trainer.callbacks[-1].rows
-    assert len(rows["train"]["labels"]) == 40
-    assert len(rows["val"]["labels"]) == 20
-    assert 0 <= trainer.callback_metrics["val/acc"] <= 1
+def test_data_of_ones_own_trains_with_the_whole_command_line(run: Run, recipe: str) -> None:
+    with closing(sqlite3.connect("a.db")) as database:
+        database.execute("CREATE TABLE reviews (body, stars)")
+        rows = [(text, stars) for texts, stars in ((GOOD, 5), (BAD, 1)) for text in texts * 4]
+        database.executemany("INSERT INTO reviews VALUES (?, ?)", rows)
+        database.commit()
+    words = ["--data.dataset=a.db", "--data.query=SELECT body AS text, stars AS label FROM reviews"]
+    run("own_data.py", "fit", "--config", recipe, *words, "--trainer.max_epochs=1", "--export_after_fit=false")
+    [folder] = Path("runs").iterdir()
+    splits = json.loads((folder / "metrics.json").read_text())["audit"]["classes"]
+    assert splits == {"train": {"1": 16, "5": 16}, "val": {"1": 2, "5": 2}, "test": {"1": 2, "5": 2}}
+    assert "dataset: a.db" in (folder / "config.yaml").read_text()
+    run("own_data.py", "test", "--ckpt_path=best")
+    assert (folder / "metrics-test.json").is_file()
 
 
 def test_lora_trains_little_and_saves_what_a_pipeline_loads(

@@ -35,12 +35,14 @@ def make_trainer(settings: Namespace, start: Start, folder: Path, config: str, *
         settings.checkpoint.dirpath = str(settings.checkpoint.dirpath or folder / run_dir.CHECKPOINTS)
         callbacks.insert(0, settings.checkpoint)  # Lightning takes the first for the one that knows the best
     tensorboard = import_if_present("callbacks.tensorboard")
-    if options["logger"] in (None, True) and not bare:
+    others = [] if options["logger"] is True else _as_list(options["logger"])
+    beside = options["logger"] in (None, True) or isinstance(options["logger"], list)  # as --trainer.logger+= makes it
+    if beside and not bare and not any(isinstance(item, TensorBoardLogger) for item in others):
         # Points that were logged after the checkpoint was written are hidden, because they are logged again.
         hidden = checkpoint.global_step if checkpoint else None
         kind = tensorboard.ScalarLogger if tensorboard else TensorBoardLogger
         logger = kind(folder, name="", version="", default_hp_metric=False, purge_step=hidden)
-        options["logger"] = logger if fit else False
+        options["logger"] = [logger, *others] if fit else others or False
     callbacks += own_callbacks(settings, callbacks, fit, folder, config, logs=bool(options["logger"]) and not bare)
     options["callbacks"] = callbacks
     options["plugins"] = [*_as_list(options["plugins"]), AtomicCheckpointIO()]
