@@ -98,6 +98,10 @@ class Predictor:
         """Return a prediction for each text, or for each pair of two."""
         if isinstance(texts, str):
             raise UserError("Predictor: give a list of texts, such as [text]")
+        for number, text in enumerate(texts):
+            parts = text if isinstance(text, tuple) else (text,)
+            if not all(isinstance(part, str) and part.strip() for part in parts):
+                raise UserError(f"Predictor: texts[{number}] is {text!r}, which is empty or not text; leave it out")
         rows = (dict(zip(self.class_names, probs.tolist(), strict=True)) for probs in self.stream(texts))
         return [Prediction(max(probs, key=probs.__getitem__), max(probs.values()), probs) for probs in rows]
 
@@ -118,9 +122,6 @@ class Predictor:
     @torch.inference_mode()
     def _predict_window(self, texts: list[Text]) -> Probabilities:
         """Return the probabilities of texts, shape (N, C); those of about equal length share a batch."""
-        for text in texts:
-            if not isinstance(text, str | tuple):
-                raise UserError(f"Predictor: {text!r} is not text; leave it out, or give an empty text")
         if self.text_pair_column and any(isinstance(text, str) for text in texts):
             raise UserError(f"{self.source}: it was trained on pairs of texts; give a tuple of two in place of each")
         first, second = zip(*texts, strict=True) if not isinstance(texts[0], str) else (texts, None)

@@ -128,7 +128,9 @@ async def read_request(request: Request) -> PredictRequest:
         raise HTTPException(408, reason, {"Connection": "close"}) from None
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
-        raise HTTPException(422, [{**each, "loc": ["body", *each["loc"]]} for each in problems]) from None
+        known = {"extra_forbidden": {"msg": "There is no such field: send text or texts"}}  # of others' servers: inputs
+        details = [{**each, **known.get(each["type"], {}), "loc": ["body", *each["loc"]]} for each in problems]
+        raise HTTPException(422, details) from None
 
 
 def serve(source: Path, listener: socket.socket, token: str | None, max_queue: int) -> None:

@@ -54,9 +54,9 @@ def test_a_text_longer_than_the_encoder_takes_is_cut(best: Path) -> None:
     assert long.probs == pytest.approx(cut.probs, rel=1e-6)  # rows of a batch differ in the last bit on some CPUs
 
 
-@pytest.mark.parametrize("texts", [["a", float("nan")], [None, "a"], [7]])
-def test_what_is_not_text_is_named(best: Path, texts: list[Any]) -> None:
-    with pytest.raises(UserError, match=r"Predictor: (nan|None|7) is not text; leave it out, or give an empty text"):
+@pytest.mark.parametrize("texts", [["a", float("nan")], ["a", None], ["a", 7], ["a", " "], [("a", "b"), ("a", "")]])
+def test_what_is_empty_or_not_text_is_named(best: Path, texts: list[Any]) -> None:
+    with pytest.raises(UserError, match=r"Predictor: texts\[1\] is .*, which is empty or not text; leave it out"):
         Predictor(best)(texts)
 
 
