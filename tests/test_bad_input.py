@@ -150,7 +150,7 @@ CASES: list[Case] = [
     ("logger that is not installed", words("--trainer.logger=WandbLogger"), "wandb"),
     ("checkpoint is a folder", words("--ckpt_path=FOLDER"), "this is a folder, which only `predict --input` takes"),
     # the machine
-    ("no GPU", words("--trainer.accelerator=gpu"), "found; --trainer.accelerator auto takes the best device that"),
+    ("no GPU", words("--trainer.accelerator=gpu"), "found; --trainer.accelerator auto takes the best device"),
     (
         "no CUDA",
         words("--trainer.accelerator=cuda"),

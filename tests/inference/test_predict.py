@@ -116,7 +116,7 @@ def test_ctrl_c_ends_with_its_status_and_leaves_no_file(
         (["--ckpt_path={best}", "--input=-"], "--input -: standard input has no lines"),
         (["--ckpt_path={best}", "--input=bad.txt"], "--input bad.txt, line 2: not UTF-8"),
         (["--ckpt_path={best}", "--input=ok.txt", "--output=file/x.csv"], "cannot write file/x.csv: "),
-        (["--ckpt_path={best}", "--input=ok.txt", "--format=xml"], "Given value: xml"),
+        (["--ckpt_path={best}", "--input=ok.txt", "--format=xml"], "--format xml: it must be one of csv, jsonl"),
         (["--ckpt_path={best}", "--input=ok.txt", "--output=folder"], "--output folder: this is a folder"),
         (["--ckpt_path={best}", "--input=ok.txt", "--output=/dev"], "--output /dev: this is a folder"),
         (["--ckpt_path={best}", "--input=ok.txt", "--output=./ok.txt"], "--output ./ok.txt: this is the input"),
