@@ -89,7 +89,7 @@ def test_test_and_predict_need_the_checkpoint_and_the_data_alone(recipe: str, tm
     with (predicted.run_dir / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["row"]) for row in rows] == list(range(1, 31))
-    assert sum(row["label"] == row["prediction"] for row in rows) == round(30 * record["test"]["acc"])
+    assert sum(row["label"] == row["pred"] for row in rows) == round(30 * record["test"]["acc"])
     for row in rows:
         assert float(row["score"]) == max(float(row["prob_neg"]), float(row["prob_pos"]))
     main(["predict", f"--ckpt_path={last}"])

@@ -177,8 +177,8 @@ def test_the_bar_shows_the_metric_that_decides_and_calls_a_batchs_loss_so(
 
 def test_what_is_predicted_has_one_name_in_all_files(trained: Path) -> None:
     main(["predict", f"--ckpt_path={trained / 'checkpoints' / 'last.ckpt'}", "--output=out.csv"])
-    assert Path("out.csv").read_text().startswith("row,text,label,prediction,score,prob_neg,prob_pos\n")
+    assert Path("out.csv").read_text().startswith("row,text,label,pred,score,prob_neg,prob_pos\n")
     first = (trained / "likely_wrong_labels.csv").read_text().splitlines()[0]
-    assert first == "row,label,prediction,mean_loss,text"
+    assert first == "row,label,pred,mean_loss,text"
     classes = json.loads((trained / "metrics.json").read_text())["test"]["classes"]
-    assert sum(values["predictions"] for values in classes.values()) == 30
+    assert sum(values["predicted"] for values in classes.values()) == 30
