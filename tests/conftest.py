@@ -1,25 +1,25 @@
 """Every test runs in an empty folder, with empty caches, out of reach of any Hub but the one it starts itself."""
 
+import csv
 import os
 import shutil
-import socket
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from processes import free_port
+
 _PREFIX = f"lit_bert_tests_{os.environ.get('PYTEST_XDIST_WORKER', 'all')}_"
 if _PREFIX not in os.environ.get("LIT_BERT_CACHE", ""):  # processes that a test starts inherit these
     _HOME = tempfile.TemporaryDirectory(prefix=_PREFIX)
-    with socket.socket() as _free:
-        _free.bind(("127.0.0.1", 0))
-        _port = _free.getsockname()[1]  # refused until a test starts a Hub there
     os.environ |= {
         "OMP_NUM_THREADS": "1",  # two workers share two cores
         "LIT_BERT_CACHE": f"{_HOME.name}/lit_bert",
         "HF_HOME": f"{_HOME.name}/huggingface",
-        "HF_ENDPOINT": f"http://127.0.0.1:{_port}",
+        "HF_ENDPOINT": f"http://127.0.0.1:{free_port()}",  # refused until a test starts a Hub there
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_XET": "1",
         "JSONARGPARSE_DEPRECATION_WARNINGS": "off",  # of calls that LightningCLI makes
@@ -30,6 +30,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 import yaml  # noqa: E402
 from hub import Hub, serving  # noqa: E402
+from quick import end_quickly  # noqa: E402
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 from tensorboard.summary.writer import event_file_writer  # noqa: E402
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors  # noqa: E402
@@ -52,7 +53,13 @@ QUIET: dict[str, Any] = {
 }
 """Arguments of a Trainer that leaves nothing behind."""
 
-Refused = Callable[[list[str]], str]
+NO_END = ["--test_after_fit=false", "--export_after_fit=false"]
+"""Options of a `fit` that ends when it has trained."""
+
+Capture = pytest.CaptureFixture[str]
+Patch = pytest.MonkeyPatch
+Refused = Callable[..., str]
+Stopped = Callable[..., str]
 CONFIGS = Path(__file__).parent.parent / "configs"
 GOOD = ["a warm and funny film", "great fun", "a moving , clever story", "the best film of the year", "lovely"]
 BAD = ["a cold and dull film", "no fun", "a boring , stupid story", "the worst film of the year", "awful"]
@@ -77,9 +84,24 @@ def _clean_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     monkeypatch.delenv("LIT_BERT_RECIPE", raising=False)
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
     before = dict(os.environ)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     os.environ.clear()
     os.environ.update(before)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def _quick_ends(request: pytest.FixtureRequest, monkeypatch: Patch) -> None:
+    """The pixels of figures, which take most of a tiny run's time, are for tests that ask for `pixels`."""
+    if "pixels" not in request.fixturenames:
+        end_quickly(monkeypatch.setattr)
+
+
+@pytest.fixture
+def pixels() -> None:
+    """Runs end as they do for a user."""
 
 
 @pytest.fixture
@@ -92,16 +114,27 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
-    """A function that runs a command of which a mistake is to be told, and returns what is said."""
+def stopped(capsys: Capture) -> Stopped:
+    """A function that runs a command which is to end with a status, and returns what it says on its way out."""
     from lit_bert.cli import main
 
-    def run(words: list[str]) -> str:
+    def run(words: list[str], status: int = 0, command: Callable[[list[str]], object] = main) -> str:
         capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
-            main(words)
-        said = capsys.readouterr().err
-        assert stop.value.code == 2
+            command(words)
+        said = capsys.readouterr()
+        assert (stop.value.code or 0) == status
+        return said.err if status else said.out
+
+    return run
+
+
+@pytest.fixture
+def refused(stopped: Stopped) -> Refused:
+    """A function that runs a command of which a mistake is to be told, and returns what is said."""
+
+    def run(words: list[str], **command: Any) -> str:
+        said = stopped(words, 2, **command)
         assert said.startswith("error: ") or "\nerror: " in said
         assert "Traceback" not in said
         return said
@@ -159,17 +192,29 @@ class Hostile:
         return os.system, ("touch ran",)
 
 
+def accumulated(run: Path) -> EventAccumulator:
+    """Return all that is in a run's TensorBoard files."""
+    accumulator = EventAccumulator(str(run), size_guidance={"tensors": 0, "images": 0, "scalars": 0})
+    accumulator.Reload()
+    return accumulator
+
+
 def events(run: Path) -> dict[str, list[float]]:
     """Return the scalars of a run's TensorBoard files, in the order of their steps."""
-    accumulator = EventAccumulator(str(run))
-    accumulator.Reload()
-    return {tag: [event.value for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
+    found = accumulated(run)
+    return {tag: [event.value for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
 
 
 def write_csv(path: Path, copies: int) -> None:
     """Write labelled sentences, all good ones before all bad ones."""
     rows = [f'"{text}",{label}' for texts, label in ((GOOD, "pos"), (BAD, "neg")) for text in texts * copies]
     path.write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def make_reviews(folder: Path, copies: int = 1) -> Path:
@@ -203,6 +248,14 @@ def reviews(tmp_path: Path) -> Path:
     return make_reviews(tmp_path / "reviews")
 
 
+@pytest.fixture
+def data(tiny_bert: str, reviews: Path) -> Any:
+    """A data module of those rows."""
+    from lit_bert import TextClassificationDataModule
+
+    return TextClassificationDataModule(str(reviews), tiny_bert, batch_size=8)
+
+
 @pytest.fixture(scope="session")
 def trained(tiny_bert: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that has ended: the tiny BERT on those rows, which it tells apart somewhat."""
@@ -213,6 +266,12 @@ def trained(tiny_bert: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["--trainer.max_epochs=4", f"--trainer.default_root_dir={folder / 'runs'}"]
     run: Path = main(["fit", "--config", config, *words]).run_dir
     return run
+
+
+@pytest.fixture
+def ended(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it, of four epochs and 20 steps, which can be trained on."""
+    return Path(shutil.copytree(trained, tmp_path / "runs" / "ended"))
 
 
 @pytest.fixture

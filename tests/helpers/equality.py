@@ -32,9 +32,8 @@ def equal_runs(one: Path, other: Path) -> None:
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "loops", "val_outputs", "global_step", "epoch"):
         same(first[part], second[part], part)
     same(first["callbacks"]["PreemptionCheckpoint"], second["callbacks"]["PreemptionCheckpoint"])
-    assert [file.name for file in sorted(one.glob("*/*.ckpt"))] == [
-        file.name for file in sorted(other.glob("*/*.ckpt"))
-    ]
+    names = [sorted(file.name for file in run.glob("*/*.ckpt")) for run in (one, other)]
+    assert names[0] == names[1]
     curves, again = events(one), events(other)
     timed = {"train/samples_per_sec", "train/tokens_per_sec", "train/gflops"}
     assert curves.keys() == again.keys()

@@ -113,7 +113,7 @@ class Answer(BaseHTTPRequestHandler):
 def serving(port: int) -> Iterator[Hub]:
     """Run a Hub at a port until the block ends."""
     with Hub(port) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=[0.02], daemon=True)
         thread.start()
         try:
             yield server

@@ -11,10 +11,17 @@ from pathlib import Path
 from typing import Any
 
 CONTEXT: Any = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["lit_bert.cli", "datasets", "transformers.models.bert.modeling_bert", "transformers"])
+PRELOADED = ["lit_bert.cli", "datasets", "transformers.models.bert.modeling_bert", "transformers", "matplotlib.figure"]
+PRELOADED += ["torch.utils.tensorboard", "sklearn.feature_extraction.text", "sklearn.linear_model", "sklearn.metrics"]
+CONTEXT.set_forkserver_preload(PRELOADED)
 
 Change = Callable[[], None]
 """What is done in each process before the command: a function of a module, for its name is what is passed on."""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def _run(commands: list[list[str]], log: Path, variables: dict[str, str], change: Change | None) -> None:
@@ -26,9 +33,11 @@ def _run(commands: list[list[str]], log: Path, variables: dict[str, str], change
         os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
     from lightning.pytorch.utilities import rank_zero_only
+    from quick import end_quickly
 
     from lit_bert.cli import main
 
+    end_quickly()
     rank_zero_only.rank = int(variables.get("RANK", 0))  # it was looked up when the server imported it
     if change is not None:
         change()
@@ -51,10 +60,7 @@ def start(
     """
     commands = [words, *then]
     if ranks > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
+        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "TORCHELASTIC_RUN_ID": "test"}
         variables |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0"}
         told = [f"--trainer.devices={ranks}", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
         commands = [[command, *told, *options] for command, *options in commands]

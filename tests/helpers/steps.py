@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 import pytest
-from tensorboard.summary.writer import event_file_writer
+from conftest import Patch
 
 from lit_bert import BertClassifier
 
@@ -14,7 +14,7 @@ SIGNALS: dict[int, int] = {}
 
 
 @pytest.fixture(name="rows")
-def rows_of_steps(monkeypatch: pytest.MonkeyPatch) -> Rows:
+def rows_of_steps(monkeypatch: Patch) -> Rows:
     """Which rows each training step sees, with the step's number; and `SIGNALS`, which are sent as steps begin."""
     seen: Rows = []
     original = BertClassifier.training_step
@@ -26,7 +26,5 @@ def rows_of_steps(monkeypatch: pytest.MonkeyPatch) -> Rows:
         return original(self, batch, batch_idx)
 
     monkeypatch.setattr(BertClassifier, "training_step", training_step)
-    # Event files of one process and second are told apart by this number, which readers sort as text.
-    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(10_000))
     SIGNALS.clear()
     return seen
