@@ -1,28 +1,24 @@
 """The command line as a user meets it, from `--help` to a resumed run."""
 
-import csv
 import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import CONFIGS, Refused, events
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from conftest import CONFIGS, NO_END, Capture, Patch, Refused, Stopped, accumulated, events, rows_of
 
 from lit_bert.cli import main
 from lit_bert.modeling.checkpoint import read_safely
 from lit_bert.run.help import OURS
 
-NO_END = ["--test_after_fit=false", "--export_after_fit=false"]
 
-
-def test_fit_leaves_a_whole_run(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("pixels")
+def test_fit_leaves_a_whole_run(recipe: str, capsys: Capture) -> None:
     cli = main(["fit", "--config", recipe])
     run = cli.run_dir
     assert re.fullmatch(r"tiny-reviews_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", run.name)
@@ -44,14 +40,10 @@ def test_fit_leaves_a_whole_run(recipe: str, capsys: pytest.CaptureFixture[str])
     assert config["trainer"]["precision"] == "32-true"
 
     scalars = events(run)
-    assert {"train/loss", "train/lr/pg1", "train/grad_norm", "train/acc", "val/loss", "val/acc", "val/f1"} <= set(
-        scalars
-    )
+    assert {"train/loss", "train/lr/pg1", "train/grad_norm", "train/acc", "val/loss", "val/f1"} <= set(scalars)
     assert scalars["final/test_acc"] == [pytest.approx(metrics["test"]["acc"])]
     assert len(scalars["val/acc"]) == 2
-    accumulator = EventAccumulator(str(run))
-    accumulator.Reload()
-    assert accumulator.summary_metadata["_hparams_/session_start_info"].plugin_data.plugin_name == "hparams"
+    assert accumulated(run).summary_metadata["_hparams_/session_start_info"].plugin_data.plugin_name == "hparams"
 
     record = metrics["test"]
     others = record["baselines"]
@@ -86,8 +78,7 @@ def test_test_and_predict_need_the_checkpoint_and_the_data_alone(recipe: str, tm
     moved = tmp_path / "moved.ckpt"
     shutil.copy(last, moved)
     predicted = main(["predict", f"--ckpt_path={moved}"])
-    with (predicted.run_dir / "predictions.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(predicted.run_dir / "predictions.csv")
     assert [int(row["row"]) for row in rows] == list(range(1, 31))
     assert sum(row["label"] == row["pred"] for row in rows) == round(30 * record["test"]["acc"])
     for row in rows:
@@ -102,7 +93,7 @@ def test_last_is_the_last_epoch_though_an_earlier_one_is_best_also_where_the_run
     cli = main(["fit", "--config", recipe, "--model.learning_rate=0", *NO_END])  # no epoch beats the first
     checkpoints = cli.run_dir.rename("moved") / "checkpoints"
     assert read_safely(checkpoints / "last.ckpt")["epoch"] == 1
-    again = main(["fit", f"--ckpt_path={checkpoints}/last.ckpt", "--trainer.max_epochs=3", "--test_after_fit=true"])
+    again = main(["fit", f"--ckpt_path={checkpoints}/last.ckpt", "--trainer.max_epochs=3"])
     assert again.trainer.global_step == 15
     assert {file.name for file in checkpoints.iterdir()} == {"epoch=0-val_acc=0.5000.ckpt", "last.ckpt"}
     record = json.loads((again.run_dir / "metrics.json").read_text())
@@ -132,17 +123,10 @@ def test_a_flag_beats_what_the_checkpoint_stored(recipe: str, tmp_path: Path) ->
         assert [group["weight_decay"] for group in cli.trainer.optimizers[0].param_groups] == [0.5, 0.0]
 
 
-def test_two_runs_get_two_folders_and_a_failed_one_leaves_none(recipe: str, refused: Refused) -> None:
-    folders = {main(["fit", "--config", recipe, "--trainer.max_epochs=1", *NO_END]).run_dir for _ in range(2)}
-    assert len(folders) == 2
-    refused(["fit", "--config", recipe, "--data.train_rows=41"])
-    assert set(Path("runs").absolute().iterdir()) == folders
-
-
-def test_print_config_prints_nothing_but_the_config(capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_config_prints_nothing_but_the_config(capsys: Capture) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--print_config"])
-    assert stop.value.code in (0, None)
+    assert not stop.value.code
     said = capsys.readouterr()
     assert yaml.safe_load(said.out)["model"]["pretrained"] == "packaged"
     assert said.err.startswith("recipe   packaged.yaml: the Hugging Face Hub is out of reach")
@@ -153,23 +137,17 @@ def test_print_config_prints_nothing_but_the_config(capsys: pytest.CaptureFixtur
     sorted(path for path in CONFIGS.glob("*.yaml") if path.stem not in ("search", "ablation")),
     ids=lambda path: path.stem,
 )
-def test_every_recipe_is_valid_and_says_how_to_run_it(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_recipe_is_valid_and_says_how_to_run_it(path: Path, stopped: Stopped) -> None:
     command = f"# python train.py fit --config configs/{path.name}"
     assert path.read_text().startswith((f"{command}\n", f"{command} --data.dataset reviews.csv\n"))
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", "--config", str(path), "--print_config"])
-    assert stop.value.code in (0, None)
-    printed = yaml.safe_load(capsys.readouterr().out)
+    printed = yaml.safe_load(stopped(["fit", "--config", str(path), "--print_config"]))
     for section, values in yaml.safe_load(path.read_text()).items():
         for name, value in values.items() if isinstance(values, dict) else ():
             assert printed[section][name] == value
 
 
-def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", "--help=full"])
-    assert stop.value.code == 0
-    text = capsys.readouterr().out
+def test_help_explains_every_option(stopped: Stopped) -> None:
+    text = stopped(["fit", "--help=full"])
     assert "lambda" not in text
     entries = re.findall(r"^  --((?:model|data)\.[\w.]+)([^\n]*\n(?:    +[^\n]*\n)*)", text, re.MULTILINE)
     assert {"model.learning_rate", "data.batch_size", "data.dataset"} <= {name for name, _ in entries}
@@ -177,17 +155,8 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         assert re.search(r'(\n {20,}|  )["A-Z]', meaning) or name.endswith(("help", "+")), name
 
 
-def test_a_whole_run_prints_nothing_on_standard_error(recipe: str) -> None:
-    script = str(CONFIGS.parent / "train.py")
-    done = subprocess.run([sys.executable, script, "fit", "--config", recipe], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "Warning" not in done.stdout
-
-
 @pytest.mark.parametrize(("split", "rows"), [("test", {"val": 14}), ("val", {"test": 21})])
-def test_the_rows_of_the_table_are_those_evaluated_which_may_be_none(
-    recipe: str, split: str, rows: dict[str, int]
-) -> None:
+def test_rows_of_the_table_are_those_evaluated_or_none(recipe: str, split: str, rows: dict[str, int]) -> None:
     limits = {"val": 2, "test": 3} | {split: 0}
     words = [f"--trainer.limit_{name}_batches={limit}" for name, limit in limits.items()]
     words += ["--data.eval_batch_size=7", "--checkpoint.monitor=null", "--trainer.max_epochs=1"]
@@ -196,26 +165,18 @@ def test_the_rows_of_the_table_are_those_evaluated_which_may_be_none(
     assert records["calibration"] == {}
 
 
-def test_the_length_of_a_config_gives_way_to_the_encoders(
-    recipe: str, refused: Refused, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_length_of_a_config_gives_way_to_the_encoders(recipe: str, refused: Refused, capsys: Capture) -> None:
     content = yaml.safe_load(Path(recipe).read_text())
     content["data"]["max_length"] = 33
     Path(recipe).write_text(yaml.safe_dump(content))
     run = main(["fit", "--config", recipe, "--trainer.max_epochs=1", *NO_END]).run_dir
-    assert (
-        "length   --data.max_length 33 of the config is lowered to the encoder's 32 tokens" in capsys.readouterr().out
-    )
+    line = "length   --data.max_length 33 of the config is lowered to the encoder's 32 tokens"
+    assert line in capsys.readouterr().out
     assert yaml.safe_load((run / "config.yaml").read_text())["data"]["max_length"] == 32
     assert "--data.max_length 34: " in refused(["fit", "--config", recipe, "--data.max_length=34"])
 
 
-def test_nothing_is_evaluated_from_what_a_checkpoint_stored(best: Path, refused: Refused) -> None:
-    said = refused(["validate", f"--ckpt_path={best}", "--trainer.limit_val_batches=0"])
-    assert "--trainer.limit_val_batches: nothing was evaluated" in said
-
-
-def test_predictions_of_the_data_go_where_they_are_wanted(best: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_predictions_of_the_data_go_where_they_are_wanted(best: Path, capfd: Capture) -> None:
     main(["predict", f"--ckpt_path={best}", "--output=-", "--format=jsonl", "--trainer.enable_progress_bar=false"])
     rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert [row["row"] for row in rows] == list(range(1, 31))
@@ -224,11 +185,8 @@ def test_predictions_of_the_data_go_where_they_are_wanted(best: Path, capfd: pyt
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
-def test_help_is_short_and_its_options_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
-    assert stop.value.code == 0
-    text = capsys.readouterr().out
+def test_help_is_short_and_its_options_exist(command: str, stopped: Stopped) -> None:
+    text = stopped([command, "--help"])
     assert len(text.splitlines()) < 150
     options = set(re.findall(r"^  (--[\w.]+)", text, re.MULTILINE))
     assert {"--data.dataset", "--model.pretrained", "--trainer.max_epochs", "--ckpt_path", "--config"} <= options
@@ -247,20 +205,10 @@ def test_help_is_short_and_its_options_exist(command: str, capsys: pytest.Captur
     ],
 )
 def test_help_and_mistakes_name_the_program_as_it_was_called(
-    script: str, call: str, refused: Refused, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    script: str, call: str, refused: Refused, stopped: Stopped, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(sys, "argv", [script])
-    with pytest.raises(SystemExit):
-        main(["fit", "--help"])
-    page = capsys.readouterr().out
+    page = stopped(["fit", "--help"])
     assert page.startswith(f"usage: {call} fit [--config FILE]")
     assert f"\nA recipe has defaults of its own, which {call} fit --print_config shows.\n" in page
     assert refused(["fit", "--modl=x"]).endswith(f"\nOptions and their meaning: {call} fit --help\n")
-
-
-@pytest.mark.parametrize(
-    ("word", "option"),
-    [("configs/packaged.yaml", "--config"), ("reviews.csv", "--data.dataset"), ("runs/a/last.ckpt", "--ckpt_path")],
-)
-def test_a_file_without_its_option_is_understood(word: str, option: str, refused: Refused) -> None:
-    assert f"did you mean {option} {word}?" in refused(["fit", word])

@@ -28,21 +28,23 @@ def test_a_wheel_fits_and_predicts_from_another_folder(tiny_bert: str, reviews: 
     modules = {str(file.relative_to(ROOT)) for file in (ROOT / "lit_bert").rglob("*.py")}
     assert modules <= {str(file.relative_to(tmp_path / "site")) for file in (tmp_path / "site").rglob("*.py")}
 
-    def run(*words: str) -> str:
+    def run(*words: str) -> tuple[str, str]:
         environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
         command = [sys.executable, "-m", "lit_bert", *words]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path / "elsewhere", env=environment)
         assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
+        return done.stdout, done.stderr
 
     (tmp_path / "elsewhere").mkdir()
     data = [f"--data.dataset={reviews}", f"--model.pretrained={tiny_bert}"]
-    said = run("fit", *data, "--trainer.max_epochs=1", "--name=own")
-    assert "recipe   own_data.yaml: own data" in said
+    said, errors = run("fit", *data, "--trainer.max_epochs=1", "--name=own")
+    assert errors.startswith("recipe   own_data.yaml: own data")
+    assert errors.count("\n") == 1  # and no warning
+    assert "Warning" not in said
     folder = tmp_path / "elsewhere" / "runs" / "own"
     recipe = yaml.safe_load((ROOT / "configs" / "own_data.yaml").read_text())
     found = yaml.safe_load((folder / "config.yaml").read_text())
     assert found["model"]["learning_rate"] == recipe["model"]["learning_rate"]
     run("predict", "--ckpt_path=best", f"--input={reviews}/test.csv", "--output=out.csv")
     assert len((tmp_path / "elsewhere" / "out.csv").read_text().splitlines()) == 31
-    assert "usage: python -m lit_bert serve" in run("serve", "--help")
+    assert "usage: python -m lit_bert serve" in run("serve", "--help")[0]

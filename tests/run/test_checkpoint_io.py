@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Hostile
+from conftest import Hostile, Patch
 
 from lit_bert.errors import UserError
 from lit_bert.modeling.checkpoint import Checkpoint
@@ -25,7 +25,7 @@ def test_what_is_written_is_read_and_nothing_else_is_left(tmp_path: Path) -> Non
     torch.testing.assert_close(Checkpoint.read(tmp_path / "new" / "a.ckpt").state_dict, WHOLE["state_dict"])
 
 
-def test_a_write_that_fails_leaves_the_older_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_the_older_file(tmp_path: Path, monkeypatch: Patch) -> None:
     path = tmp_path / "a.ckpt"
     AtomicCheckpointIO().save_checkpoint(WHOLE, path)
     before = path.read_bytes()

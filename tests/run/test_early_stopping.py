@@ -1,6 +1,7 @@
 """A run that stopped early stays stopped."""
 
 import pytest
+from conftest import Capture, Stopped
 
 from lit_bert.cli import main
 from lit_bert.modeling.checkpoint import Checkpoint
@@ -12,7 +13,7 @@ STOP += ["--model.learning_rate=0", "--trainer.callbacks.mode=max", "--trainer.m
 @pytest.mark.parametrize(("interval", "steps"), [("1.0", 10), ("2", 4)], ids=["at an epoch's end", "within an epoch"])
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 def test_a_run_that_stopped_early_is_not_trained_on_unless_the_callback_is_left_out(
-    recipe: str, interval: str, steps: int, capsys: pytest.CaptureFixture[str]
+    recipe: str, interval: str, steps: int, stopped: Stopped, capsys: Capture
 ) -> None:
     cli = main(["fit", "--config", recipe, *STOP, f"--trainer.val_check_interval={interval}"])
     assert cli.trainer.global_step == steps
@@ -21,10 +22,7 @@ def test_a_run_that_stopped_early_is_not_trained_on_unless_the_callback_is_left_
     last = cli.run_dir / "checkpoints" / "last.ckpt"
     assert Checkpoint.read(last).global_step == steps
     for _ in range(2):
-        with pytest.raises(SystemExit) as stop:
-            main(["fit", f"--ckpt_path={last}"])
-        assert stop.value.code == 0
-        said = capsys.readouterr().out
+        said = stopped(["fit", f"--ckpt_path={last}"])
         assert f"ended after {steps} steps" in said
         assert "or leave out early stopping" in said
     (cli.run_dir / "metrics.json").unlink()  # as if the run had been killed before its test

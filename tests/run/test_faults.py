@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import sabotage
-from conftest import make_recipe, make_reviews
+from conftest import NO_END, Capture, Refused, make_recipe, make_reviews
 from equality import equal_runs
 from processes import finish, run, start
 
@@ -18,7 +18,6 @@ from lit_bert.modeling.checkpoint import read_safely
 
 Whole = Callable[[int], Path]
 FIFTEEN_STEPS = ["--trainer.max_epochs=3", "--trainer.log_every_n_steps=1"]
-NO_END = ["--test_after_fit=false", "--export_after_fit=false"]
 
 
 @pytest.fixture
@@ -105,7 +104,8 @@ def test_what_was_logged_after_the_checkpoint_is_not_seen_twice(words: list[str]
 
 
 def test_a_signal_that_reaches_the_loaders_processes_is_left_to_their_parent(words: list[str], log: Path) -> None:
-    run([*words, "--data.num_workers=2", *NO_END], log, 1, sabotage.workers_signalled_at(2))
+    words = [*words, "--trainer.max_epochs=1", "--data.num_workers=2", *NO_END]
+    run(words, log, 1, sabotage.workers_signalled_at(2))
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -125,9 +125,7 @@ def test_a_lost_rank_ends_the_other(words: list[str], log: Path) -> None:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_what_is_not_a_number_stops_the_run_and_keeps_the_last_good_checkpoint(
-    words: list[str], log: Path, ranks: int
-) -> None:
+def test_what_is_no_number_stops_a_run_and_keeps_the_checkpoint_before(words: list[str], log: Path, ranks: int) -> None:
     codes = finish(start([*words, "--trainer.log_every_n_steps=4"], log, ranks, sabotage.infinity_at(7, ranks - 1)), 60)
     assert codes == [2] * ranks, log.read_text()
     assert "error: the loss or its gradient is not a finite number, at step" in log.read_text()
@@ -142,15 +140,13 @@ def test_out_of_memory_names_what_takes_it(words: list[str], log: Path) -> None:
     assert "Traceback" not in log.read_text()
 
 
-def test_a_damaged_last_checkpoint_is_passed_over(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_last_checkpoint_is_passed_over(words: list[str], refused: Refused, capsys: Capture) -> None:
     run_dir = main([*words, "--trainer.max_epochs=1", *NO_END]).run_dir
     [best] = run_dir.glob("checkpoints/epoch=*.ckpt")
     last = run_dir / "checkpoints" / "last.ckpt"
     for epochs, damage in enumerate((truncated, emptied, os.remove), 2):
         damage(last)
-        with pytest.raises(SystemExit):
-            main(["test", f"--ckpt_path={last}"])  # another one would be another model
-        capsys.readouterr()
+        refused(["test", f"--ckpt_path={last}"])  # another one would be another model
         cli = main(["fit", f"--ckpt_path={last}", f"--trainer.max_epochs={epochs}"])
         assert cli.run_dir == run_dir
         said = capsys.readouterr().err
@@ -168,9 +164,7 @@ def emptied(path: Path) -> None:
     os.truncate(path, 0)
 
 
-def test_last_is_the_newest_that_loads_and_none_is_a_fresh_start(
-    words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_last_is_the_newest_that_loads_or_a_fresh_start(words: list[str], refused: Refused, capsys: Capture) -> None:
     words = [*words, "--trainer.max_epochs=1", *NO_END]
     first = main([*words, "--ckpt_path=last"])
     assert "resume   no checkpoint in runs yet: from scratch\n" in capsys.readouterr().err
@@ -180,9 +174,8 @@ def test_last_is_the_newest_that_loads_and_none_is_a_fresh_start(
     for path in second.run_dir.glob("checkpoints/*"):
         emptied(path)
     assert main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2"]).run_dir == first.run_dir
-    with pytest.raises(SystemExit):
-        main(["test", "--ckpt_path=last", "--trainer.default_root_dir=elsewhere"])
-    assert "error: --ckpt_path last: there is no such checkpoint in elsewhere; name its file" in capsys.readouterr().err
+    said = refused(["test", "--ckpt_path=last", "--trainer.default_root_dir=elsewhere"])
+    assert "error: --ckpt_path last: there is no such checkpoint in elsewhere; name its file" in said
 
 
 def test_a_slurm_job_put_back_in_the_queue_goes_on_in_its_folder(
@@ -206,7 +199,7 @@ def test_a_slurm_job_put_back_in_the_queue_goes_on_in_its_folder(
 
 
 def test_jobs_that_start_together_on_a_cold_cache(words: list[str], log: Path, tmp_path: Path) -> None:
-    jobs = [start(words, log, LIT_BERT_CACHE=str(tmp_path / "cold")) for _ in range(3)]
+    jobs = [start([*words, *NO_END], log, LIT_BERT_CACHE=str(tmp_path / "cold")) for _ in range(3)]
     assert [finish(job) for job in jobs] == [[0]] * 3, log.read_text()
     runs = sorted(Path("runs").iterdir())
     assert len(runs) == 3

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import Stopped
 from lightning.pytorch.cli import LightningCLI
 
-from lit_bert.cli import main
 from lit_bert.run.help import COMMANDS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -49,14 +49,8 @@ def test_a_mistake_is_told_at_once(module: str, words: list[str], message: str) 
 def test_no_print_can_cost_a_result(recipe: str, tmp_path: Path) -> None:
     """Standard output that has neither a reader nor an alphabet for what is printed."""
     (tmp_path / "reviews").rename(tmp_path / "\u00e9t\u00e9")
-    words = [
-        sys.executable,
-        str(ROOT / "train.py"),
-        "fit",
-        "--config",
-        recipe,
-        f"--data.dataset={tmp_path}/\u00e9t\u00e9",
-    ]
+    data = f"--data.dataset={tmp_path}/\u00e9t\u00e9"
+    words = [sys.executable, str(ROOT / "train.py"), "fit", "--config", recipe, data]
     reading, writing = os.pipe()
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     process = subprocess.Popen(words, stdout=writing, env=environment)
@@ -83,11 +77,8 @@ def test_the_page_above_all_commands(program: str) -> None:
     assert errors.splitlines()[0] == f"error: fti: the commands are {', '.join(COMMANDS)}; did you mean fit?"
 
 
-def test_the_page_has_all_commands_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_has_all_commands_there_are(stopped: Stopped) -> None:
     assert LightningCLI.subcommands().keys() <= COMMANDS.keys()
     files = {path.stem for path in (ROOT / "lit_bert").glob("*.py") if "import argparse" in path.read_text()}
     assert COMMANDS.keys() - LightningCLI.subcommands().keys() == files | {"study"}
-    with pytest.raises(SystemExit) as stop:
-        main(["--help"])
-    assert stop.value.code == 0
-    assert "Commands:" in capsys.readouterr().out
+    assert "Commands:" in stopped(["--help"])

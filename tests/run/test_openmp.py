@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from conftest import Patch
 from torch.nn import functional as F
 
 from lit_bert.run import openmp
@@ -13,7 +14,7 @@ from lit_bert.run.openmp import LOOKS_UNTIL_BUSY, LOOKS_UNTIL_QUIET, LoadMonitor
 
 
 @pytest.fixture(autouse=True)
-def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def two_threads(monkeypatch: Patch) -> Iterator[None]:
     """Compute with two threads on as many cores, whatever the machine, and whatever decides there."""
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -89,7 +90,7 @@ def test_other_processes_are_noticed() -> None:
 
 
 @pytest.mark.parametrize("decided", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "one thread", "few threads"])
-def test_nothing_is_done_where_it_is_decided_or_of_no_use(decided: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_done_where_it_is_decided_or_of_no_use(decided: str, monkeypatch: Patch) -> None:
     if decided == "one thread":
         torch.set_num_threads(1)
     elif decided == "few threads":
@@ -100,7 +101,7 @@ def test_nothing_is_done_where_it_is_decided_or_of_no_use(decided: str, monkeypa
         assert not is_looking()
 
 
-def test_no_more_threads_than_a_quota_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_threads_than_a_quota_leaves(monkeypatch: Patch) -> None:
     monkeypatch.setattr(openmp, "cpu_count", lambda: 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     limit_threads()

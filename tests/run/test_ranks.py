@@ -2,47 +2,39 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from conftest import events, make_recipe, make_reviews
-from processes import finish, run, start
+from conftest import NO_END, events, make_recipe, make_reviews
+from models import Weights, close
+from processes import CONTEXT, finish, free_port, run, start
+from torch.distributed.run import main as torchrun
 
 from lit_bert.cli import main
 from lit_bert.modeling.checkpoint import Checkpoint, read_safely
 
 TRAIN = str(Path(__file__).parents[2] / "train.py")
-NO_END = ["--test_after_fit=false", "--export_after_fit=false"]
 FITS = {"plain": [], "several": ["--model.class_weights=balanced", "--data.long_text=head_tail", "--data.max_length=5"]}
 
 
 def commands(alone: Path, root: Path, *layouts: tuple[int, int]) -> list[list[str]]:
     """Return what trains with some sizes of batches and accumulations, tests, and predicts."""
-    fits = [
-        [
-            *(
-                "fit",
-                "--config",
-                f"{alone}/{name}.yaml",
-                f"--trainer.default_root_dir={root}/{name}-{size}x{accumulate}",
-            ),
-            *(f"--data.batch_size={size}", f"--trainer.accumulate_grad_batches={accumulate}", *options, *NO_END),
-        ]
-        for name, options in FITS.items()
-        for size, accumulate in layouts
-    ]
+    fits = []
+    for name, options in FITS.items():
+        for size, accumulate in layouts:
+            words = ["fit", "--config", f"{alone}/{name}.yaml", f"--data.batch_size={size}", *options, *NO_END]
+            words += [f"--trainer.accumulate_grad_batches={accumulate}"]
+            fits.append([*words, f"--trainer.default_root_dir={root}/{name}-{size}x{accumulate}"])
     shared = [f"--ckpt_path={alone}/alone.ckpt", "--data.eval_batch_size=7"]  # 5 batches, which are shared unevenly
     return fits + [[name, *shared, f"--trainer.default_root_dir={root}/{name}"] for name in ("test", "predict")]
 
 
-def weights(root: Path) -> dict[str, torch.Tensor]:
+def weights(root: Path) -> Weights:
     [path] = root.glob("*/checkpoints/last.ckpt")
-    return {k: v for k, v in read_safely(path)["state_dict"].items() if "key.bias" not in k}
+    return read_safely(path)["state_dict"]
 
 
 def logged(root: Path) -> dict[str, list[float]]:
@@ -73,9 +65,7 @@ def alone(still_bert: str, trained: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize(("ranks", "layouts"), [(2, [(9, 1)]), (3, [(6, 1), (3, 2)])])
-def test_ranks_and_accumulation_give_the_same(
-    ranks: int, layouts: list[tuple[int, int]], alone: Path, tmp_path: Path
-) -> None:
+def test_ranks_and_accumulation_give_the_same(ranks: int, layouts: Any, alone: Path, tmp_path: Path) -> None:
     """Trained weights are close, and evaluation and prediction equal to the last bit."""
     first, *then = commands(alone, tmp_path, *layouts)
     run(first, tmp_path / "log", ranks, then=then)
@@ -83,8 +73,7 @@ def test_ranks_and_accumulation_give_the_same(
         expected = weights(alone / f"{fit}-18x1")
         for size, accumulate in layouts:
             folder = tmp_path / f"{fit}-{size}x{accumulate}"
-            for name, value in weights(folder).items():
-                torch.testing.assert_close(value, expected[name], atol=2e-5, rtol=1e-4, msg=f"{fit} {name}")
+            close(expected, weights(folder))
             for name, value in logged(folder).items():
                 assert value == pytest.approx(logged(alone / f"{fit}-18x1")[name], abs=1e-5), f"{fit} {name}"
     metrics, predictions = evaluated(tmp_path)
@@ -102,14 +91,14 @@ def test_two_devices_and_two_nodes_by_the_words_of_the_readme(recipe: str) -> No
     assert done.returncode == 0, done.stderr
     assert "device   2 x cpu" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"]
-    torchrun += ["--master_addr=127.0.0.1", f"--master_port={port}"]
+    shared = ["--nnodes=2", "--nproc_per_node=1", "--master_addr=127.0.0.1", f"--master_port={free_port()}"]
     words += ["--trainer.devices=1", "--trainer.num_nodes=2"]
-    nodes = [subprocess.Popen([*torchrun, f"--node_rank={node}", TRAIN, *words]) for node in (0, 1)]
-    assert [node.wait(120) for node in nodes] == [0, 0]
+    nodes = [
+        CONTEXT.Process(target=torchrun, args=([*shared, f"--node_rank={node}", TRAIN, *words],)) for node in (0, 1)
+    ]
+    for node in nodes:
+        node.start()
+    assert finish(nodes, 120) == [0, 0]
     first, second = sorted(Path("runs").iterdir())
     one, two = (json.loads((run / "metrics.json").read_text()) for run in (first, second))
     assert (one["val"], one["test"]) == (two["val"], two["test"])
@@ -124,9 +113,7 @@ def test_a_mistake_on_two_ranks_is_told_once_and_ends_both(recipe: str, tmp_path
     assert "Traceback" not in log.read_text()
 
 
-def test_processes_of_torchrun_train_together_though_the_trainer_is_not_told_how_many(
-    recipe: str, tmp_path: Path
-) -> None:
+def test_processes_of_torchrun_train_together_though_the_trainer_is_not_told(recipe: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     untold = ["--trainer.devices=auto", "--trainer.strategy=auto", "--trainer.max_epochs=1", *NO_END]
     run(["fit", "--config", recipe, *untold], log, 2)

@@ -1,15 +1,17 @@
 """Which recipe runs, with a Hub and without: what is fetched is used, kept, and not asked for again."""
 
 import os
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import CONFIGS, HUB_PORT
+from conftest import CONFIGS, HUB_PORT, Patch
 from datasets import ClassLabel, Features, Value, load_dataset
+from equality import same
 from hub import Hub
+from huggingface_hub import constants
+from models import weights_of
+from processes import CONTEXT, finish
 
 from lit_bert.cli import main
 from lit_bert.errors import UserError
@@ -46,8 +48,7 @@ def test_fits_from_the_hub_by_default_then_from_its_cache_alone(rotten_tomatoes:
     again = main(["fit", *FEW_ROWS])
     assert "its files are in the Hugging Face cache" in capsys.readouterr().err
     assert rotten_tomatoes.asked == []
-    for name, value in cli.model.state_dict().items():
-        torch.testing.assert_close(value, again.model.state_dict()[name], rtol=0, atol=0, msg=name)
+    same(weights_of(cli.model), weights_of(again.model))
 
     main(["test", f"--ckpt_path={cli.run_dir}/checkpoints/last.ckpt"])
     assert rotten_tomatoes.asked == []
@@ -61,25 +62,30 @@ def test_without_a_hub_an_explicit_choice_is_an_error_and_none_is_the_packaged_r
     assert why.startswith("the Hugging Face Hub is out of reach")
 
 
-def test_a_hub_that_accepts_and_never_answers(hub: Hub) -> None:
+def test_a_hub_that_accepts_and_never_answers(hub: Hub, monkeypatch: Patch) -> None:
     hub.silent = True
-    assert default_recipe()[0] == CONFIGS / "packaged.yaml"
+    monkeypatch.setattr("lit_bert.data.hub.HUB_SECONDS", 0.2)
+    config, why = default_recipe()
+    assert config == CONFIGS / "packaged.yaml"
+    assert "no answer within 0.2 s" in why
+
+
+def decide(variables: dict[str, str], endpoint: str) -> None:
+    """Write down which recipe a rank runs, which asks some Hub, and end when both have."""
+    os.environ |= variables
+    constants.ENDPOINT = endpoint
+    Path(f"rank{variables['RANK']}").write_text(default_recipe()[0].name)
+    while len(list(Path().glob("rank*"))) < 2:
+        time.sleep(0.02)
 
 
 def test_ranks_of_one_job_agree_though_one_alone_reaches_the_hub(rotten_tomatoes: Hub) -> None:
     launched = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(HUB_PORT + 1)}
     launched |= {"GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "one"}
-    ranks = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                "from lit_bert.run.recipe import default_recipe; print(default_recipe()[0].name)",
-            ],
-            env={**os.environ, **launched, "RANK": rank, "LOCAL_RANK": rank, "HF_ENDPOINT": endpoint},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank, endpoint in (("0", os.environ["HF_ENDPOINT"]), ("1", "http://127.0.0.1:9"))
-    ]
-    assert [rank.communicate()[0] for rank in ranks] == ["bert_base_cased.yaml\n"] * 2
+    ranks = []
+    for rank, endpoint in (("0", os.environ["HF_ENDPOINT"]), ("1", "http://127.0.0.1:9")):
+        own = {**launched, "RANK": rank, "LOCAL_RANK": rank}
+        ranks.append(CONTEXT.Process(target=decide, args=(own, endpoint)))
+        ranks[-1].start()
+    assert finish(ranks) == [0, 0]
+    assert [Path(f"rank{rank}").read_text() for rank in (0, 1)] == ["bert_base_cased.yaml"] * 2

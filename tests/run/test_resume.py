@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import Refused, events
+from conftest import NO_END, Patch, Refused, Stopped, events
 from equality import equal_runs, same
 from steps import SIGNALS, Rows, rows_of_steps  # noqa: F401
 
@@ -15,7 +15,6 @@ from lit_bert.callbacks.preemption import PreemptionCheckpoint
 from lit_bert.cli import main
 from lit_bert.modeling.checkpoint import read_safely
 
-NO_END = ["--test_after_fit=false", "--export_after_fit=false"]
 LONGER = ["--trainer.max_epochs=-1", "--trainer.max_steps=25"]
 SETTINGS: dict[str, tuple[list[str], list[int]]] = {  # and the steps that signals are sent at
     "plain": ([], [1, 4, 7]),
@@ -32,16 +31,16 @@ SETTINGS: dict[str, tuple[list[str], list[int]]] = {  # and the steps that signa
 
 
 @pytest.mark.parametrize(("settings", "steps"), SETTINGS.values(), ids=SETTINGS)
-def test_it_goes_on_at_the_very_step(recipe: str, rows: Rows, settings: list[str], steps: list[int]) -> None:
+def test_it_goes_on_at_the_very_step(
+    recipe: str, rows: Rows, settings: list[str], steps: list[int], stopped: Stopped
+) -> None:
     words = ["--config", recipe, "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1", *settings]
     whole = main(["fit", *words])
     expected = list(rows)
     rows.clear()
     SIGNALS.update(zip(steps, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP), strict=False))
     for number in list(SIGNALS.values()):
-        with pytest.raises(SystemExit) as stop:
-            main(["fit", *words])
-        assert stop.value.code == 128 + number
+        stopped(["fit", *words], 128 + number)
         path = max(Path("runs").glob("*/checkpoints/last.ckpt"), key=os.path.getmtime)
         words = [f"--ckpt_path={path}"]
     cli = main(["fit", *words])
@@ -67,15 +66,14 @@ def test_it_goes_on_from_the_best_checkpoint_too(recipe: str, rows: Rows, interv
 
 
 @pytest.mark.parametrize("other", ["--data.val_rows=10", "--data.val_split=test", "--data.folds=2"])
-def test_other_validation_rows_are_refused(recipe: str, other: str, refused: Refused) -> None:
-    run = main(["fit", "--config", recipe, "--trainer.max_epochs=1", *NO_END]).run_dir
-    before = (run / "config.yaml").read_text()
-    said = refused(["fit", f"--ckpt_path={run}/checkpoints/last.ckpt", "--trainer.max_epochs=2", other])
+def test_other_validation_rows_are_refused(ended: Path, other: str, refused: Refused) -> None:
+    before = (ended / "config.yaml").read_text()
+    said = refused(["fit", f"--ckpt_path={ended}/checkpoints/last.ckpt", "--trainer.max_epochs=5", other])
     assert "--ckpt_path: there are other validation rows than those by which the run's best checkpoint was" in said
-    assert (run / "config.yaml").read_text() == before
+    assert (ended / "config.yaml").read_text() == before
 
 
-def test_a_run_that_max_steps_ended_goes_on(recipe: str, rows: Rows) -> None:
+def test_a_run_that_max_steps_ended_goes_on(recipe: str, rows: Rows, refused: Refused) -> None:
     """It ends within an epoch, of which a best checkpoint does not tell what is left, then at an epoch's end."""
     words = ["--config", recipe, "--trainer.max_epochs=-1", "--model.learning_rate=0", *NO_END]
     main(["fit", *words, "--trainer.max_steps=20", "--trainer.default_root_dir=whole"])
@@ -88,17 +86,15 @@ def test_a_run_that_max_steps_ended_goes_on(recipe: str, rows: Rows) -> None:
         main(["fit", f"--ckpt_path={cut.run_dir}/checkpoints/last.ckpt", f"--trainer.max_steps={steps}"])
     assert rows == expected
     assert not list(Path().glob("runs/*/*.partial"))
-    with pytest.raises(SystemExit):
-        main(["fit", *words, f"--ckpt_path={broken_off}", "--trainer.max_steps=20"])
+    refused(["fit", *words, f"--ckpt_path={broken_off}", "--trainer.max_steps=20"])
 
 
 def test_other_steps_or_training_data_are_refused_within_an_epoch(
-    recipe: str, reviews: Path, rows: Rows, refused: Refused
+    recipe: str, reviews: Path, rows: Rows, refused: Refused, stopped: Stopped
 ) -> None:
     again = ["fit", "--ckpt_path=last"]
     SIGNALS[1] = signal.SIGTERM
-    with pytest.raises(SystemExit):
-        main(["fit", "--config", recipe])
+    stopped(["fit", "--config", recipe], 143)
     for words in ("--data.batch_size=4", "--trainer.accumulate_grad_batches=2"):
         assert "set --data.batch_size 8 --trainer.accumulate_grad_batches 1\n" in refused([*again, words])
     told = "was written within an epoch, with other training data ({}); go on"
@@ -112,16 +108,11 @@ def test_other_steps_or_training_data_are_refused_within_an_epoch(
     main([*again, "--data.test_rows=10"])  # which training does not see
 
 
-def test_a_run_that_has_ended_is_not_told_twice_and_its_old_best_makes_room(
-    recipe: str, rows: Rows, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_ended_run_is_not_told_twice_and_its_old_best_makes_room(recipe: str, rows: Rows, stopped: Stopped) -> None:
     cli = main(["fit", "--config", recipe])
     [first] = cli.run_dir.glob("checkpoints/epoch=*.ckpt")
     before = {path: path.stat().st_mtime_ns for path in cli.run_dir.rglob("*")}
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", "--ckpt_path=last"])
-    assert stop.value.code == 0
-    said = capsys.readouterr().out
+    said = stopped(["fit", "--ckpt_path=last"])
     assert "ended after 10 steps; to train on, raise --trainer.max_epochs above 2" in said
     assert {path: path.stat().st_mtime_ns for path in cli.run_dir.rglob("*")} == before
     shutil.rmtree(cli.run_dir / "export")  # as if the run had been killed in the export
@@ -132,10 +123,9 @@ def test_a_run_that_has_ended_is_not_told_twice_and_its_old_best_makes_room(
     assert len(list(cli.run_dir.glob("checkpoints/*"))) == 2
 
 
-def test_a_checkpoint_has_rows_of_a_validation_of_its_own_weights_or_none(recipe: str, rows: Rows) -> None:
+def test_a_checkpoint_has_validation_rows_of_its_own_weights_or_none(recipe: str, rows: Rows, stopped: Stopped) -> None:
     SIGNALS[7] = signal.SIGTERM
-    with pytest.raises(SystemExit):
-        main(["fit", "--config", recipe])
+    stopped(["fit", "--config", recipe], 143)
     [run] = Path("runs").iterdir()
     [best] = run.glob("checkpoints/epoch=*.ckpt")
     assert read_safely(best)["val_outputs"]["index"].tolist() == list(range(20))
@@ -145,25 +135,24 @@ def test_a_checkpoint_has_rows_of_a_validation_of_its_own_weights_or_none(recipe
 
 
 @pytest.mark.parametrize(("steps", "best"), [(7, 1), (10, 0)], ids=["within an epoch", "without a best checkpoint"])
-def test_a_finished_run_keeps_its_validation_and_is_not_tested_twice(recipe: str, steps: int, best: int) -> None:
+def test_a_finished_run_keeps_its_validation_and_is_not_tested_twice(
+    recipe: str, steps: int, best: int, stopped: Stopped
+) -> None:
     words = ["--trainer.max_epochs=-1", f"--trainer.max_steps={steps}", f"--checkpoint.save_top_k={best}"]
     run = main(["fit", "--config", recipe, "--export_after_fit=false", *words]).run_dir
     told, before = json.loads((run / "metrics.json").read_text())["val"], events(run)
     (run / "metrics.json").unlink()  # as if the run had been killed before it was written
     main(["fit", "--ckpt_path=last"])
     assert json.loads((run / "metrics.json").read_text())["val"] == told
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", "--ckpt_path=last"])
-    assert stop.value.code == 0
+    stopped(["fit", "--ckpt_path=last"])
     after = events(run)
     tested = [name for name in before.keys() | after.keys() if name.startswith("test/")]
     assert tested
     assert [before.get(name) for name in tested] == [after.get(name) for name in tested]
 
 
-def test_a_config_may_be_edited_and_one_that_is_cut_short_is_refused(recipe: str, refused: Refused) -> None:
-    config = main(["fit", "--config", recipe, "--trainer.max_epochs=1", *NO_END]).run_dir / "config.yaml"
-    words = ["fit", "--ckpt_path=last", "--trainer.max_epochs=2"]
+def test_a_config_may_be_edited_and_one_that_is_cut_short_is_refused(ended: Path, refused: Refused) -> None:
+    config, words = ended / "config.yaml", ["fit", "--ckpt_path=last", "--trainer.max_epochs=5", *NO_END]
     text = config.read_text()
     for damaged in (text[:-9], text[:9]):
         config.write_text(damaged)
@@ -172,7 +161,7 @@ def test_a_config_may_be_edited_and_one_that_is_cut_short_is_refused(recipe: str
     assert main(words).model.learning_rate == 0.002
 
 
-def test_a_signal_that_is_passed_on_is_not_a_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_that_is_passed_on_is_not_a_second_one(monkeypatch: Patch) -> None:
     """A scheduler sends SIGTERM to a launcher, which sends it to its processes, and to these as well."""
     now = 100.0
     monkeypatch.setattr("lit_bert.callbacks.preemption.time.monotonic", lambda: now)

@@ -42,12 +42,6 @@ def test_older_results_keep_their_names(tmp_path: Path) -> None:
         path.touch()
 
 
-def test_a_root_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"--trainer.default_root_dir .*file: cannot be written"):
-        run_dir.create_run_dir(tmp_path / "file", "tiny")
-
-
 def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:
     held = run_dir.lock(tmp_path)
     with pytest.raises(UserError, match=r"another process trains in this folder \(it holds .lock\)"):
