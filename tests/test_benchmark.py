@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from conftest import Capture
 
 PATH = Path(__file__).parent.parent / "benchmarks" / "throughput.py"
 
@@ -29,7 +30,7 @@ def test_counts_sentences_tokens_and_padding_after_the_warm_up(throughput: Modul
     assert (record["train"], record["tokens"], record["padding_waste"]) == (6 / 4, 18 / 4, 0.25)
 
 
-def test_reports_medians_of_ratios(throughput: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_medians_of_ratios(throughput: ModuleType, tmp_path: Path, capsys: Capture) -> None:
     def rounds(**rates: float) -> list[dict[str, float]]:
         return [{name: rate * factor for name, rate in rates.items()} for factor in (1, 0.1, 3)]
 

@@ -45,16 +45,7 @@ def test_the_image_answers(trained: Path) -> None:
         pytest.skip("there is no container engine")
     build = [str(ENGINE), "build", "--quiet", str(ROOT)]
     image = subprocess.run(build, capture_output=True, text=True, check=True).stdout.strip()
-    options = [
-        "--rm",
-        "-d",
-        "-p",
-        "127.0.0.1::8000",
-        "-e",
-        "LIT_BERT_TOKEN=secret",
-        "-v",
-        f"{trained / 'export'}:/model:ro",
-    ]
+    options = ["--rm", "-d", "-p=127.0.0.1::8000", "-e=LIT_BERT_TOKEN=secret", f"-v={trained / 'export'}:/model:ro"]
     started = subprocess.run([str(ENGINE), "run", *options, image], capture_output=True, text=True, check=True)
     container = started.stdout.strip()
     try:

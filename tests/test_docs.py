@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Patch
 from transformers import TrainingArguments
 
 from lit_bert import compare, export, serve
@@ -67,7 +68,7 @@ def parses(words: list[str], **classes: Any) -> None:
     assert stop.value.code in (0, None), words
 
 
-def prepared(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def prepared(command: str, tmp_path: Path, monkeypatch: Patch) -> list[str]:
     """Return a command's words, with neither a checkpoint nor the config of a run, which are not there."""
     monkeypatch.chdir(ROOT)  # for configs/
     monkeypatch.setenv("LIT_BERT_RECIPE", "packaged.yaml: a test")
@@ -83,7 +84,7 @@ def prepared(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> l
 
 
 @pytest.mark.parametrize("command", commands(FRONT_DOOR, DOCS))
-def test_a_command_parses(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_parses(command: str, tmp_path: Path, monkeypatch: Patch) -> None:
     name, *words = words_of(command) or [""]
     if name == "study":
         monkeypatch.chdir(ROOT)
@@ -97,7 +98,7 @@ def test_a_command_parses(command: str, tmp_path: Path, monkeypatch: pytest.Monk
         parses([word for word in words if word != "--print_config"])
 
 
-def parses_in_module(name: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def parses_in_module(name: str, words: list[str], monkeypatch: Patch) -> None:
     parse = argparse.ArgumentParser.parse_args
 
     def stop(self: argparse.ArgumentParser, args: Any = None) -> None:
@@ -117,7 +118,7 @@ def test_a_target_of_make_exists(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", commands(r"python examples/own_loss\.py", [*DOCS, *EXAMPLES]))
-def test_a_command_of_an_example_parses(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_of_an_example_parses(command: str, tmp_path: Path, monkeypatch: Patch) -> None:
     import runpy
 
     words = prepared(command, tmp_path, monkeypatch)

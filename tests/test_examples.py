@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BAD, GOOD, events
+from conftest import BAD, GOOD, NO_END, Capture, Patch, events
 from lightning.pytorch import Trainer
+from models import piped
 from torch.nn import functional as F
-from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
+from transformers import AutoModel, AutoModelForSequenceClassification
 
 from lit_bert.callbacks.row_recorder import RowRecorder
 from lit_bert.cli import main
@@ -24,7 +25,7 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
 
 @pytest.fixture(autouse=True)
-def _quiet_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quiet_trainer(monkeypatch: Patch) -> None:
     """A Trainer without bar and summary, on the CPU, in scripts that make their own."""
     for name, value in (("ENABLE_PROGRESS_BAR", "False"), ("ENABLE_MODEL_SUMMARY", "False"), ("ACCELERATOR", "cpu")):
         monkeypatch.setenv(f"PL_TRAINER_{name}", value)
@@ -32,7 +33,7 @@ def _quiet_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def fitted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def fitted(monkeypatch: Patch) -> list[Any]:
     """The arguments of `Trainer.fit` of a script, the Trainer first, which has a `RowRecorder` as its last callback."""
     calls: list[Any] = []
     fit = Trainer.fit
@@ -47,7 +48,7 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(monkeypatch: Patch) -> Run:
     """Runs a script as `python examples/NAME WORDS`, and returns what it defines."""
 
     def run_script(name: str, *words: str) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def test_it_is_short_and_says_how_to_run_it(path: Path) -> None:
 
 def test_a_loss_of_ones_own_trains_and_is_an_option(run: Run, recipe: str) -> None:
     fit = ["fit", "--config", recipe, "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1"]
-    fit += ["--test_after_fit=false", "--export_after_fit=false"]
+    fit += NO_END
     runs = {}
     for smoothing in ("0.0", "0.5"):
         run("own_loss.py", *fit, f"--model.smoothing={smoothing}", f"--trainer.default_root_dir={smoothing}")
@@ -84,7 +85,7 @@ def test_a_loss_of_ones_own_trains_and_is_an_option(run: Run, recipe: str) -> No
     assert "smoothing: 0.5" in (runs["0.5"] / "config.yaml").read_text()
 
 
-def test_the_smoothed_loss(run: Run, tiny_bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_smoothed_loss(run: Run, tiny_bert: str, monkeypatch: Patch) -> None:
     monkeypatch.setattr("lit_bert.cli.main", lambda *args, **kwargs: None)
     model = run("own_loss.py")["SmoothedBertClassifier"](0.2, pretrained=tiny_bert)
     logits, labels = torch.tensor([[2.0, 0.0], [1.0, 3.0]]), torch.tensor([0, 0])
@@ -94,9 +95,7 @@ def test_the_smoothed_loss(run: Run, tiny_bert: str, monkeypatch: pytest.MonkeyP
     assert model.hparams["smoothing"] == 0.2
 
 
-def test_a_callback_of_ones_own_prints_the_hardest_sentence(
-    train: Run, fitted: list[Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_callback_of_ones_own_prints_the_hardest_sentence(train: Run, fitted: list[Any], capsys: Capture) -> None:
     train("own_callback.py", "--train_rows=33")
     trainer, _, data = fitted
     assert trainer.global_step == 4  # two steps an epoch, of up to 32 rows
@@ -127,11 +126,11 @@ def test_data_of_ones_own_trains_with_the_whole_command_line(run: Run, recipe: s
 
 
 def test_lora_trains_little_and_saves_what_a_pipeline_loads(
-    train: Run, tiny_bert: str, fitted: list[Any], capsys: pytest.CaptureFixture[str]
+    train: Run, tiny_bert: str, fitted: list[Any], capsys: Capture
 ) -> None:
     train("lora.py", "--rows=32", "--to=merged")
     assert "test/acc" in capsys.readouterr().out
-    trainer, model, data = fitted
+    trainer, _, data = fitted
     assert trainer.global_step == 3 * 2  # epochs, of 32 rows in batches of 16
     trained = sum(p.numel() for group in trainer.optimizers[0].param_groups for p in group["params"])
     adapters = 2 * 8 * (4 * (32 + 32) + 2 * (32 + 64))  # layers, rank, and both sides of six matrices
@@ -146,7 +145,4 @@ def test_lora_trains_little_and_saves_what_a_pipeline_loads(
 
     rows = trainer.callbacks[-1].rows["test"]
     texts, _ = data.texts("test", rows["index"])
-    answers = pipeline("text-classification", "merged", device="cpu", top_k=None)(texts)
-    scores = [{answer["label"]: answer["score"] for answer in classes} for classes in answers]
-    probs = torch.tensor([[score[name] for name in model.class_names] for score in scores])
-    torch.testing.assert_close(probs, rows["probs"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(piped("merged", texts), rows["probs"], atol=1e-5, rtol=0)

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from conftest import QUIET
+from equality import same
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningCLI
+from models import weights_of
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import (
@@ -29,12 +31,6 @@ from lit_bert import BertClassifier, RottenTomatoesDataModule, TextClassificatio
 from lit_bert.callbacks.row_recorder import RowRecorder
 from lit_bert.errors import UserError
 from lit_bert.evaluation.finish import evaluate
-
-
-@pytest.fixture
-def data(tiny_bert: str, reviews: Path) -> TextClassificationDataModule:
-    return TextClassificationDataModule(str(reviews), tiny_bert, batch_size=8)
-
 
 SCHEDULES: dict[str, Any] = {
     "onecycle": lambda sgd: torch.optim.lr_scheduler.OneCycleLR(sgd, [0.1, 0.2], total_steps=10),
@@ -68,9 +64,7 @@ class OwnOptimizer(BertClassifier):
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
-def test_an_optimizer_of_ones_own_keeps_its_learning_rates(
-    tiny_bert: str, data: Any, kind: str, tmp_path: Path
-) -> None:
+def test_an_own_optimizer_keeps_its_learning_rates(tiny_bert: str, data: Any, kind: str, tmp_path: Path) -> None:
     def trained(epochs: int, ckpt_path: Path | None = None) -> tuple[Trainer, OwnOptimizer]:
         model = OwnOptimizer(tiny_bert, learning_rate=7.0, weight_decay=7.0)
         model.kind = kind
@@ -175,8 +169,7 @@ def test_a_subclass_with_a_buffer_and_a_head_is_saved_and_loaded(tiny_bert: str,
     shutil.rmtree(folder)
     again = Weighted.load_from_checkpoint(tmp_path / "own.ckpt", weights_only=True)
     assert again.class_weights.tolist() == [1.0, 3.0]
-    for name, value in model.state_dict().items():
-        assert torch.equal(again.state_dict()[name], value), name
+    same(weights_of(again), weights_of(model))
     content = torch.load(tmp_path / "own.ckpt", weights_only=True)
     del content["state_dict"]["extra.bias"]
     torch.save(content, tmp_path / "less.ckpt")
@@ -268,7 +261,7 @@ class Frozen(BertClassifier):
 
 def test_layers_can_be_frozen_in_init(tiny_bert: str, data: Any) -> None:
     model = Frozen(pretrained=tiny_bert, learning_rate=0.01)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    before = weights_of(model)
     Trainer(max_epochs=1, **QUIET).fit(model, data)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"model.classifier.weight", "model.classifier.bias"}

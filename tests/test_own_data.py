@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BAD, GOOD, Refused
+from conftest import BAD, GOOD, NO_END, Capture, Patch, Refused, rows_of
 from transformers import pipeline
 
 from lit_bert import Predictor
@@ -22,22 +22,13 @@ def table(path: Path, rows: list[Any], *columns: str) -> str:
     return str(path)
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def labelled(count: int, good: Any = "pos", bad: Any = "neg") -> list[tuple[str, Any]]:
     texts = [*GOOD, *BAD]
     return [(f"{texts[row % len(texts)]} {row}", good if row % len(texts) < len(GOOD) else bad) for row in range(count)]
 
 
 def test_one_file_is_enough_and_test_and_predict_find_the_rows_that_were_held_out(
-    tiny_bert: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    refused: Refused,
+    tiny_bert: str, tmp_path: Path, monkeypatch: Patch, capsys: Capture, refused: Refused
 ) -> None:
     monkeypatch.setenv("LIT_BERT_RECIPE_OWN_DATA", "own_data_packaged.yaml: a test")
     file = table(tmp_path / "my reviews.csv", labelled(60))
@@ -92,10 +83,8 @@ def test_pairs_go_all_the_way(recipe: str, tmp_path: Path) -> None:
     words = [f"--input={file}", "--data.text_column=first", "--trainer.precision=32-true"]
     assert main(["predict", f"--ckpt_path={export}", *words]).run_dir == run
     predicted = rows_of(run / "predictions-pairs.csv")
-    assert [(row["text"], row["text_pair"], row["row"]) for row in predicted][:2] == [
-        (pairs[0][0], pairs[0][1], "1"),
-        (pairs[1][0], pairs[1][1], "2"),
-    ]
+    found = [(row["text"], row["text_pair"], row["row"]) for row in predicted]
+    assert found[:2] == [(*pairs[0][:2], "1"), (*pairs[1][:2], "2")]
     [prediction] = Predictor(export, precision="32-true")([(pairs[0][0], pairs[0][1])])
     theirs = pipeline("text-classification", str(export))({"text": pairs[0][0], "text_pair": pairs[0][1]})
     answer: Any = theirs[0] if isinstance(theirs, list) else theirs
@@ -104,7 +93,7 @@ def test_pairs_go_all_the_way(recipe: str, tmp_path: Path) -> None:
 
 
 def test_test_rows_without_a_label_are_predicted_and_not_tested(
-    recipe: str, reviews: Path, capsys: pytest.CaptureFixture[str], refused: Refused
+    recipe: str, reviews: Path, capsys: Capture, refused: Refused
 ) -> None:
     table(reviews / "test.csv", [(text, "") for text, _ in labelled(7)])
     run = main(["fit", "--config", recipe, *UNEXPORTED]).run_dir
@@ -121,16 +110,14 @@ def test_test_rows_without_a_label_are_predicted_and_not_tested(
 
 
 def test_a_name_is_the_folders_and_is_not_taken_twice(recipe: str, refused: Refused) -> None:
-    names = [
-        main(["fit", "--config", recipe, *UNEXPORTED, "--test_after_fit=false", "--name=mine"]).run_dir.name
-        for _ in range(2)
-    ]
-    assert names == ["mine", "mine-2"]
+    for name in ("mine", "mine-2"):
+        assert main(["fit", "--config", recipe, *QUICK, *NO_END, "--name=mine"]).run_dir.name == name
     assert "--name a/b" in refused(["fit", "--config", recipe, *QUICK, "--name=a/b"])
 
 
+@pytest.mark.usefixtures("pixels")
 def test_what_is_wrong_with_the_rows_is_said_and_stored(
-    recipe: str, reviews: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+    recipe: str, reviews: Path, capsys: Capture, recwarn: pytest.WarningsRecorder
 ) -> None:
     """Contradictions, leaks, and a class without rows to evaluate, of which no warning is shown."""
     rows = [*labelled(36), ("A leak!", "pos"), ("x y", "neg"), ("X Y", "pos")]

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from conftest import make_bert
 from jsonargparse import ArgumentParser
 from lightning.fabric.utilities import types
@@ -110,8 +109,3 @@ def test_that_of_transformers_exists(tmp_path: Path) -> None:
     assert config._attn_implementation in (None, "eager", "sdpa")
     config._attn_implementation = "eager"
     assert config._attn_implementation == "eager"
-
-
-@pytest.mark.parametrize("name", sorted(USED))
-def test_each_has_a_file(name: str) -> None:
-    assert all((ROOT / "lit_bert" / file).is_file() for file in USED[name])

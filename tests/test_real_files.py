@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
+from conftest import Capture
 from datasets import ClassLabel, Dataset, Features, Value
 from pyarrow import parquet
 
@@ -93,6 +94,9 @@ FILES: dict[str, tuple[str, str | bytes | Callable[[Path], None], Rows]] = {
         'text,label\n"<br />&amp; a ""fine"" film",pos\n<p>dull</p>,neg\n',
         [('<br />&amp; a "fine" film', "pos"), ("<p>dull</p>", "neg")],
     ),
+    "words for what is missing": ("a.csv", "text,label\nNA,pos\nnull,neg\n", [("NA", "pos"), ("null", "neg")]),
+    "a number": ("a.csv", "text,label\n2012,pos\ndull,neg\n", [("2012", "pos"), TWO[1]]),
+    "a long text": ("a.csv", "text,label\n" + "x" * 200_000 + ",pos\ndull,neg\n", [("x" * 200_000, "pos"), TWO[1]]),
     "emoji and a rare line break": (
         "a.csv",
         "text,label\nfine \U0001f600\u2028!,pos\ndull\x0b,neg\n",
@@ -108,6 +112,11 @@ FILES: dict[str, tuple[str, str | bytes | Callable[[Path], None], Rows]] = {
     "pandas' records": ("a.json", lambda path: FRAME.to_json(path, orient="records"), TWO),
     "pandas' lines": ("a.jsonl", lambda path: FRAME.to_json(path, orient="records", lines=True), TWO),
     "an indented array": ("a.json", lambda path: path.write_text(json.dumps(FRAME.to_dict("records"), indent=2)), TWO),
+    "an array after a byte order mark": (
+        "a.json",
+        '\ufeff[\n{"text":"a","label":1},\n{"text":"b","label":5}\n]',
+        STARS,
+    ),
     "truth values": ("a.jsonl", TRUTH, [("a", "true"), ("b", "false")]),
     # Parquet
     "pandas' Parquet": ("a.parquet", lambda path: FRAME.to_parquet(path), TWO),
@@ -147,29 +156,13 @@ def test_the_rows_and_labels_that_must_come_out(name: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        (
-            "a.tsv",
-            'text\tlabel\n"fi\nne"\tpos\ndull\tneg\n',
-            "line 2: a quoted text goes on in another line, but between",
-        ),
-        (
-            "a.tsv",
-            'label\ttext\npos\t"fi\nne"\nneg\tdull\n',
-            "line 3: a quoted text goes on in another line, but between",
-        ),
+        ("a.tsv", 'text\tlabel\n"fi\nne"\tpos\ndull\tneg\n', "line 2: a quoted text goes on in another line, but"),
+        ("a.tsv", 'label\ttext\npos\t"fi\nne"\nneg\tdull\n', "line 3: a quoted text goes on in another line, but"),
         ("a.tsv", 'label\ttext\tnote\npos\t"fi\tne"\n', "line 2: a quoted text has a tab in it"),
-        (
-            "a.tsv",
-            "text\tlabel\nfi\tne\tpos\n",
-            "line 2: 3 values, but the header names 2; in place of a tab in a text",
-        ),
+        ("a.tsv", "text\tlabel\nfi\tne\tpos\n", "line 2: 3 values, but the header names 2; in place of a tab in a"),
         ("a.csv", 'text,label\n"great fun" , he said,pos\n', "line 2: not CSV"),
         ("a.json", '{"text": {"0": "a"}, "label": {"1": "b"}}', "no column 'text'"),
-        (
-            "a.json",
-            '{"columns": ["text"], "index": [0], "data": [["a"]]}',
-            "no column 'text', only columns, index, data",
-        ),
+        ("a.json", '{"columns": ["text"], "index": [0], "data": []}', "no column 'text', only columns, index, data"),
     ],
 )
 def test_what_cannot_be_told_is_refused_with_its_line(name: str, content: str, message: str, tmp_path: Path) -> None:
@@ -246,7 +239,7 @@ FOLDERS: dict[str, tuple[list[str], dict[str, int], str]] = {
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_every_table_of_a_folder_is_used_or_told(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_table_of_a_folder_is_used_or_told(name: str, tmp_path: Path, capsys: Capture) -> None:
     files, expected, left_out = FOLDERS[name]
     for file in files:
         path = tmp_path / "data" / file

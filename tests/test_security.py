@@ -7,20 +7,23 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
+from conftest import Capture, Patch
+from models import changed as edited
 
 from lit_bert.cli import main
+from lit_bert.modeling.checkpoint import read_safely
 
 CODE = "open('ran', 'w').close()\nfrom transformers import BertConfig as Evil, BertTokenizerFast as EvilTokenizer\n"
+EVIL = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}
 
 
 @pytest.fixture(autouse=True)
-def _standard_input_says_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+def _standard_input_says_yes(monkeypatch: Patch) -> None:
     answers = io.TextIOWrapper(io.BytesIO(b"y\n" * 99))
     monkeypatch.setattr(sys, "stdin", answers)
 
 
-def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+def refused(words: list[str], capsys: Capture) -> str:
     """Run a command that must end with one line, before any code of others has run."""
     with pytest.raises(SystemExit) as stop:
         main(words)
@@ -41,20 +44,15 @@ def changed(source: str | Path, folder: Path, name: str, **entries: object) -> P
     return folder
 
 
-def test_code_in_a_model_folder_is_refused(
-    recipe: str, tiny_bert: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    evil = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}
-    model = changed(tiny_bert, tmp_path / "model", "config.json", **evil)
+def test_a_models_code_is_refused(recipe: str, tiny_bert: str, trained: Path, tmp_path: Path, capsys: Capture) -> None:
+    model = changed(tiny_bert, tmp_path / "model", "config.json", **EVIL)
     line = refused(["fit", "--config", recipe, f"--model.pretrained={model}"], capsys)
     assert "model type 'evil', which transformers does not have; code that comes with a model is never run" in line
-    export = changed(trained / "export", tmp_path / "export", "config.json", **evil)
+    export = changed(trained / "export", tmp_path / "export", "config.json", **EVIL)
     assert "'evil'" in refused(["predict", f"--ckpt_path={export}", "--input=-"], capsys)
 
 
-def test_code_of_a_tokenizer_is_not_run(
-    recipe: str, tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_code_of_a_tokenizer_is_not_run(recipe: str, tiny_bert: str, tmp_path: Path, capsys: Capture) -> None:
     evil = {"tokenizer_class": "EvilTokenizer", "auto_map": {"AutoTokenizer": [None, "evil.EvilTokenizer"]}}
     folder = changed(tiny_bert, tmp_path / "tokenizer", "tokenizer_config.json", **evil)
     folder = changed(folder, tmp_path / "model", "config.json", model_type="mobilebert")
@@ -66,23 +64,18 @@ def test_code_of_a_tokenizer_is_not_run(
 
 
 @pytest.mark.parametrize("command", ["fit", "test", "predict"])
-def test_code_in_a_checkpoint_is_refused(
-    best: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    content = torch.load(best, weights_only=True)
-    given, files = content["hyper_parameters"], content["tokenizer_files"]
-    config = {**given["encoder_config"], "model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}
-    torch.save({**content, "hyper_parameters": {**given, "encoder_config": config}}, tmp_path / "type.ckpt")
-    torch.save({**content, "tokenizer_files": {**files, "evil.py": CODE}}, tmp_path / "code.ckpt")
+def test_code_in_a_checkpoint_is_refused(best: Path, tmp_path: Path, command: str, capsys: Capture) -> None:
+    content = read_safely(best)
+    config = {**content["hyper_parameters"]["encoder_config"], **EVIL}
+    edited(best, tmp_path / "type.ckpt", model={"encoder_config": config})
+    edited(best, tmp_path / "code.ckpt", tokenizer_files={**content["tokenizer_files"], "evil.py": CODE})
     for name, reason in (("type", "model type 'evil'"), ("code", "refused, because it holds 'evil.py'")):
         assert reason in refused([command, f"--ckpt_path={tmp_path / name}.ckpt"], capsys)
     if command == "predict":
         assert "evil" in refused([command, f"--ckpt_path={tmp_path / 'type'}.ckpt", "--input=-"], capsys)
 
 
-def test_attention_kernels_named_by_a_config_are_not_fetched(
-    recipe: str, tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_kernels_of_a_config_are_not_fetched(recipe: str, tiny_bert: str, tmp_path: Path, capsys: Capture) -> None:
     folder = changed(tiny_bert, tmp_path / "model", "config.json", attn_implementation="evil/kernel")
     main(["fit", "--config", recipe, f"--model.pretrained={folder}", "--trainer.max_epochs=1"])
     assert "evil" not in capsys.readouterr().err
@@ -100,12 +93,8 @@ def test_a_config_beside_a_checkpoint_that_is_evaluated_calls_nothing(trained: P
     assert not list(Path().rglob("ran"))
 
 
-def test_a_checkpoint_names_no_class_to_import(
-    best: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = torch.load(best, weights_only=True)
-    content["hyper_parameters"]["optimizer"] = {"class_path": "evil.Optimizer", "init_args": {}}
-    torch.save(content, tmp_path / "evil.ckpt")
+def test_a_checkpoint_names_no_class_to_import(best: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch) -> None:
+    edited(best, tmp_path / "evil.ckpt", model={"optimizer": {"class_path": "evil.Optimizer", "init_args": {}}})
     (tmp_path / "evil.py").write_text("open('ran', 'w').close()\n")
     monkeypatch.syspath_prepend(tmp_path)
     main(["test", f"--ckpt_path={tmp_path}/evil.ckpt"])

@@ -2,30 +2,21 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
 import pytest
+from conftest import Capture, Patch, Refused
+from processes import free_port
 from served import until_waiting
 
 from lit_bert.serve import main
 
 
-@pytest.fixture
-def port() -> Iterator[int]:
-    handler = signal.getsignal(signal.SIGTERM)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        number = free.getsockname()[1]
-    yield number
-    signal.signal(signal.SIGTERM, handler)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_when_what_was_asked_is_answered(
-    number: signal.Signals, trained: Path, port: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_signal_ends_it_when_requests_are_answered(number: signal.Signals, trained: Path, capsys: Capture) -> None:
+    port = free_port()
     address, texts = f"http://127.0.0.1:{port}", {"texts": ["great fun"] * 64, "explain": True}
     transport = httpx2.HTTPTransport(retries=10)  # until it listens
     with httpx2.Client(base_url=address, timeout=60, transport=transport) as client, ThreadPoolExecutor(4) as pool:
@@ -56,17 +47,13 @@ def test_a_signal_ends_it_when_what_was_asked_is_answered(
         (["--host", "0.0.0.0"], "a server needs uvicorn: pip install -e '.[serve]' -c constraints.txt"),
     ],
 )
-def test_a_mistake_is_one_line(
-    words: list[str], message: str, port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mistake_is_one_line(words: list[str], message: str, monkeypatch: Patch, refused: Refused) -> None:
     if "pip" in message:
         monkeypatch.setenv("LIT_BERT_TOKEN", "x")
         monkeypatch.setitem(sys.modules, "uvicorn", None)
         monkeypatch.delitem(sys.modules, "lit_bert.inference.server", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         words = [str(taken.getsockname()[1]) if word == "taken" else word for word in words]
-        with pytest.raises(SystemExit) as stop:
-            main(["--ckpt_path", "nowhere", "--port", str(port), *words])
-    said = capsys.readouterr().err
-    assert (stop.value.code, said.count("\n")) == (2, 1)
+        said = refused(["--ckpt_path", "nowhere", "--port", str(free_port()), *words], command=main)
+    assert said.count("\n") == 1
     assert message in said

@@ -10,6 +10,7 @@ from conftest import QUIET
 from equality import same
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
+from models import weights_of
 
 from lit_bert import BertClassifier, TextClassificationDataModule
 from lit_bert.callbacks.cuda_graphs import CudaGraphs
@@ -64,5 +65,5 @@ def test_all_callbacks_in_any_order(tiny_bert: str, reviews: Path) -> None:
         assert {split: len(rows["labels"]) for split, rows in recorder.rows.items()} == {"train": 40, "val": 20}
         assert len(Path("labels.csv").read_text().splitlines()) == 41
         Path("labels.csv").unlink()
-        weights.append({key: value.clone() for key, value in model.state_dict().items()})
+        weights.append(weights_of(model))
     same(*weights)

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUIET
+from conftest import QUIET, Capture, Patch
+from equality import same
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BackboneFinetuning
+from models import Weights, close, weights_of
 
 from lit_bert import BertClassifier, TextClassificationDataModule
 from lit_bert.callbacks import cuda_graphs
@@ -65,24 +67,13 @@ def fit(
     model: LightningModule | None = None,
     batch_size: int = 16,
     **settings: Any,
-) -> dict[str, torch.Tensor]:
+) -> Weights:
     """Return the weights after two epochs of 40 rows, padded to 6 or 8 tokens."""
     data = TextClassificationDataModule(str(reviews), start, batch_size=batch_size, padding=[6, 8])
     model = model or BertClassifier(start, learning_rate=0.003)
-    settings = {
-        "max_epochs": 2,
-        "gradient_clip_val": 1.0,
-        "limit_val_batches": 0,
-        "callbacks": [*callbacks],
-        **settings,
-    }
-    Trainer(**{**QUIET, **settings}).fit(model, data)
-    return {name: value.cpu().clone() for name, value in model.state_dict().items() if "key.bias" not in name}
-
-
-def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    for name, value in one.items():
-        torch.testing.assert_close(other[name], value, atol=2e-5, rtol=1e-4, msg=name)
+    usual = {"max_epochs": 2, "gradient_clip_val": 1.0, "limit_val_batches": 0, "callbacks": [*callbacks]}
+    Trainer(**{**QUIET, **usual, **settings}).fit(model, data)
+    return weights_of(model)
 
 
 @pytest.mark.parametrize("settings", [{}, {"accumulate_grad_batches": 2}, {"accumulate_grad_batches": 3}], ids=str)
@@ -92,7 +83,7 @@ def test_it_follows_the_same_path(still_bert: str, reviews: Path, settings: dict
     [recording] = graphs.made
     assert set(recording.recorded) <= {(16, 6), (16, 8)}
     assert len(recording.recorded) == len(set(recording.recorded)) > 0
-    equal(fit(still_bert, reviews, **settings), with_graphs)
+    close(fit(still_bert, reviews, **settings), with_graphs)
 
 
 def test_parameters_that_are_unfrozen_are_trained(still_bert: str, reviews: Path) -> None:
@@ -101,7 +92,7 @@ def test_parameters_that_are_unfrozen_are_trained(still_bert: str, reviews: Path
 
     graphs = RecordingGraphs()
     with_graphs = fit(still_bert, reviews, graphs, unfreeze())
-    equal(fit(still_bert, reviews, unfreeze()), with_graphs)
+    close(fit(still_bert, reviews, unfreeze()), with_graphs)
     recorded = graphs.made[0].recorded
     assert len(recorded) > len(set(recorded))  # anew for the second epoch
 
@@ -109,15 +100,14 @@ def test_parameters_that_are_unfrozen_are_trained(still_bert: str, reviews: Path
 def test_a_step_with_two_forward_passes(still_bert: str, reviews: Path) -> None:
     class Twice(BertClassifier):
         def training_step(self, batch, batch_idx):
-            half = self(
-                **{**batch, "input_ids": batch["input_ids"].flip(0), "attention_mask": batch["attention_mask"].flip(0)}
-            )
+            flipped = {name: batch[name].flip(0) for name in ("input_ids", "attention_mask")}
+            half = self(**{**batch, **flipped})
             outputs = super().training_step(batch, batch_idx)
             return {**outputs, "loss": outputs["loss"] + half.pow(2).mean()}
 
     graphs = RecordingGraphs()
     with_graphs = fit(still_bert, reviews, graphs, model=Twice(still_bert, learning_rate=0.003))
-    equal(fit(still_bert, reviews, model=Twice(still_bert, learning_rate=0.003)), with_graphs)
+    close(fit(still_bert, reviews, model=Twice(still_bert, learning_rate=0.003)), with_graphs)
     assert graphs.made[0].recorded
 
 
@@ -138,9 +128,7 @@ def batch(width: int, rows: int = 2) -> dict[str, torch.Tensor]:
     return {"input_ids": torch.full((rows, width), 5), "attention_mask": torch.ones(rows, width, dtype=torch.long)}
 
 
-def test_small_batches_and_too_many_shapes_are_computed_without(
-    still_bert: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_small_batches_and_too_many_shapes_are_computed_without(still_bert: str, monkeypatch: Patch) -> None:
     monkeypatch.setattr(cuda_graphs, "MOST_SHAPES", 2)
     forward = forward_of(still_bert)
     for width in (4, 5, 6, 4):
@@ -158,9 +146,7 @@ def test_a_second_backward_pass_is_refused(still_bert: str) -> None:
         loss.backward()
 
 
-def test_a_model_that_cannot_be_recorded_is_trained_without(
-    still_bert: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_recorded_is_trained_without(still_bert: str, monkeypatch: Patch, capsys: Capture) -> None:
     def fail(*args: object) -> None:
         raise RuntimeError("it waits for the GPU")
 
@@ -193,15 +179,14 @@ def test_batches_have_few_lengths_on_a_gpu_alone(padding: Any, on_gpu: bool, len
     ids=str,
 )
 def test_on_a_gpu_the_path_is_the_same_to_the_last_bit(
-    tiny_bert: str, reviews: Path, capsys: pytest.CaptureFixture[str], settings: dict[str, Any]
+    tiny_bert: str, reviews: Path, capsys: Capture, settings: dict[str, Any]
 ) -> None:
     weights = []
     for callbacks in ([CudaGraphs()], []):
         torch.manual_seed(0)
         weights.append(fit(tiny_bert, reviews, *callbacks, accelerator="gpu", **settings))
     assert "graphs" not in capsys.readouterr().out
-    for name, value in weights[0].items():
-        assert torch.equal(value, weights[1][name]), name
+    same(*weights)
 
 
 @on_a_gpu
@@ -216,6 +201,5 @@ def test_on_a_gpu_no_step_waits_for_it(tiny_bert: str, reviews: Path) -> None:
         def on_train_epoch_end(self):
             torch.cuda.set_sync_debug_mode("default")
 
-    fit(
-        tiny_bert, reviews, CudaGraphs(), model=Watched(tiny_bert), batch_size=8, accelerator="gpu", log_every_n_steps=7
-    )
+    options: dict[str, Any] = {"batch_size": 8, "accelerator": "gpu", "log_every_n_steps": 7}
+    fit(tiny_bert, reviews, CudaGraphs(), model=Watched(tiny_bert), **options)

@@ -4,7 +4,7 @@ import csv
 import signal
 from pathlib import Path
 
-import pytest
+from conftest import Capture, Stopped, rows_of
 from steps import SIGNALS, Rows, rows_of_steps  # noqa: F401
 
 from lit_bert.cli import main
@@ -21,11 +21,10 @@ def with_wrong_labels(folder: Path) -> None:
 
 
 def review(run: Path) -> list[dict[str, str]]:
-    with (run / "likely_wrong_labels.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    return rows_of(run / "likely_wrong_labels.csv")
 
 
-def test_wrong_labels_come_first(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_labels_come_first(recipe: str, tmp_path: Path, capsys: Capture) -> None:
     with_wrong_labels(tmp_path / "reviews")
     run = main(["fit", "--config", recipe, "--trainer.max_epochs=6"]).run_dir
     rows = review(run)
@@ -36,11 +35,10 @@ def test_wrong_labels_come_first(recipe: str, tmp_path: Path, capsys: pytest.Cap
     assert "labels   " in capsys.readouterr().out
 
 
-def test_a_resumed_run_ranks_as_one_that_was_not(recipe: str, tmp_path: Path, rows: Rows) -> None:
+def test_a_resumed_run_ranks_as_one_that_was_not(recipe: str, tmp_path: Path, rows: Rows, stopped: Stopped) -> None:
     with_wrong_labels(tmp_path / "reviews")
     whole = main(["fit", "--config", recipe]).run_dir
     SIGNALS[7] = signal.SIGTERM  # within the second epoch
-    with pytest.raises(SystemExit):
-        main(["fit", "--config", recipe, "--name=other"])
+    stopped(["fit", "--config", recipe, "--name=other"], 143)
     main(["fit", "--ckpt_path=runs/other/checkpoints/last.ckpt"])
     assert review(Path("runs/other")) == review(whole)

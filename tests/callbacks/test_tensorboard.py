@@ -5,11 +5,10 @@ from typing import Any, cast
 
 import pytest
 import torch
-from conftest import QUIET
+from conftest import QUIET, accumulated
 from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from tensorboard.util import tensor_util
 from torch import Tensor
@@ -20,12 +19,6 @@ from lit_bert.cli import main
 from lit_bert.modeling.outputs import SplitOutputs
 
 FIGURES = ["ROC", "confusion matrix", "coverage", "precision and recall", "reliability", "slices"]
-
-
-def accumulated(run: Path) -> EventAccumulator:
-    accumulator = EventAccumulator(str(run), size_guidance={"tensors": 0, "images": 0, "scalars": 0})
-    accumulator.Reload()
-    return accumulator
 
 
 # --- of a whole run ---------------------------------------------------------------------------------------------------
@@ -84,13 +77,13 @@ def test_without_tensorboard_a_run_ends_all_the_same(recipe: str) -> None:
     assert not list(cli.run_dir.glob("events*"))
 
 
-def test_a_resumed_run_is_laid_out_once(recipe: str) -> None:
-    run = main(["fit", "--config", recipe]).run_dir
-    main(["fit", "--ckpt_path=last", "--trainer.max_epochs=3"])
-    events = accumulated(run)
+@pytest.mark.usefixtures("pixels")
+def test_a_resumed_run_is_laid_out_once(ended: Path) -> None:
+    main(["fit", "--ckpt_path=last", "--trainer.max_epochs=5"])
+    events = accumulated(ended)
     assert len(events.Tensors(metadata.CONFIG_SUMMARY_TAG)) == 1
-    assert [event.step for event in events.Images("val/ROC")] == [15]
-    assert sorted(path.name for path in run.glob("export*")) == ["export", "export-2"]
+    assert [event.step for event in events.Images("val/ROC")] == [25]
+    assert sorted(path.name for path in ended.glob("export*")) == ["export", "export-2"]
 
 
 # --- of its parts -----------------------------------------------------------------------------------------------------

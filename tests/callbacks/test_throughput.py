@@ -1,20 +1,15 @@
 from pathlib import Path
 
 import pytest
-from conftest import events
+from conftest import NO_END, Capture, events
 
-from lit_bert.callbacks import throughput
 from lit_bert.cli import main
 from lit_bert.run import hardware
 
 
 @pytest.mark.parametrize("frozen", [0, 1])
-def test_counts_the_tokens_the_padding_and_the_arithmetic_of_an_epoch(
-    recipe: str, frozen: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(throughput, "measure_matmul_gflops", lambda device, bf16: 100.0)
-    words = ["--trainer.max_epochs=1", "--test_after_fit=false", "--export_after_fit=false"]
-    cli = main(["fit", "--config", recipe, *words, f"--model.frozen_layers={frozen}"])
+def test_counts_tokens_padding_and_arithmetic_of_an_epoch(recipe: str, frozen: int, capsys: Capture) -> None:
+    cli = main(["fit", "--config", recipe, "--trainer.max_epochs=1", *NO_END, f"--model.frozen_layers={frozen}"])
     real = computed = 0
     for batch in cli.datamodule.train_dataloader():
         real += int((batch["input_ids"] != 0).sum())

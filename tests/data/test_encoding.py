@@ -8,7 +8,6 @@ from transformers import AutoTokenizer
 
 from lit_bert.data.collate import collate
 from lit_bert.data.encoding import TextEncoder
-from lit_bert.errors import UserError
 
 CLS, SEP = 2, 3
 
@@ -33,11 +32,6 @@ def test_head_and_tail(tokenizer: Any) -> None:
     assert encode([LONG])["input_ids"] == [[*ids[:2], *ids[-4:]]]
     assert encode.counts()["cut_rows"] == 1
     assert encode.counts()["cut_tokens"] == (len(ids) - 6) / len(ids)
-
-
-def test_another_way_is_refused(tokenizer: Any) -> None:
-    with pytest.raises(UserError, match=r"--data.long_text windows: it must be head or head_tail; train with one of"):
-        TextEncoder(tokenizer, 6, "windows")  # type: ignore[arg-type]
 
 
 def test_pairs(tokenizer: Any) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import Patch
 from hub import Hub
 
 from lit_bert.data import dataset
@@ -61,7 +62,7 @@ def test_a_gated_an_unknown_and_a_misspelt_repository(hub: Hub) -> None:
         dataset.fetch("some/data")
 
 
-def test_a_hub_that_accepts_and_never_answers(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_accepts_and_never_answers(hub: Hub, monkeypatch: Patch) -> None:
     hub.silent = True
     monkeypatch.setattr("lit_bert.data.hub.HUB_SECONDS", 0.2)
     with pytest.raises(TimeoutError, match=r"no answer within 0.2 s"):

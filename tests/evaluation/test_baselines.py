@@ -1,5 +1,4 @@
-import pytest
-from conftest import BAD, GOOD
+from conftest import BAD, GOOD, Patch
 
 from lit_bert.evaluation import baselines
 
@@ -10,17 +9,15 @@ def test_majority_is_the_most_frequent_class_of_training() -> None:
 
 def test_linear_tells_words_apart() -> None:
     texts, labels = [*GOOD, *BAD], [1] * 5 + [0] * 5
-    assert [preds.tolist() for preds in baselines.linear(texts, labels, ["great", "awful"], ["a stupid film"])] == [
-        [1, 0],
-        [0],
-    ]
+    found = baselines.linear(texts, labels, ["great", "awful"], ["a stupid film"])
+    assert [preds.tolist() for preds in found] == [[1, 0], [0]]
 
 
 def test_linear_of_one_class_is_that_class() -> None:
     assert baselines.linear(GOOD, [1] * 5, ["awful"])[0].tolist() == [1]
 
 
-def test_linear_sees_no_more_rows_than_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linear_sees_no_more_rows_than_it_says(monkeypatch: Patch) -> None:
     monkeypatch.setattr(baselines, "MAX_TRAIN_ROWS", 4)
     texts = [*(f"good{n}" for n in range(50)), *(f"bad{n}" for n in range(50))]
     [preds] = baselines.linear(texts, [1] * 50 + [0] * 50, texts)

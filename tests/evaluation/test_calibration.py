@@ -66,7 +66,6 @@ def test_calibration_is_of_test_rows_with_the_temperature_of_validation_rows() -
     probs, labels = outputs["test"]["probs"], outputs["test"]["labels"]
     assert metrics["temperature"] == pytest.approx(3, rel=0.05)
     assert metrics["test_ece"] == expected_calibration_error(probs, labels)
-    assert metrics["test_ece_calibrated"] == expected_calibration_error(
-        apply_temperature(probs, metrics["temperature"]), labels
-    )
+    calibrated = apply_temperature(probs, metrics["temperature"])
+    assert metrics["test_ece_calibrated"] == expected_calibration_error(calibrated, labels)
     assert metrics["test_ece_calibrated"] < metrics["test_ece"]

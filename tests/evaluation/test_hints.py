@@ -32,11 +32,7 @@ def results(acc: float = 0.8, majority: float = 0.5, linear: float = 0.7, predic
         (results(acc=0.4), {}, ["always answering the most frequent class is right more often", "TF-IDF is better"]),
         (results(linear=0.0, predicted=(10, 0)), {}, ["every test row is predicted as 'bad'"]),
         (results(linear=0.0, predicted=(0, 10)), {}, ["--model.class_weights balanced"]),
-        (
-            results(),
-            {"best_epoch": 3},
-            ["in the last epoch; more may help (--trainer.max_epochs 6)"],
-        ),
+        (results(), {"best_epoch": 3}, ["in the last epoch; more may help (--trainer.max_epochs 6)"]),
         (results(), {"best_epoch": 3, "stopped_early": True}, []),
         (results(), {"best_epoch": 3, "loss_rose": True}, []),
         (results(), {"best_epoch": 1, "epochs": 1}, []),

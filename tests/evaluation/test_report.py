@@ -1,9 +1,8 @@
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import Capture
 from rich.console import Console
 
 from lit_bert.evaluation import report
@@ -15,7 +14,7 @@ def results(preds: torch.Tensor, labels: torch.Tensor, names: list[str]) -> dict
     return split_metrics({"preds": preds, "probs": probs, "labels": labels, "loss": torch.zeros(len(labels))}, names)
 
 
-def test_tables_fit_a_terminal_and_show_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_fit_a_terminal_and_show_names_as_they_are(capsys: Capture) -> None:
     preds, labels = torch.tensor([0, 0, 1, 1] * 3000), torch.tensor([0, 1, 1, 1] * 3000)
     names = ["[/INST]", "[other]"]
     metrics = results(preds, labels, names)
@@ -27,16 +26,10 @@ def test_tables_fit_a_terminal_and_show_names_as_they_are(capsys: pytest.Capture
         assert name in said
 
 
-def test_results_go_to_standard_output_by_default(capsys: pytest.CaptureFixture[str]) -> None:
-    preds = labels = torch.tensor([0, 1])
-    report.print_results({"test": results(preds, labels, ["no", "yes"])})
-    assert "class (test)" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     "name", ["a class with a name that is longer than any table", "\u4e2d\u6587" * 20, "a\nb" * 30]
 )
-def test_long_names_are_cut_and_numbers_are_not(capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_long_names_are_cut_and_numbers_are_not(capsys: Capture, name: str) -> None:
     classes = {"rows": 1_234_567, "predicted": 1, "f1": 0.25}
     classes |= dict.fromkeys(("precision", "recall", "recall_low", "recall_high"), 0.5)
     metrics = results(torch.tensor([0, 1]), torch.tensor([0, 1]), ["a", "b"])
@@ -47,7 +40,7 @@ def test_long_names_are_cut_and_numbers_are_not(capsys: pytest.CaptureFixture[st
     assert line.split()[-7:] == ["1,234,567", "0.5000", "0.5000", "0.5000", "to", "0.5000", "0.2500"]
 
 
-def test_of_many_classes_the_worst_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_many_classes_the_worst_are_printed(capsys: Capture) -> None:
     labels = torch.arange(50).repeat(20)
     preds = labels.clone()
     for number in range(30, 45):  # of these more and more rows are wrong
@@ -60,8 +53,3 @@ def test_of_many_classes_the_worst_are_printed(capsys: pytest.CaptureFixture[str
     assert len(said[said.index("class (test)") :].splitlines()) <= 20
     assert "balanced accuracy" in said
     assert "(of the 50 of 51 classes that have rows)" in said
-
-
-def test_json_is_written(tmp_path: Path) -> None:
-    report.write_json(tmp_path / "new" / "metrics.json", {"acc": 0.5})
-    assert json.loads((tmp_path / "new" / "metrics.json").read_text()) == {"acc": 0.5}

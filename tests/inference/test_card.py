@@ -9,9 +9,7 @@ from lit_bert.modeling.checkpoint import Checkpoint
 METRICS = {"rows": 1066, "acc": 0.8, "acc_low": 0.75, "acc_high": 0.85, "f1": 0.79, "ece": 0.1234}
 
 
-def render(
-    metrics: dict[str, Any], calibration: dict[str, float] | None = None, optimizer: Any = None, **data: Any
-) -> str:
+def render(metrics: dict[str, Any], calibration: Any = None, optimizer: Any = None, **data: Any) -> str:
     model = {"pretrained": "packaged", "learning_rate": 5e-5, "weight_decay": 0.0, "optimizer": optimizer}
     data = {"dataset": "packaged", "batch_size": 32, "max_length": None, **data}
     checkpoint = Checkpoint(Path("a.ckpt"), {}, model, {}, data_hyper_parameters=data, epoch=2, global_step=801)
@@ -30,15 +28,8 @@ def test_a_card_says_what_the_model_is_how_it_was_made_and_how_good_it_is() -> N
         "| test | 1,066 | 0.8000 | 0.7500 to 0.8500 | 0.7900 | 0.1234 |",
     ]
     assert lines[table + 5].startswith("Its logits are divided by 1.500: temperature scaling, ")
-    recipe = lines.index("- learning_rate: 5e-05")
-    assert lines[recipe - 1 : recipe + 5] == [
-        "",
-        "- learning_rate: 5e-05",
-        "- weight_decay: 0.0",
-        "- batch_size: 32",
-        "- epochs: 3, optimizer steps: 801",
-        "",
-    ]
+    recipe = "- learning_rate: 5e-05\n- weight_decay: 0.0\n- batch_size: 32\n- epochs: 3, optimizer steps: 801"
+    assert f"\n\n{recipe}\n\n" in content
     assert "Rotten Tomatoes: single sentences of English film reviews" in content
     assert ", with AdamW and a learning rate that falls linearly to 0. " in content
     assert "lit_bert " in lines[-1]

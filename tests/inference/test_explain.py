@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import Patch
+from models import changed
 from tokenizers import models, pre_tokenizers
 
 from lit_bert import Predictor
@@ -19,12 +21,9 @@ from lit_bert.modeling.checkpoint import read_safely
 
 def retrained(path: Path, to: Path, **data: Any) -> Path:
     """A checkpoint whose data module was made with other settings, and whose classifier is surer of its answers."""
-    content = read_safely(path)
-    content["state_dict"] = {name: value.clone() for name, value in content["state_dict"].items()}
-    content["state_dict"]["model.classifier.weight"] *= 40
-    content["datamodule_hyper_parameters"] |= data
-    torch.save(content, to)
-    return to
+    weights = read_safely(path)["state_dict"]
+    surer = {"model.classifier.weight": 40 * weights["model.classifier.weight"]}
+    return changed(path, to, data=data, state_dict={**weights, **surer})
 
 
 def change(predictor: Predictor, text: str | tuple[str, str]) -> float:
@@ -101,14 +100,13 @@ def test_predict_writes_words_and_what_they_add(best: Path) -> None:
     rows = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     assert [row["words"] for row in rows] == [["great", "fun"], None, ["awful"]]
     assert (rows[1]["attributions"], rows[1]["attribution_error"]) == (None, None)
-    for row, why in zip(
-        (rows[0], rows[2]), Predictor(best, precision="32-true").explain(["great fun", "awful"]), strict=True
-    ):
+    expected = Predictor(best, precision="32-true").explain(["great fun", "awful"])
+    for row, why in zip((rows[0], rows[2]), expected, strict=True):
         assert row["attributions"] == pytest.approx([word.score for word in why.words], abs=1e-5)
         assert row["attribution_error"] == pytest.approx(why.error, abs=1e-5)
 
 
-def test_without_captum_it_says_what_to_install(best: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_captum_it_says_what_to_install(best: Path, monkeypatch: Patch) -> None:
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     with pytest.raises(UserError, match=r"explain: install what it needs with pip install '.\[explain\]'"):
         Predictor(best).explain(["great fun"])

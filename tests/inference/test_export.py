@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BAD, GOOD
+from conftest import BAD, GOOD, Capture, Patch, Refused
 from huggingface_hub import ModelCard
+from models import changed, piped
 from safetensors import SafetensorError
 from test_predictor import expected
-from transformers import BertForSequenceClassification, pipeline
+from transformers import BertForSequenceClassification
 
 from lit_bert.errors import UserError
 from lit_bert.evaluation.calibration import apply_temperature, expected_calibration_error, fit_temperature
@@ -24,9 +25,7 @@ from lit_bert.modeling.checkpoint import Checkpoint, read_safely
 
 def probabilities(folder: Path) -> torch.Tensor:
     """What `transformers` alone says of some sentences."""
-    classify = pipeline("text-classification", str(folder), top_k=None, batch_size=4, device="cpu")
-    rows = [{of["label"]: of["score"] for of in row} for row in classify([*GOOD, *BAD])]
-    return torch.tensor([[row["neg"], row["pos"]] for row in rows])
+    return piped(folder, [*GOOD, *BAD])
 
 
 def own(path: Path) -> torch.Tensor:
@@ -36,20 +35,13 @@ def own(path: Path) -> torch.Tensor:
 
 def test_fit_exports_what_the_pipeline_loads_and_answers_as_the_module_does(trained: Path, best: Path) -> None:
     folder = trained / "export"
-    assert sorted(file.name for file in folder.iterdir()) == [
-        "README.md",
-        "config.json",
-        "model.safetensors",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    ]
+    names = ["README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    assert sorted(file.name for file in folder.iterdir()) == names
     assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {(folder / "README.md").stat().st_mode & 0o777}
     torch.testing.assert_close(probabilities(folder), own(best), rtol=0, atol=1e-6)
     config = json.loads((folder / "config.json").read_text())
-    assert (config["id2label"], config["architectures"]) == (
-        {"0": "neg", "1": "pos"},
-        ["BertForSequenceClassification"],
-    )
+    assert config["id2label"] == {"0": "neg", "1": "pos"}
+    assert config["architectures"] == ["BertForSequenceClassification"]
 
 
 def test_the_card_has_metadata_for_the_hub_and_the_figures_of_the_run(trained: Path, best: Path) -> None:
@@ -78,10 +70,8 @@ def test_the_card_has_metadata_for_the_hub_and_the_figures_of_the_run(trained: P
     ],
 )
 def test_the_card_names_where_it_comes_from(best: Path, start: str, data: str, base_model: str, dataset: str) -> None:
-    content = read_safely(best)
-    content["hyper_parameters"]["pretrained"], content["datamodule_hyper_parameters"]["dataset"] = start, data
-    torch.save(content, "a.ckpt")
-    export.export(Path("a.ckpt"), Path("out"), {})
+    path = changed(best, "a.ckpt", model={"pretrained": start}, data={"dataset": data})
+    export.export(path, Path("out"), {})
     card = ModelCard.load("out/README.md")
     licence = "apache-2.0" if data == "packaged" else None  # that of data of one's own is not known
     assert (card.data.base_model, card.data.datasets, card.data.license) == (base_model, [dataset], licence)
@@ -89,7 +79,7 @@ def test_the_card_names_where_it_comes_from(best: Path, start: str, data: str, b
     assert "It was not evaluated." in card.text
     assert ("sentiment" in card.text) is (data == "packaged")
     Path(start.partition("@")[0]).mkdir(parents=True)  # what has that name here is another
-    export.export(Path("a.ckpt"), Path("again"), {})
+    export.export(path, Path("again"), {})
     assert ModelCard.load("again/README.md").data.base_model == (None if start.startswith("google") else base_model)
 
 
@@ -101,7 +91,7 @@ def overconfident(rows: int, sharpness: float) -> dict[str, torch.Tensor]:
     return {"probs": (sharpness * logits).softmax(dim=-1), "labels": labels}
 
 
-def with_validation(monkeypatch: pytest.MonkeyPatch, rows: dict[str, torch.Tensor]) -> None:
+def with_validation(monkeypatch: Patch, rows: dict[str, torch.Tensor]) -> None:
     """Let checkpoints have these validation rows."""
     read = Checkpoint.read
     monkeypatch.setattr(export.Checkpoint, "read", lambda path: replace(read(path), val_outputs=rows))
@@ -115,18 +105,14 @@ def with_validation(monkeypatch: pytest.MonkeyPatch, rows: dict[str, torch.Tenso
     ],
     ids=["at its limit", "no gain"],
 )
-def test_calibration_that_does_not_help_is_refused(
-    rows: dict[str, torch.Tensor], best: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_calibration_without_gain_is_refused(rows: dict[str, torch.Tensor], best: Path, monkeypatch: Patch) -> None:
     with_validation(monkeypatch, rows)
     with pytest.raises(UserError, match="--calibrate: it would not help"):
         export.export(best, Path("out"), {}, calibrate=True)
     assert not Path("out").exists()
 
 
-def test_calibration_is_folded_into_the_last_layer(
-    best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_calibration_is_folded_into_a_layer(best: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture) -> None:
     rows = overconfident(500, 2.0)
     with_validation(monkeypatch, rows)
     temperature = fit_temperature(rows["probs"], rows["labels"])
@@ -193,9 +179,7 @@ def test_figures_of_another_checkpoint_are_not_taken(trained: Path, best: Path, 
         OSError(errno.ENOSPC, "No space left on device"),
     ],
 )
-def test_a_full_disk_is_explained_and_leaves_nothing(
-    best: Path, tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_told_and_nothing_left(best: Path, tmp_path: Path, error: Exception, monkeypatch: Patch) -> None:
     def full(*args: Any, **kwargs: Any) -> None:
         raise error
 
@@ -207,10 +191,9 @@ def test_a_full_disk_is_explained_and_leaves_nothing(
 
 
 def test_the_best_checkpoint_of_the_newest_run_is_exported(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path, monkeypatch: Patch, refused: Refused
 ) -> None:
     monkeypatch.chdir(trained.parents[1])
     run_export(["--ckpt_path", "best", "--to", str(tmp_path / "out")])
     assert "| test | 30 |" in (tmp_path / "out" / "README.md").read_text()
-    with pytest.raises(SystemExit):
-        run_export(["--ckpt_path", "worst", "--to", str(tmp_path / "again")])
+    refused(["--ckpt_path", "worst", "--to", str(tmp_path / "again")], command=run_export)

@@ -8,14 +8,14 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
-from conftest import BAD, GOOD
+from conftest import BAD, GOOD, Capture, Patch, Refused
+from models import changed
 
 from lit_bert import Predictor
 from lit_bert.errors import UserError
 from lit_bert.export import main as run_export
 from lit_bert.inference import export
 from lit_bert.inference.onnx import INT8, ONNX
-from lit_bert.modeling.checkpoint import read_safely
 from lit_bert.modeling.tokenizer import load_tokenizer
 
 TEXTS = [*GOOD, *BAD, "great fun " * 12]
@@ -42,9 +42,7 @@ def expected(path: Path, texts: list[Any]) -> torch.Tensor:
     return torch.tensor([list(answer.probs.values()) for answer in Predictor(path, "cpu", "32-true")(texts)])
 
 
-def test_both_files_are_written_judged_and_answer_as_the_model_does(
-    best: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_both_files_are_written_judged_and_answer_as_the_model_does(best: Path, capfd: Capture) -> None:
     run_export(["--ckpt_path", str(best), "--to", "out", "--onnx", "--int8"])
     said = capfd.readouterr()
     assert "onnx     largest difference of a probability from PyTorch: " in said.out
@@ -59,17 +57,15 @@ def test_both_files_are_written_judged_and_answer_as_the_model_does(
 
 
 def test_int8_that_loses_more_than_a_point_is_refused_unless_it_is_forced(
-    best: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    best: Path, monkeypatch: Patch, refused: Refused
 ) -> None:
     monkeypatch.setattr(export, "write_onnx", lambda *_: 0.0)
     monkeypatch.setattr(export, "quantize", lambda source, path: (source.touch(), path.touch()))
     loss = {"rows": 1000, "before": 0.9, "after": 0.8}
     monkeypatch.setattr(export, "compare_accuracy", lambda *_: loss)
     words = ["--ckpt_path", str(best), "--to", "out", "--int8"]
-    with pytest.raises(SystemExit):
-        run_export(words)
     message = "error: --int8: it loses 10.0 points of accuracy (on 1,000 validation rows 0.9000 before, 0.8000 after);"
-    assert message in capsys.readouterr().err
+    assert message in refused(words, command=run_export)
     assert not Path("out").exists()
     run_export([*words, "--force"])
     assert "its accuracy is 0.8000, that of the weights in float32 0.9000" in Path("out/README.md").read_text()
@@ -77,20 +73,11 @@ def test_int8_that_loses_more_than_a_point_is_refused_unless_it_is_forced(
 
 
 def test_files_for_pairs_tell_the_two_texts_apart(best: Path, tmp_path: Path) -> None:
-    content = read_safely(best)
-    content["datamodule_hyper_parameters"]["text_pair_column"] = "other"
-    torch.save(content, tmp_path / "pairs.ckpt")
-    export.export(tmp_path / "pairs.ckpt", tmp_path / "out", {}, onnx=True)
+    path = changed(best, tmp_path / "pairs.ckpt", data={"text_pair_column": "other"})
+    export.export(path, tmp_path / "out", {}, onnx=True)
     first, second = ["great fun", "great"], ["awful", "fun awful"]
-    wanted = expected(tmp_path / "pairs.ckpt", list(zip(first, second, strict=True)))
+    wanted = expected(path, list(zip(first, second, strict=True)))
     torch.testing.assert_close(probabilities(tmp_path / "out" / ONNX, first, second), wanted, rtol=0, atol=1e-5)
-
-
-def test_force_is_for_int8(best: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        run_export([f"--ckpt_path={best}", "--to=out", "--force"])
-    assert stop.value.code == 2
-    assert "--force: it is for --int8; leave it out, or add --int8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -101,13 +88,11 @@ def test_force_is_for_int8(best: Path, capsys: pytest.CaptureFixture[str]) -> No
     ],
 )
 def test_rows_that_cannot_judge_int8(
-    best: Path, tmp_path: Path, option: str, value: Any, message: str, monkeypatch: pytest.MonkeyPatch
+    best: Path, tmp_path: Path, option: str, value: Any, message: str, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(export, "write_onnx", lambda *_: 0.0)
     monkeypatch.setattr(export, "quantize", lambda *_: None)
-    content = read_safely(best)
-    content["datamodule_hyper_parameters"][option] = value
-    torch.save(content, tmp_path / "own.ckpt")
+    path = changed(best, tmp_path / "own.ckpt", data={option: value})
     with pytest.raises(UserError, match=message):
-        export.export(tmp_path / "own.ckpt", tmp_path / "out", {}, int8=True)
+        export.export(path, tmp_path / "out", {}, int8=True)
     assert not (tmp_path / "out").exists()

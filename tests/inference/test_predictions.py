@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import Capture
 from datasets import ClassLabel, Dataset, Features, Value
 
 from lit_bert.errors import UserError
@@ -84,7 +85,7 @@ def test_what_is_no_plain_file_is_written_to_and_not_replaced(tmp_path: Path) ->
 
 
 @pytest.fixture
-def stdout_to(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[[int], object]]:
+def stdout_to(capfd: Capture) -> Iterator[Callable[[int], object]]:
     """A function that lets standard output go to an open file, for the length of a test."""
     saved = os.dup(1)
     yield lambda descriptor: os.dup2(descriptor, 1)

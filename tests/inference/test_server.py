@@ -10,6 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 import torch
+from conftest import Capture, Patch
+from models import changed
 from served import held, serving, until_waiting
 
 from lit_bert import Predictor
@@ -17,7 +19,6 @@ from lit_bert.errors import UserError
 from lit_bert.inference import batcher, schema, server
 from lit_bert.inference.batcher import Batcher
 from lit_bert.inference.predictor import Prediction
-from lit_bert.modeling.checkpoint import read_safely
 
 TOKEN = "a-token_1"
 
@@ -35,13 +36,11 @@ def client(model: Batcher) -> Iterator[httpx2.Client]:
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    handler = signal.getsignal(signal.SIGTERM)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener
-    signal.signal(signal.SIGTERM, handler)
 
 
-def test_answers_are_the_predictors(client: httpx2.Client, model: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_are_the_predictors(client: httpx2.Client, model: Batcher, monkeypatch: Patch) -> None:
     texts = ["great fun", "awful"]
     answers = client.post("/predict", json={"texts": texts, "explain": True}).json()["predictions"]
     for answer, expected in zip(answers, model.predictor(texts), strict=True):
@@ -55,7 +54,7 @@ def test_answers_are_the_predictors(client: httpx2.Client, model: Batcher, monke
 
 
 def test_requests_that_wait_are_predicted_together_and_their_answers_are_not_mixed_up(
-    client: httpx2.Client, model: Batcher, monkeypatch: pytest.MonkeyPatch
+    client: httpx2.Client, model: Batcher, monkeypatch: Patch
 ) -> None:
     batches = []
 
@@ -112,9 +111,7 @@ def test_a_body_that_is_too_large_is_answered_413(client: httpx2.Client) -> None
         assert (reply.status_code, reply.json()["detail"][:43]) == (413, "the body is larger than 1,048,576 bytes; se")
 
 
-def test_a_client_that_is_slow_or_gone_or_no_client_leaves_it_as_it_was(
-    client: httpx2.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_client_that_is_slow_or_gone_or_none_changes_nothing(client: httpx2.Client, monkeypatch: Patch) -> None:
     monkeypatch.setattr(server, "BODY_SECONDS", 0.1)
     address = (client.base_url.host, client.base_url.port)
     head = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: 15\r\n\r\n"
@@ -129,7 +126,7 @@ def test_a_client_that_is_slow_or_gone_or_no_client_leaves_it_as_it_was(
     assert client.post("/predict", json={"text": "great fun"}).status_code == 200
 
 
-def test_a_full_queue_is_answered_503_and_long_waits_504(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_is_answered_503_and_long_waits_504(trained: Path, monkeypatch: Patch) -> None:
     model = Batcher(trained / "export", max_queue=3)
     with serving(model) as client, ThreadPoolExecutor(2) as pool:
 
@@ -150,7 +147,7 @@ def test_a_full_queue_is_answered_503_and_long_waits_504(trained: Path, monkeypa
 
 
 def test_a_batch_that_fails_is_answered_500_and_a_lost_gpu_ends_the_server(
-    model: Batcher, client: httpx2.Client, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+    model: Batcher, client: httpx2.Client, listener: socket.socket, monkeypatch: Patch
 ) -> None:
     def fail(*_: Any) -> Any:
         raise error
@@ -193,11 +190,9 @@ def test_health_info_openapi_and_a_token(trained: Path, best: Path, client: http
 
 
 def test_a_signal_while_it_loads_ends_it_and_a_model_of_pairs_is_refused(
-    best: Path, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    best: Path, listener: socket.socket, monkeypatch: Patch, capsys: Capture
 ) -> None:
-    content = read_safely(best)
-    content["datamodule_hyper_parameters"]["text_pair_column"] = "hypothesis"
-    torch.save(content, "pairs.ckpt")
+    changed(best, "pairs.ckpt", data={"text_pair_column": "hypothesis"})
     with pytest.raises(UserError, match=r"pairs.ckpt: it was trained on pairs of texts, which the server"):
         server.serve(Path("pairs.ckpt"), listener, None, 8)
     monkeypatch.setattr(server, "Batcher", lambda *_: signal.raise_signal(signal.SIGTERM))

@@ -1,11 +1,9 @@
 """Texts that are predicted through a Trainer: a file, by one rank or by several, or standard input."""
 
-import csv
 import io
 import itertools
 import json
 import os
-import queue
 import subprocess
 import sys
 import threading
@@ -17,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import QUIET
+from conftest import QUIET, Capture, Patch, rows_of
 from lightning.pytorch import Trainer
 from processes import finish, run, start
 from pyarrow import parquet
@@ -55,14 +53,13 @@ def predict(
     return module
 
 
-def given(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+def given(monkeypatch: Patch, content: bytes) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
 
 
 def written(path: str = "out.csv") -> list[str]:
     """The texts of a CSV file."""
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        return [row["text"] for row in csv.DictReader(file)]
+    return [row["text"] for row in rows_of(Path(path))]
 
 
 def small_windows() -> None:
@@ -88,10 +85,9 @@ def test_two_ranks_write_what_one_device_does_or_nothing(best: Path, tmp_path: P
     (tmp_path / "texts.csv").write_text("\n".join(["id,text,label", *rows]) + "\n")
     words = ["predict", f"--ckpt_path={best}", "--input=texts.csv", "--keep=id", "--trainer.precision=32-true"]
     run([*words, "--output=one.csv", "--trainer.accelerator=cpu"], Path("one.log"), 1, small_windows)
-    expected = Path("one.csv").read_bytes()
-    assert [row["id"] for row in csv.DictReader(io.StringIO(expected.decode()))] == list(map(str, range(20)))
+    assert [row["id"] for row in rows_of(Path("one.csv"))] == list(map(str, range(20)))
     run([*words, "--output=two.csv"], Path("two.log"), 2, small_windows)
-    assert Path("two.csv").read_bytes() == expected
+    assert Path("two.csv").read_bytes() == Path("one.csv").read_bytes()
     said = Path("two.log").read_text()
     assert said.count("20 predictions are in two.csv") == 1
     assert "on 11 labelled rows" in said
@@ -107,7 +103,7 @@ def test_two_ranks_write_what_one_device_does_or_nothing(best: Path, tmp_path: P
     assert "Traceback" not in Path("bad.log").read_text()
 
 
-def test_ranks_share_the_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_share_the_windows(monkeypatch: Patch) -> None:
     monkeypatch.setattr(texts_module, "WINDOW", 2)
     Path("a.txt").write_text("".join(f"{number}\n" for number in range(5)))
     module = TextPredictor(Constant(), "a.txt", "out.csv")  # type: ignore[arg-type]
@@ -115,9 +111,7 @@ def test_ranks_share_the_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shares == [[(0, ["0", "1"]), (4, ["4"])], [(2, ["2", "3"]), (6, [])]]
 
 
-def test_windows_are_read_when_due_and_a_failure_leaves_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_windows_are_read_when_due_and_a_failure_leaves_no_file(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(texts_module, "WINDOW", 10)
     Path("a.txt").write_text("".join(f"{number}\n" for number in range(25)))
     seen, original = [0], texts_module.read_texts
@@ -162,7 +156,7 @@ def test_a_label_with_very_many_digits_is_no_class() -> None:
     ],
 )
 def test_no_accuracy_is_made_of_labels_that_count_otherwise(
-    names: Any, labels: Any, has_accuracy: bool, capfd: pytest.CaptureFixture[str]
+    names: Any, labels: Any, has_accuracy: bool, capfd: Capture
 ) -> None:
     Path("a.csv").write_text("text,label\n" + "".join(f"a,{label}\n" for label in labels))
     predictor = Constant()
@@ -188,41 +182,24 @@ def test_columns_are_carried_along_with_their_types() -> None:
 # --- standard input ---------------------------------------------------------------------------------------------------
 
 
-class Lines(io.RawIOBase):
-    """A standard input whose lines come when they are put into a queue; None ends it."""
-
-    def __init__(self) -> None:
-        self.queue: queue.Queue[bytes | None] = queue.Queue()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        line = self.queue.get(timeout=30)
-        if line is None:
-            return 0
-        buffer[: len(line)] = line
-        return len(line)
-
-
-def test_a_line_is_answered_before_the_next_one_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = Lines()
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(lines)))
+def test_a_line_is_answered_before_the_next_one_is_there(monkeypatch: Patch) -> None:
+    reading, writing = os.pipe()
+    monkeypatch.setattr(sys, "stdin", os.fdopen(reading))
     os.mkfifo("answers")
     thread = threading.Thread(target=predict, args=("-", "answers"))
     thread.start()
     with Path("answers").open() as answers:
         for number in range(3):
-            lines.queue.put(f"text {number}\n".encode())
+            os.write(writing, f"text {number}\n".encode())
             assert number or answers.readline().startswith("row,text,")
             assert answers.readline() == f"{number + 1},text {number},,good,0.750000,0.250000,0.750000\n"
-        lines.queue.put(None)
+        os.close(writing)
         assert answers.read() == ""
     thread.join(30)
     assert not thread.is_alive()
 
 
-def test_what_waits_is_predicted_together_in_windows_of_limited_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waits_is_predicted_together_in_windows_of_limited_size(monkeypatch: Patch) -> None:
     monkeypatch.setattr(texts_module, "WINDOW", 10)
     given(monkeypatch, b"".join(b"text %d\n" % number for number in range(95)))
     predict("-", predictor=(constant := Constant()))
@@ -240,11 +217,7 @@ def test_what_waits_is_predicted_together_in_windows_of_limited_size(monkeypatch
     ],
 )
 def test_rows_before_a_fault_are_written(
-    lines: bytes,
-    fault: BaseException | None,
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    lines: bytes, fault: BaseException | None, message: str, monkeypatch: Patch, capfd: Capture
 ) -> None:
     monkeypatch.setattr(texts_module, "WINDOW", 1)
     given(monkeypatch, lines)

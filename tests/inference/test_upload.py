@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from conftest import Capture, Patch, Refused
 from hub import Hub
 
 from lit_bert.errors import UserError
@@ -14,9 +15,7 @@ def exported(trained: Path) -> Path:
 
 
 @pytest.mark.parametrize("public", [False, True])
-def test_an_export_becomes_a_repository_of_its_files(
-    hub: Hub, exported: Path, monkeypatch: pytest.MonkeyPatch, public: bool
-) -> None:
+def test_an_export_becomes_a_repository(hub: Hub, exported: Path, monkeypatch: Patch, public: bool) -> None:
     monkeypatch.setenv("HF_TOKEN", "secret")
     assert push_to_hub(exported, "me/reviews", public).endswith("/me/reviews")
     asked = hub.created["me/reviews"]
@@ -26,7 +25,7 @@ def test_an_export_becomes_a_repository_of_its_files(
     assert suffixes <= {".safetensors", ".json", ".txt", ".md", ""}
 
 
-def test_mistakes_leave_the_folder(hub: Hub, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_leave_the_folder(hub: Hub, exported: Path, monkeypatch: Patch) -> None:
     files = sorted(exported.iterdir())
     monkeypatch.setenv("HF_TOKEN", "wrong")
     with pytest.raises(UserError, match=r"--push_to_hub me/reviews: .*401.*hf auth login"):
@@ -38,13 +37,11 @@ def test_mistakes_leave_the_folder(hub: Hub, exported: Path, monkeypatch: pytest
 
 
 def test_the_command_exports_and_uploads(
-    hub: Hub, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    hub: Hub, tmp_path: Path, monkeypatch: Patch, capsys: Capture, best: Path, refused: Refused
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "secret")
-    words = ["--ckpt_path", str(next(trained.glob("checkpoints/epoch*.ckpt"))), "--to", str(tmp_path / "model")]
+    words = ["--ckpt_path", str(best), "--to", str(tmp_path / "model")]
     main([*words, "--push_to_hub", "me/reviews"])
     assert "model.safetensors" in hub.uploads["me/reviews"]
     assert capsys.readouterr().out.splitlines()[-1].endswith("/me/reviews")
-    with pytest.raises(SystemExit):
-        main([*words, "--public"])
-    assert "--public: it is for --push_to_hub" in capsys.readouterr().err
+    assert "--public: it is for --push_to_hub" in refused([*words, "--public"], command=main)

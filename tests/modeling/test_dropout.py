@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from conftest import Patch
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
@@ -16,9 +17,8 @@ def test_drops_as_often_and_scales_as_much_as_torch(p: float, dtype: torch.dtype
     rows, columns = 1001, 999  # no multiple of four
     outcome = dropout.Dropout(p)(torch.ones(rows, columns, dtype=dtype)).float()
     kept = outcome != 0
-    assert outcome[kept].unique().tolist() == pytest.approx(
-        [1 / (1 - p)], rel=2**-8 if dtype is torch.bfloat16 else 1e-4
-    )
+    precision = 2**-8 if dtype is torch.bfloat16 else 1e-4
+    assert outcome[kept].unique().tolist() == pytest.approx([1 / (1 - p)], rel=precision)
     for share, draws in ((kept.float().mean(), rows * columns), (kept[0].float().mean(), columns)):
         assert abs(share - (1 - p)) < 4.5 * math.sqrt(p * (1 - p) / draws)  # one chance in 150,000 to fail wrongly
     for neighbour in (kept[:, 1:] == kept[:, :-1], kept[1:] == kept[:-1]):  # elements are independent
@@ -48,7 +48,7 @@ def test_the_gradient_goes_where_the_values_went_and_evaluation_drops_nothing() 
     assert torch.equal(dropout.Dropout(1.0)(values), torch.zeros_like(values))
 
 
-def test_attention_is_pytorchs_but_for_the_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_is_pytorchs_but_for_the_random_numbers(monkeypatch: Patch) -> None:
     torch.manual_seed(0)
     query, key, value = (torch.randn(3, 2, 5, 8) for _ in range(3))
     mask = torch.ones(3, 1, 1, 5, dtype=torch.bool)

@@ -1,29 +1,19 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from conftest import QUIET
+from conftest import QUIET, Patch
 from lightning.pytorch import Trainer
+from models import weights_of
 from transformers import AutoTokenizer, DebertaV2Config, XLMConfig, XLMForSequenceClassification
 
 from lit_bert import BertClassifier, TextClassificationDataModule
 from lit_bert.errors import UserError
-from lit_bert.modeling.encoder import find_encoder
 from lit_bert.modeling.freezing import freeze_layers
 from lit_bert.modeling.tokenizer import find_tokenizer, load_tokenizer
-
-
-def test_folders_that_hold_no_encoder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--model.pretrained \./none: there is no such folder"):
-        find_encoder("./none")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"the folder has no config.json"):
-        find_encoder(str(tmp_path / "empty"))
-    (tmp_path / "empty" / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(UserError, match=r"a config.json but no weights"):
-        find_encoder(str(tmp_path / "empty"))
 
 
 def test_token_ids_beyond_the_encoders_are_refused(tiny_bert: str, tmp_path: Path) -> None:
@@ -50,7 +40,7 @@ def test_a_tokenizer_of_its_own_suffices_for_data(tiny_bert: str, reviews: Path,
         BertClassifier(str(tmp_path / "own"))
 
 
-def test_a_vocabulary_that_needs_sentencepiece(tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vocabulary_that_needs_sentencepiece(tiny_bert: str, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr("lit_bert.modeling.tokenizer.find_spec", lambda name: None)
     folder = tmp_path / "deberta"
     DebertaV2Config(vocab_size=60).save_pretrained(folder)
@@ -70,10 +60,9 @@ def test_all_parts_of_a_layer_are_frozen() -> None:
     }
 
 
-def test_frozen_layers_stay_as_they_are_and_the_others_learn(tiny_bert: str, reviews: Path) -> None:
-    data = TextClassificationDataModule(str(reviews), tiny_bert, batch_size=16)
+def test_frozen_layers_stay_as_they_are_and_the_others_learn(tiny_bert: str, data: Any) -> None:
     model = BertClassifier(tiny_bert, frozen_layers=1, learning_rate=0.01, weight_decay=0.1)
-    before = {name: value.clone() for name, value in model.model.named_parameters()}
+    before = weights_of(model.model)
     Trainer(max_epochs=1, limit_val_batches=0, **QUIET).fit(model, data)
     changed = {name for name, value in model.model.named_parameters() if not torch.equal(value, before[name])}
     assert "classifier.weight" in changed

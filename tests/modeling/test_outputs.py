@@ -24,11 +24,8 @@ def test_rows_come_in_the_order_of_their_index(index: list[list[int]], deduplica
 
 
 def test_rows_without_an_index_or_a_label_and_no_rows() -> None:
-    assert gather_outputs([{"preds": torch.tensor([5, 4])}, {"preds": torch.tensor([3])}])["preds"].tolist() == [
-        5,
-        4,
-        3,
-    ]
+    unnumbered = [{"preds": torch.tensor([5, 4])}, {"preds": torch.tensor([3])}]
+    assert gather_outputs(unnumbered)["preds"].tolist() == [5, 4, 3]
     labelled = {"preds": torch.tensor([5, 4]), "labels": torch.tensor([1, -100])}
     assert gather_outputs([labelled])["preds"].tolist() == [5]
     assert gather_outputs([]) == {}

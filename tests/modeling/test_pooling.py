@@ -1,13 +1,16 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import QUIET
+from equality import same
 from lightning.pytorch import Trainer
+from models import weights_of
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, RobertaConfig, RobertaForMaskedLM
 
-from lit_bert import BertClassifier, Predictor, TextClassificationDataModule
+from lit_bert import BertClassifier, Predictor
 from lit_bert.errors import UserError
 from lit_bert.inference.export import export
 
@@ -26,16 +29,13 @@ def test_its_first_token_begins_as_the_mean_of_all_tokens(tiny_bert: str) -> Non
     assert len(states) == len(BertClassifier(tiny_bert).model.bert.encoder.layer) + 2
 
 
-def test_checkpoints_and_exports_are_ordinary_berts(tiny_bert: str, reviews: Path, tmp_path: Path) -> None:
-    data = TextClassificationDataModule(str(reviews), tiny_bert, batch_size=16)
+def test_checkpoints_and_exports_are_ordinary_berts(tiny_bert: str, tmp_path: Path, data: Any) -> None:
     model = BertClassifier(tiny_bert, pooling="mean", learning_rate=0.003)
     trainer = Trainer(max_epochs=1, **QUIET)
     trainer.fit(model, data)
     checkpoint = tmp_path / "mean.ckpt"
     trainer.save_checkpoint(checkpoint)
-    weights = model.state_dict()
-    for name, value in BertClassifier.load_from_checkpoint(checkpoint).state_dict().items():
-        assert torch.equal(value, weights[name]), name
+    same(weights_of(BertClassifier.load_from_checkpoint(checkpoint)), weights_of(model))
     export(checkpoint, tmp_path / "export", {})
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "export")
     assert loaded.config.num_hidden_layers == model.model.config.num_hidden_layers
