@@ -93,7 +93,7 @@ class Campaign:
             os.kill(struck.pid or 0, number)
         return any(finish(started, 30, patience=3))
 
-    def changed(self, change: sabotage.Change, ranks: int = 1) -> bool:
+    def changed(self, change: Callable[[], None], ranks: int = 1) -> bool:
         """Let something go wrong within a process, and return whether it did before the run ended."""
         return any(finish(start(self.again(), self.log, ranks, change), 30, patience=3))
 
@@ -148,20 +148,20 @@ FAULTS: dict[str, Fault] = {  # how often, on how many ranks, in which variant, 
     "SIGKILL while a checkpoint is written": (8, 1, "", lambda it: it.changed(sabotage.killed_while_writing(5))),
     "SIGKILL in the validation": (4, 1, "", lambda it: it.changed(sabotage.signal_in("validation_step", 9, 0))),
     "SIGKILL in the test": (4, 1, "", lambda it: it.changed(sabotage.signal_in("test_step", 9, 0))),
-    "SIGKILL in the export": (4, 1, "", lambda it: it.changed(sabotage.killed_while_exporting())),
+    "SIGKILL in the export": (4, 1, "", lambda it: it.changed(sabotage.killed_while_exporting)),
     **{f"SIGKILL, {name}": (8, 1, name, lambda it: it.sent(signal.SIGKILL)) for name in VARIANTS if name},
     "SIGTERM at a random moment": (8, 1, "", lambda it: it.sent(signal.SIGTERM)),
     "SIGINT at a random moment": (4, 1, "", lambda it: it.sent(signal.SIGINT)),
     "SIGHUP at a random moment": (4, 1, "", lambda it: it.sent(signal.SIGHUP)),
-    "disk full": (4, 1, "", lambda it: it.changed(sabotage.full_disk_at(it.step(1)))),
-    "exception": (4, 1, "", lambda it: it.changed(sabotage.error_at(it.step(1)))),
-    "loss not finite": (4, 1, "", lambda it: it.changed(sabotage.infinity_at(it.step(1)))),
+    "disk full": (4, 1, "", lambda it: it.changed(sabotage.at(it.step(1), sabotage.fill_disk))),
+    "exception": (4, 1, "", lambda it: it.changed(sabotage.at(it.step(1), sabotage.fail))),
+    "loss not finite": (4, 1, "", lambda it: it.changed(sabotage.at(it.step(1), sabotage.overflow))),
     "last.ckpt cut short": (4, 1, "", lambda it: it.damaged(cut, LAST)),
     "last.ckpt with other bytes": (8, 1, "", lambda it: it.damaged(flip, LAST)),
     "records with other bytes": (4, 1, "", lambda it: it.damaged(flip, *RECORDS)),
     "SIGTERM to one rank of 2": (4, 2, "", lambda it: it.sent(signal.SIGTERM, 2)),
     "SIGKILL of one rank of 2": (4, 2, "", lambda it: it.sent(signal.SIGKILL, 2)),
-    "exception on one rank of 2": (4, 2, "", lambda it: it.changed(sabotage.error_at(it.step(2), 1), 2)),
+    "exception on one rank of 2": (4, 2, "", lambda it: it.changed(sabotage.at(it.step(2), sabotage.fail, 1), 2)),
 }
 
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -13,8 +14,12 @@ import torch
 Change = partial[None]
 
 
+def at(step: int, act: Callable[[Any], object], rank: int = 0) -> Change:
+    """Let something happen on a rank before a training step; `act` is a function of this module's, or a part of it."""
+    return partial(_at, step, rank, act)
+
+
 def _at(step: int, rank: int, act: Callable[[Any], object]) -> None:
-    """Let `act` happen on a rank before a training step: it gets the module."""
     from lit_bert import BertClassifier
 
     original = BertClassifier.training_step
@@ -29,7 +34,11 @@ def _at(step: int, rank: int, act: Callable[[Any], object]) -> None:
 
 def signal_at(step: int, number: int, rank: int = 0) -> Change:
     """Send a signal to this very process."""
-    return partial(_at, step, rank, partial(_send, number))
+    return at(step, partial(_send, number), rank)
+
+
+def _send(number: int, module: Any) -> None:
+    os.kill(os.getpid(), number)
 
 
 def signal_in(hook: str, number: int, rank: int) -> Change:
@@ -50,16 +59,8 @@ def _in(hook: str, number: int, rank: int) -> None:
     setattr(BertClassifier, hook, hooked)
 
 
-def _send(number: int, module: Any) -> None:
-    os.kill(os.getpid(), number)
-
-
-def workers_signalled_at(step: int) -> Change:
+def signal_workers(module: Any) -> None:
     """Send SIGINT, as a terminal does, and SIGUSR1, as SLURM does, to the processes that assemble batches."""
-    return partial(_at, step, 0, _signal_workers)
-
-
-def _signal_workers(module: Any) -> None:
     workers = multiprocessing.active_children()
     assert workers
     for worker in workers:
@@ -68,42 +69,23 @@ def _signal_workers(module: Any) -> None:
     time.sleep(0.5)
 
 
-def error_at(step: int, rank: int = 0) -> Change:
-    """Raise an exception."""
-    return partial(_at, step, rank, _raise)
-
-
-def _raise(module: Any) -> None:
+def fail(module: Any) -> None:
     raise ZeroDivisionError("sabotage")
 
 
-def infinity_at(step: int, rank: int = 0) -> Change:
+def overflow(module: Any) -> None:
     """Make a weight infinite."""
-    return partial(_at, step, rank, _overflow)
-
-
-def _overflow(module: Any) -> None:
     with torch.no_grad():
         next(module.parameters())[:] = float("inf")
 
 
-def memory_at(step: int) -> Change:
+def devour(module: Any) -> None:
     """Ask for more memory than there is."""
-    return partial(_at, step, 0, _devour)
-
-
-def _devour(module: Any) -> None:
     torch.empty(1 << 50)
 
 
-def full_disk_at(step: int, rank: int = 0) -> Change:
+def fill_disk(module: Any) -> None:
     """Let no file grow beyond 10 kB from then on."""
-    return partial(_at, step, rank, _fill)
-
-
-def _fill(module: Any) -> None:
-    import resource
-
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 
@@ -128,12 +110,8 @@ def _interrupt_write(count: int) -> None:
     ZipFile.testzip = testzip  # type: ignore[method-assign]
 
 
-def killed_while_exporting() -> Change:
+def killed_while_exporting() -> None:
     """Be killed when the exported folder is whole, before it takes its name."""
-    return partial(_interrupt_export)
-
-
-def _interrupt_export() -> None:
     from lit_bert.inference import export
 
     def die(*args: Any) -> Any:

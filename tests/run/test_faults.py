@@ -93,10 +93,10 @@ def test_killed_within_an_epoch_or_while_it_writes_it_loses_nothing(words: list[
 
 def test_what_was_logged_after_the_checkpoint_is_not_seen_twice(words: list[str], log: Path, whole: Whole) -> None:
     """An error, then a full disk, which leaves the checkpoints before."""
-    assert finish(start(words, log, 1, sabotage.error_at(8))) == [1]  # the last checkpoint is of step 5
+    assert finish(start(words, log, 1, sabotage.at(8, sabotage.fail))) == [1]  # the last checkpoint is of step 5
     again = ["fit", "--ckpt_path=last"]
     full = log.with_name("full")  # a log of its own: the limit is its limit, too
-    assert finish(start(again, full, 1, sabotage.full_disk_at(12))) == [2], full.read_text()
+    assert finish(start(again, full, 1, sabotage.at(12, sabotage.fill_disk))) == [2], full.read_text()
     assert "error: cannot write " in full.read_text()
     assert "File too large; checkpoints written before are intact" in full.read_text()
     run(again, log)
@@ -105,13 +105,13 @@ def test_what_was_logged_after_the_checkpoint_is_not_seen_twice(words: list[str]
 
 def test_a_signal_that_reaches_the_loaders_processes_is_left_to_their_parent(words: list[str], log: Path) -> None:
     words = [*words, "--trainer.max_epochs=1", "--data.num_workers=2", *NO_END]
-    run(words, log, 1, sabotage.workers_signalled_at(2))
+    run(words, log, 1, sabotage.at(2, sabotage.signal_workers))
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_an_exception_on_one_rank_shows_and_ends_all(words: list[str], log: Path, rank: int) -> None:
     begun = time.monotonic()
-    codes = finish(start(words, log, 2, sabotage.error_at(7, rank)), 60)
+    codes = finish(start(words, log, 2, sabotage.at(7, sabotage.fail, rank)), 60)
     assert all(codes), log.read_text()
     assert time.monotonic() - begun < 50  # a collective would wait for half an hour
     assert "ZeroDivisionError: sabotage" in log.read_text()
@@ -126,7 +126,8 @@ def test_a_lost_rank_ends_the_other(words: list[str], log: Path) -> None:
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_what_is_no_number_stops_a_run_and_keeps_the_checkpoint_before(words: list[str], log: Path, ranks: int) -> None:
-    codes = finish(start([*words, "--trainer.log_every_n_steps=4"], log, ranks, sabotage.infinity_at(7, ranks - 1)), 60)
+    words = [*words, "--trainer.log_every_n_steps=4"]
+    codes = finish(start(words, log, ranks, sabotage.at(7, sabotage.overflow, ranks - 1)), 60)
     assert codes == [2] * ranks, log.read_text()
     assert "error: the loss or its gradient is not a finite number, at step" in log.read_text()
     kept = read_safely(only_run() / "checkpoints" / "last.ckpt")
@@ -135,7 +136,7 @@ def test_what_is_no_number_stops_a_run_and_keeps_the_checkpoint_before(words: li
 
 
 def test_out_of_memory_names_what_takes_it(words: list[str], log: Path) -> None:
-    assert finish(start(words, log, 1, sabotage.memory_at(7))) == [2], log.read_text()
+    assert finish(start(words, log, 1, sabotage.at(7, sabotage.devour))) == [2], log.read_text()
     assert "error: out of memory with --data.batch_size 8 and sentences of up to 8 tokens: halve" in log.read_text()
     assert "Traceback" not in log.read_text()
 
