@@ -21,7 +21,7 @@ def hints(results: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
     weights = "" if options["class_weights"] else ", or weigh rare classes more (--model.class_weights balanced)"
     lines = []
     classes, baselines = metrics["classes"], metrics["baselines"]
-    predicted = [name for name, values in classes.items() if values["predictions"]]
+    predicted = [name for name, values in classes.items() if values["predicted"]]
     missed = [name for name, values in classes.items() if values["recall"] == 0]
     if len(predicted) == 1 and metrics["classes_with_rows"] > 1:
         lines.append(f"every {split} row is predicted as {predicted[0]!r}: {longer}{weights}")

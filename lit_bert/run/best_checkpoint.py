@@ -27,9 +27,14 @@ class BestCheckpoint(ModelCheckpoint):
             return True
         return False
 
+    @property
+    def state_key(self) -> str:  # by which a run that was begun with ModelCheckpoint finds what was best
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__)
+
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"loss": self.loss, "lowest_loss": self.lowest_loss, "tied": self.tied}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self.loss, self.lowest_loss, self.tied = (state_dict[name] for name in ("loss", "lowest_loss", "tied"))
+        self.loss, self.lowest_loss = (state_dict.get(name, torch.inf) for name in ("loss", "lowest_loss"))
+        self.tied = state_dict.get("tied", False)

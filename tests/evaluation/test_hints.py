@@ -10,7 +10,7 @@ FINE |= {"monitor": "val/acc", "loss_rose": False}
 
 def results(acc: float = 0.8, majority: float = 0.5, linear: float = 0.7, predicted: tuple[int, int] = (5, 5)) -> Any:
     classes = {
-        name: {"predictions": count, "recall": float(count > 0)}
+        name: {"predicted": count, "recall": float(count > 0)}
         for name, count in zip(("bad", "good"), predicted, strict=True)
     }
     baselines = {"majority class": {"acc": majority}, "TF-IDF, linear": {"acc": linear, "f1": linear / 2}}
@@ -48,8 +48,8 @@ def test_what_is_wrong_is_said(found: Any, options: dict[str, Any], lines: list[
 
 def test_a_class_of_which_no_row_is_recognised_is_named() -> None:
     found = results()
-    found["test"]["classes"]["rare"] = {"predictions": 1, "recall": 0.0}
-    found["test"]["classes"]["absent"] = {"predictions": 0, "recall": None}
+    found["test"]["classes"]["rare"] = {"predicted": 1, "recall": 0.0}
+    found["test"]["classes"]["absent"] = {"predicted": 0, "recall": None}
     [line] = hints(found, FINE)
     assert line == (
         "no test row of rare is recognised: add training rows of it, or weigh rare classes more "
