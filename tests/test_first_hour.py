@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -126,6 +127,18 @@ def test_one_line_says_what_a_file_of_a_spreadsheet_needs(recipe: str, tmp_path:
     data = main([*words, f"--data.dataset={sheet}", *options]).datamodule
     assert all(text.endswith("sch\u00f6n") for text in data.splits["train"]["text"])
     assert "--data.encoding cp125: there is none such" in refused([*words, "--data.encoding=cp125"])
+
+
+def test_predictions_go_where_the_docs_say(best: Path) -> None:
+    shutil.copy(best, "alone.ckpt")
+    main(["predict", "--ckpt_path=alone.ckpt"])
+    assert len(list(Path("runs").glob("*/predictions.csv"))) == 1
+    Path("texts").mkdir()
+    Path("texts/new.txt").write_text("great fun\n")
+    for _ in range(2):
+        main(["predict", "--ckpt_path=alone.ckpt", "--input=texts/new.txt", "--format=jsonl"])
+    names = sorted(path.name for path in Path("texts").iterdir())
+    assert names == ["new.txt", "predictions-new-2.jsonl", "predictions-new.jsonl"]
 
 
 # --- epochs -----------------------------------------------------------------------------------------------------------
