@@ -145,7 +145,8 @@ class BertCLI(LightningCLI):
         """Make the run's folder, and return the text of its config."""
         config = self._config_text()
         opened = open_run_dir(self.start.command, self.settings, self.start.recipe, config)
-        self.run_dir = self._stack.enter_context(opened)
+        self._folder = self._stack.enter_context(opened)
+        self.run_dir = self._folder.path
         return config
 
     def _config_text(self) -> str:
@@ -154,7 +155,11 @@ class BertCLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Train; then test, report, and export the best checkpoint."""
         started = time.monotonic()
-        self.trainer.fit(**kwargs)
+        try:
+            self.trainer.fit(**kwargs)
+        finally:
+            if self.trainer.global_step:
+                self._folder.keep()
         self.results = commands.after_fit(*self._parts(), time.monotonic() - started)
 
     def validate(self, **kwargs: Any) -> None:

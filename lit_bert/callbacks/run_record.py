@@ -39,8 +39,8 @@ class RunRecord(Callback):
     def __init__(self, config: Path, settings: str, provenance: Path) -> None:
         self.config, self.settings, self.provenance = config, settings, next_free_path(provenance)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write; finders are done by now, and a checkpoint that cannot go on has been refused."""
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write; the finders, which come first among the callbacks, are done by now."""
         for section, name, value in _tuned(trainer):
             status("tuned", f"--{section}.{name} {value:g}")
             content = yaml.safe_load(self.settings)

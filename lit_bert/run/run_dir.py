@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -25,17 +26,32 @@ METRICS = "metrics.json"
 EXPORT = "export"
 LABELS = "likely_wrong_labels.csv"
 LOCK = ".lock"
-_PASSING = (CONFIG, LOCK, "hparams.yaml", "events.")
-"""Files of a run before it trains or has a result; the record of its provenance is written when training begins."""
+
+
+@dataclass
+class RunDir:
+    """The folder of a run; `is_new` if this command has made it, and has not trained there."""
+
+    path: Path
+    is_new: bool = False
+
+    def keep(self) -> None:
+        """Keep the folder even if the command fails, because steps were trained."""
+        self.is_new = False
+
+    def remove_if_empty(self) -> None:
+        """Remove a folder that this process made and left without results."""
+        passing = (CONFIG, PROVENANCE, LOCK, "hparams.yaml", "events.")
+        if self.is_new and self.path.is_dir() and all(file.name.startswith(passing) for file in self.path.iterdir()):
+            shutil.rmtree(self.path)
 
 
 @contextmanager
-def open_run_dir(command: str, settings: Namespace, recipe: str, config: str) -> Iterator[Path]:
+def open_run_dir(command: str, settings: Namespace, recipe: str, config: str) -> Iterator[RunDir]:
     """Yield the folder of the run that a checkpoint belongs to, else a new one; while `fit` trains there, it is locked.
 
     Only rank 0 makes a folder, and names it by the recipe, the data set and the time. It writes `config` there, the
-    text of the settings, unless `fit` does. A new folder is removed if the command fails before there is a result, or
-    before training has begun.
+    text of the settings, unless `fit` does. A new folder is removed if the command fails and has left nothing in it.
 
     Raises:
         UserError: The folder cannot be made, or another process trains in it.
@@ -43,18 +59,18 @@ def open_run_dir(command: str, settings: Namespace, recipe: str, config: str) ->
     root, run = Path(settings.trainer.default_root_dir or "runs"), run_dir_of(settings.ckpt_path)
     source, output = (settings.get(name) for name in ("input", "output"))  # only `predict` has them
     if settings.trainer.fast_dev_run or source or output or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
-        yield run or (Path(source).parent if source and source != STDIN else root)
+        yield RunDir(run or (Path(source).parent if source and source != STDIN else root))
         return
-    folder = run or create_run_dir(root, f"{recipe}-{_data_name(settings.data.dataset)}", settings.name)
-    held = lock(folder) if command == "fit" else None
+    name = f"{recipe}-{_data_name(settings.data.dataset)}"
+    folder = RunDir(run) if run else RunDir(create_run_dir(root, name, settings.name), is_new=True)
+    held = lock(folder.path) if command == "fit" else None
     if held is None and run is None:
-        with atomic_write(folder / CONFIG) as partial:
+        with atomic_write(folder.path / CONFIG) as partial:
             partial.write_text(config, encoding="utf-8")
     try:
         yield folder
     except BaseException:
-        if run is None and folder.is_dir() and all(file.name.startswith(_PASSING) for file in folder.iterdir()):
-            shutil.rmtree(folder)
+        folder.remove_if_empty()
         raise
     finally:
         if held is not None:

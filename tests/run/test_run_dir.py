@@ -1,8 +1,6 @@
-import contextlib
 from pathlib import Path
 
 import pytest
-from jsonargparse import Namespace
 
 from lit_bert.errors import UserError
 from lit_bert.files import next_free_path
@@ -15,15 +13,19 @@ def test_two_runs_of_one_second_get_two_folders(tmp_path: Path) -> None:
     assert all(folder.name.startswith("tiny_20") for folder in folders)
 
 
-@pytest.mark.parametrize(("file", "kept"), [("events.out", False), ("metrics.json", True), ("provenance.json", True)])
-def test_only_a_folder_without_results_is_given_back(tmp_path: Path, file: str, kept: bool) -> None:
-    settings = Namespace(trainer=Namespace(default_root_dir=tmp_path, fast_dev_run=False), ckpt_path=None, name="one")
-    settings.data = Namespace(dataset="packaged")
-    with contextlib.suppress(KeyError), run_dir.open_run_dir("test", settings, "tiny", "a: 1\n") as folder:
-        (folder / file).touch()
-        raise KeyError
-    assert {path.name for path in tmp_path.glob("*/*")} == ({"config.yaml", file} if kept else set())
-    assert (tmp_path / "one").exists() == kept
+def test_only_a_folder_without_results_is_given_back(tmp_path: Path) -> None:
+    empty, used, trained = (run_dir.create_run_dir(tmp_path, name) for name in ("empty", "used", "trained"))
+    for folder in (empty, used, trained):
+        (folder / "config.yaml").touch()
+    (used / "metrics.json").touch()
+    for folder in (empty, used, trained, tmp_path / "none"):
+        opened = run_dir.RunDir(folder, is_new=True)
+        if folder == trained:
+            opened.keep()
+        opened.remove_if_empty()
+    assert not empty.exists()
+    assert trained.exists()
+    assert {file.name for file in used.iterdir()} == {"config.yaml", "metrics.json"}
 
 
 def test_the_owner_of_a_checkpoint_has_a_config(tmp_path: Path) -> None:
