@@ -26,9 +26,10 @@ class DatabaseDataModule(TextClassificationDataModule):
 
     def prepare_data(self) -> None:
         """Write the rows as a table, which is checked, split and cached as any other."""
-        with closing(sqlite3.connect(self.dataset)) as database:
-            pd.read_sql(self.query, database).to_json(self.table, orient="records", lines=True)
-        self.options = replace(self.options, dataset=self.table)
+        if not self.fingerprint:  # it has not been done in this process
+            with closing(sqlite3.connect(self.dataset)) as database:
+                pd.read_sql(self.query, database).to_json(self.table, orient="records", lines=True)
+            self.options = replace(self.options, dataset=self.table)
         super().prepare_data()
 
 

@@ -128,6 +128,18 @@ CASES: list[Case] = [
     ("empty file", rows(""), "test.csv: the file is empty"),
     ("no row", rows("text,label\n"), "test.csv: the file has no rows"),
     ("not UTF-8", rows(b"text,label\nsch\xf6n,pos\n"), "test.csv, line 2: not UTF-8 (byte 0xf6"),
+    ("UTF-16", rows("text,label\nfine,pos\n".encode("utf-16")), "save the file as UTF-8 in place of UTF-16"),
+    ("encoding that hides line ends", words("--data.encoding=utf-16"), "--data.encoding utf-16: it must be one that"),
+    (
+        "option of no class",
+        words("--trainer.logger.save_dir=logs"),
+        "save_dir: it is an option of a class; name that first",
+    ),
+    (
+        "misspelt optimizer",
+        words("--optimizer=AdamWW"),
+        "--optimizer AdamWW: there is no such class; did you mean AdamW?",
+    ),
     ("no text column", rows("body,label\nfine,pos\n"), "test.csv: no column 'text', only body, label"),
     ("no label column", rows("text,stars\nfine,5\n", "train"), "name it with --data.label_column"),
     ("text missing", rows("text,label\nfine,pos\n,neg\n"), "test.csv, row 2: no text in column 'text'"),

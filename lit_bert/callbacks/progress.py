@@ -47,7 +47,7 @@ class RunSummary(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
+            if isinstance(callback, EarlyStopping) and trainer.should_stop and callback.stopping_reason_message:
                 why = callback.stopping_reason_message.removesuffix(" Signaling Trainer to stop.")
                 status("stop", f"EarlyStopping, after epoch {callback.stopped_epoch}: {why}")
 

@@ -4,6 +4,7 @@ What cannot be read is a UserError that names the file and the line, or the row,
 """
 
 import bz2
+import codecs
 import gzip
 import io
 import itertools
@@ -121,7 +122,8 @@ def _read_lines(lines: Iterable[bytes], where: str, format: TableFormat) -> Iter
                 fault = f"byte {bad.object[bad.start]:#04x} at column {bad.start + 1}"
                 semicolons = not format.delimiter and line.count(b";") > line.count(b",")
                 more = " and --data.delimiter ';'" if semicolons else ""
-                advice = f"save the file as UTF-8, or add {CP1252}{more}"
+                is_utf16 = number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+                advice = "save the file as UTF-8" + (" in place of UTF-16" if is_utf16 else f", or add {CP1252}{more}")
                 raise UserError(f"{where}, line {number}: not UTF-8 ({fault}); {advice}") from bad
             text = line.decode(format.encoding, "replace")
         if number > 1 or text.endswith("\n") or "\r" not in text:

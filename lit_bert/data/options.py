@@ -88,9 +88,11 @@ class DataOptions:
         if delimiter not in (None, *TABS) and (len(delimiter) != 1 or delimiter in '"\r\n'):
             raise UserError(f"--data.delimiter {delimiter!r}: give one character, such as ';'")
         try:
-            "".encode(self.encoding or "utf-8")
-        except LookupError as error:
-            raise UserError(f"--data.encoding {self.encoding}: there is none such; cp1252 is a common one") from error
+            ends = "\n".encode(self.encoding or "utf-8")
+        except LookupError:
+            ends = b""
+        if ends != b"\n":
+            raise UserError(f"--data.encoding {self.encoding}: it must be one that extends ASCII, such as cp1252")
         if self.long_text != "head" and self.text_pair_column:
             raise UserError(f"--data.long_text {self.long_text}: of pairs (--data.text_pair_column), heads are read")
 

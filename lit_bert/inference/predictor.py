@@ -98,10 +98,6 @@ class Predictor:
         """Return a prediction for each text, or for each pair of two."""
         if isinstance(texts, str):
             raise UserError("Predictor: give a list of texts, such as [text]")
-        for number, text in enumerate(texts):
-            parts = text if isinstance(text, tuple) else (text,)
-            if not all(isinstance(part, str) and part.strip() for part in parts):
-                raise UserError(f"Predictor: texts[{number}] is {text!r}, which is empty or not text; leave it out")
         rows = (dict(zip(self.class_names, probs.tolist(), strict=True)) for probs in self.stream(texts))
         return [Prediction(max(probs, key=probs.__getitem__), max(probs.values()), probs) for probs in rows]
 
@@ -115,7 +111,7 @@ class Predictor:
 
     def stream(self, texts: Iterable[Text]) -> Iterator[Probabilities]:
         """Yield the probabilities of each text, shape (C,), in their order, with one window in memory at a time."""
-        remaining = iter(texts)
+        remaining = _checked(texts)
         while window := list(islice(remaining, WINDOW)):
             yield from self._predict_window(window)
 
@@ -149,6 +145,14 @@ class Predictor:
                 "large for this precision; use another checkpoint, or --trainer.precision 32-true"
             )
         return probs
+
+
+def _checked(texts: Iterable[Text]) -> Iterator[Text]:
+    for number, text in enumerate(texts):
+        parts = text if isinstance(text, tuple) else (text,)
+        if not all(isinstance(part, str) and part.strip() for part in parts):
+            raise UserError(f"Predictor: texts[{number}] is {text!r}, which is empty or not text; leave it out")
+        yield text
 
 
 def _load(source: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]":

@@ -25,6 +25,8 @@ class PredictRequest(BaseModel, extra="forbid"):
     def _check(self) -> Self:
         if (self.text is None) == (self.texts is None):
             raise PydanticCustomError("text_or_texts", "Give either text or texts")
+        if not all(text.strip() for text in self.all_texts()):  # of what pydantic takes for no blanks
+            raise PydanticCustomError("blank_text", "A text is blank")
         if self.explain and not CAN_EXPLAIN:
             raise PydanticCustomError("explain", "This server cannot explain: captum is not installed there")
         return self

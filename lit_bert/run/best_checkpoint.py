@@ -14,15 +14,17 @@ class BestCheckpoint(ModelCheckpoint):
     `loss` is that of the best one, `lowest_loss` that of all, and `tied` whether another one has the best score, too.
     """
 
-    loss = lowest_loss = torch.inf
+    loss = torch.nan  # not known, of a run that was begun with ModelCheckpoint
+    lowest_loss = torch.inf
     tied = False
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         loss = float(trainer.callback_metrics.get("val/loss", torch.inf))
         is_better = bool(super().check_monitor_top_k(trainer, current))
         is_equal = self.save_top_k == 1 and current is not None and bool(current == self.best_model_score)
-        self.lowest_loss, self.tied = min(self.lowest_loss, loss), not is_better and (self.tied or is_equal)
-        if is_better or (is_equal and loss < self.loss):
+        self.lowest_loss = min(self.lowest_loss, loss)
+        self.tied = not is_better and (self.tied or (is_equal and loss != self.loss))
+        if is_better or trainer.strategy.reduce_boolean_decision(is_equal and loss < self.loss):
             self.loss = loss
             return True
         return False
@@ -36,5 +38,5 @@ class BestCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self.loss, self.lowest_loss = (state_dict.get(name, torch.inf) for name in ("loss", "lowest_loss"))
-        self.tied = state_dict.get("tied", False)
+        for name in ("loss", "lowest_loss", "tied"):
+            setattr(self, name, state_dict.get(name, getattr(self, name)))

@@ -115,11 +115,18 @@ def _shortened(message: str) -> str:
     if not told:
         return message
     option, subtypes, value = told.groups()
+    if nested := re.match(r"NestedArg\(key='([\w.]+)'", value):
+        return f"--{option}.{nested[1]}: it is an option of a class; name that first, as --{option} CLASS"
     if lacks := re.search(r"class_path '[\w.]*?(\w+)':\s+the following arguments are required: (.*)", message):
         return f"--{option} {lacks[1]}: set --{option}.{lacks[2]}, too"
     if name := re.search("dot import path string: (.*)", message):
-        near = difflib.get_close_matches(name[1], [*callbacks.__all__, *loggers.__all__], n=1)
-        advice = f"did you mean {near[0]}?" if near else "give one of Lightning's, or one of yours as MODULE.CLASS"
+        known = [*callbacks.__all__, *loggers.__all__, *torch.optim.__all__, *torch.optim.lr_scheduler.__all__]
+        near = difflib.get_close_matches(name[1], known, n=1)
+        advice = (
+            f"did you mean {near[0]}?"
+            if near
+            else "give one of Lightning's or PyTorch's, or one of yours as MODULE.CLASS"
+        )
         return f"--{option} {name[1]}: there is no such class; {advice}"
     allowed = [kind.strip("'") for kind in re.findall(r"'[\w-]+'|list\[\w+\]", subtypes) if kind != "'NoneType'"]
     return message if "class_path" in value else f"--{option} {value}: it must be one of {', '.join(allowed)}"

@@ -49,7 +49,7 @@ def conclude(study: optuna.Study, plan: Plan, runner: Runner, workers: int) -> d
     for run, outcome in tests.items():
         try:
             results[run]["test"] = outcome.result()
-        except UserError as error:
+        except (UserError, OSError) as error:  # the latter if its folder is gone
             failed.append(f"{run.name} was not tested: {error}")
     candidates = summarise(results)
     content: dict[str, Any] = {"command": shlex.join(sys.argv), "best": best, "candidates": candidates}
@@ -86,6 +86,7 @@ def join_folds(files: Sequence[Path], output: Path) -> None:
 
 
 def _draw(study: optuna.Study, folder: Path) -> None:
+    plt.switch_backend("agg")
     for draw, name in ((plot_optimization_history, "history"), (plot_param_importances, "importances")):
         with contextlib.suppress(ValueError, RuntimeError):  # all accuracies are the same
             draw(study)

@@ -53,6 +53,8 @@ class Runner:
         while target.is_dir() and not self.stopped_by:  # a killed study may have left a process there
             with suppress(Timeout), FileLock(target / LOCK, timeout=1):
                 break
+        if self.stopped_by:
+            raise UserError("stopped")
         words = [f"--ckpt_path={last}"]
         if not last.is_file() and not (target / METRICS).is_file():
             rmtree(target, ignore_errors=True)
@@ -131,4 +133,7 @@ def falls_behind(trial: Trial, folder: Path) -> bool:
 
 
 def _accuracy(file: Path, split: str) -> float:
-    return float(json.loads(file.read_text("utf-8"))[split]["acc"])
+    metrics = json.loads(file.read_text("utf-8"))
+    if split not in metrics:
+        raise UserError(f"no {split} rows were evaluated")
+    return float(metrics[split]["acc"])

@@ -99,6 +99,10 @@ def read_plan(options: argparse.Namespace, shared: Sequence[str]) -> Plan:
     Raises:
         UserError: They cannot be used.
     """
+    if not re.fullmatch(NAME, options.name):
+        raise UserError(f"--name {options.name}: give a name for a folder, of letters, digits, -, _ and .")
+    if options.folds is not None and options.folds < 2:
+        raise UserError(f"--folds {options.folds}: it must be at least 2")
     if options.search and (options.variant or options.variants):
         raise UserError("--search and variants: a study either searches or compares; leave one of the two out")
     candidates: list[tuple[str, tuple[str, ...]]] = [(BASELINE, ())]

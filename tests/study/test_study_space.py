@@ -83,6 +83,10 @@ def test_a_trial_of_a_search_is_run_with_all_seeds() -> None:
         (["--variant", "a", "", "--variant", "a", ""], "--variant a: give each its own name"),
         (["--variant", "a", "--model.weight_decay 'x"], "argument --variant: invalid split value"),
         (["--seeds=0"], "argument --seeds: invalid PositiveInt value: '0'"),
+        (["--folds=1"], "--folds 1: it must be at least 2"),
+        (["--folds=-1"], "--folds -1: it must be at least 2"),
+        (["--name=a/b"], "--name a/b: give a name for a folder"),
+        (["--name="], "--name : give a name for a folder"),
         *((["--variant", name, ""], f"--variant {name}: give each") for name in ("baseline", "a b", "../a", "")),
     ],
 )
