@@ -24,7 +24,7 @@ def measure_matmul_gflops(device: str, bf16: bool) -> float:
     size = 8192 if device == "cuda" else 1024
     dtype = torch.bfloat16 if bf16 else torch.float32
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    timer = benchmark.Timer("left @ right", globals=locals(), num_threads=torch.get_num_threads())
+    timer = benchmark.Timer("left @ right", globals={"left": left, "right": right}, num_threads=torch.get_num_threads())
     return 2 * size**3 / timer.blocked_autorange(min_run_time=0.2).median / 1e9
 
 
