@@ -34,7 +34,7 @@ def hints(results: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
         rows = "" if options["train_rows"] is None else ", with all rows (--data.train_rows null)"
         figures = f"{title} {baselines[LINEAR][score]:.4f} against {metrics[score]:.4f}"
         lines.append(f"TF-IDF is better, {figures}: {longer}{rows}, or with another encoder (--model.pretrained)")
-    ended = options["stopped_early"] or options["loss_rose"]
+    ended = options["stopped_early"] or options["loss_rose"] or metrics["acc"] == 1
     if not lines and options["best_epoch"] == epochs > 1 and not ended:
         lines.append(f"validation was best in the last epoch; more may help (--trainer.max_epochs {2 * epochs})")
     return lines

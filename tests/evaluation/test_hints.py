@@ -36,6 +36,7 @@ def results(acc: float = 0.8, majority: float = 0.5, linear: float = 0.7, predic
         (results(), {"best_epoch": 3, "stopped_early": True}, []),
         (results(), {"best_epoch": 3, "loss_rose": True}, []),
         (results(), {"best_epoch": 1, "epochs": 1}, []),
+        (results(acc=1.0), {"best_epoch": 3}, []),
         ({}, {}, []),
     ],
 )
