@@ -65,6 +65,11 @@ def test_no_texts_are_no_predictions(best: Path) -> None:
     assert Predictor(best)([]) == []
 
 
+def test_texts_may_come_from_an_iterator(best: Path) -> None:
+    predict = Predictor(best)
+    assert predict(text for text in ["great fun", "no fun"]) == predict(["great fun", "no fun"])
+
+
 def test_a_shorter_max_length_of_training_is_kept(best: Path, tmp_path: Path) -> None:
     export.export(changed(best, tmp_path / "short.ckpt", data={"max_length": 4}), tmp_path / "short", {})
     for source in ("short.ckpt", "short"):

@@ -79,6 +79,7 @@ def test_requests_that_wait_are_predicted_together_and_their_answers_are_not_mix
         ({"texts": ["fun"] * 129}, ["texts"], "at most 128 items"),
         ({"texts": ["fun", "f" * 20_001]}, ["texts", 1], "at most 20000 characters"),
         ({"texts": ["fun", " \n"]}, ["texts", 1], "at least 1 character"),
+        ({"texts": ["fun", "\u001c"]}, [], "A text is blank"),  # to Python, not to pydantic
         ({"text": "fun", "texts": ["fun"]}, [], "Give either text or texts"),
         ({"txt": "fun"}, ["txt"], "There is no such field: send text or texts"),
         ({"inputs": "fun"}, ["inputs"], "There is no such field: send text or texts"),

@@ -95,3 +95,19 @@ def test_a_study_that_is_killed_ends_as_one_that_was_not(recipe: str) -> None:
 def test_the_reason_of_a_process_that_fails_is_its_last_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"did you mean model\.pooling"):
         Runner(tmp_path, 1).fit(Run("baseline", 1), ["--model.poolin=cls"])
+
+
+def test_a_stopped_study_leaves_the_folder_to_the_process_that_trains_there(tmp_path: Path) -> None:
+    (tmp_path / "baseline-seed1").mkdir()
+    runner = Runner(tmp_path, 1)
+    runner.stopped_by = signal.SIGINT
+    with pytest.raises(UserError, match="stopped"):
+        runner.fit(Run("baseline", 1), [])
+    assert (tmp_path / "baseline-seed1").is_dir()
+
+
+def test_a_run_that_was_not_validated_is_a_run_that_failed(tmp_path: Path) -> None:
+    (tmp_path / "baseline-seed1").mkdir()
+    (tmp_path / "baseline-seed1" / "metrics.json").write_text('{"test": {"acc": 1.0}}')
+    with pytest.raises(UserError, match="no val rows were evaluated"):
+        Runner(tmp_path, 1).fit(Run("baseline", 1), [])
